@@ -1,0 +1,34 @@
+/*
+ * The two clocks of the cache, replaceable by tests. Thread-safe. Wall time is for people and other machines; expiry
+ * counts on boot time (CLOCK_BOOTTIME), which no step of the wall clock touches.
+ */
+#ifndef PTIER_CLOCK_H
+#define PTIER_CLOCK_H
+
+#include <stdint.h>
+
+typedef struct ptier_clock {
+    int64_t (*wall_ms)(void *context); /* since the Unix epoch */
+    int64_t (*boot_ms)(void *context); /* since the kernel started, suspend included */
+    uint64_t boot_tag;                 /* names this run of the kernel: boot times compare only within one */
+    void *context;
+} ptier_clock;
+
+#define PTIER_NEVER INT64_MAX /* boot-time expiry of what does not expire */
+
+/* The machine's own clocks. */
+void ptier_clock_system(ptier_clock *clock);
+
+static inline int64_t
+ptier_clock_wall(const ptier_clock *clock)
+{
+    return clock->wall_ms(clock->context);
+}
+
+static inline int64_t
+ptier_clock_boot(const ptier_clock *clock)
+{
+    return clock->boot_ms(clock->context);
+}
+
+#endif

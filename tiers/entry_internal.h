@@ -1,0 +1,95 @@
+/*
+ * For tiers/ only: the inside of an entry. One allocation: this header, then NUL-terminated strings at 16-bit offsets.
+ * Everything but the atomics is immutable once the entry is published (its revision is set under the change lock just
+ * before that).
+ */
+#ifndef PTIER_ENTRY_INTERNAL_H
+#define PTIER_ENTRY_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include <proxytier/entry.h>
+
+#include "clock.h"
+
+struct ptier_entry {
+    _Atomic uint32_t refs;
+    uint32_t failure_count;
+    uint64_t hash; /* of the key: xxh3, see ptier_hash_key */
+    uint64_t revision;
+    int64_t fetch_time_ms;
+    int64_t ttl_ms;          /* 0 never expires */
+    int64_t expires_wall_ms; /* 0 never */
+    int64_t expires_boot_ms; /* PTIER_NEVER never; decides while this kernel runs */
+
+    /* Usage: moves without a revision. Relaxed atomics; a lost race costs a count, never sense. */
+    _Atomic int64_t last_access_ms;
+    _Atomic uint64_t access_count;
+    _Atomic uint32_t success_count;
+    _Atomic uint32_t report_count;
+    _Atomic float latency_ms;
+    _Atomic uint8_t usage_dirty; /* usage at rest is older than this */
+
+    uint8_t health;
+    uint8_t needs_revalidation;
+    uint8_t label_count;
+    uint16_t username_at, password_at; /* offsets into text; 0: none (the key is at 0) */
+    uint16_t url_at, source_at;
+    uint16_t labels_at; /* name NUL value NUL ..., in name order */
+    uint16_t text_bytes; /* credentials are never empty strings: an empty one is none */
+    char text[]; /* the key first */
+};
+
+static inline const char *
+ptier_entry_key(const ptier_entry *entry)
+{
+    return entry->text;
+}
+
+static inline const char *
+ptier_entry_url(const ptier_entry *entry)
+{
+    return entry->text + entry->url_at;
+}
+
+static inline const char *
+ptier_entry_source(const ptier_entry *entry)
+{
+    return entry->text + entry->source_at;
+}
+
+/* NULL: none. */
+static inline const char *
+ptier_entry_username(const ptier_entry *entry)
+{
+    return entry->username_at ? entry->text + entry->username_at : NULL;
+}
+
+static inline const char *
+ptier_entry_password(const ptier_entry *entry)
+{
+    return entry->password_at ? entry->text + entry->password_at : NULL;
+}
+
+static inline bool
+ptier_entry_expired(const ptier_entry *entry, int64_t boot_ms)
+{
+    return entry->expires_boot_ms <= boot_ms;
+}
+
+/*
+ * Makes an entry from a complete, valid record (key, url without user information, ttl_ms, health, failure_count set;
+ * labels in name order). Usage fields are taken from the record; expiry from the two arguments. NULL: out of memory.
+ * Owned, one reference.
+ */
+ptier_entry *ptier_entry_create(const ptier_record *record, uint64_t hash, int64_t expires_wall_ms,
+                                int64_t expires_boot_ms);
+
+/* See ptier_cache_read. boot_ms: now. */
+void ptier_entry_view(const ptier_entry *entry, int64_t boot_ms, ptier_record *record,
+                      ptier_label labels[PTIER_LABELS_MAX]);
+
+/* Memory of one entry, malloc's own share included. */
+size_t ptier_entry_bytes(const ptier_entry *entry);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * L2: recent and demoted records in append-only JSON-lines shards, which at the same time are L3's log. Shards follow
+ * each other in time (shard_00000001.jsonl, ...): one write and one fsync serve a whole group of changes, and a shard
+ * is only ever appended to, read, or deleted once what lives in it has been copied to the newest one.
+ */
+#ifndef PTIER_L2_JSONL_H
+#define PTIER_L2_JSONL_H
+
+#include <proxytier/cache.h>
+
+#include "clock.h"
+#include "crypto/keyring.h"
+#include "tier.h"
+
+typedef struct ptier_l2_options {
+    const char *directory;
+    uint64_t capacity;    /* resident records; 0 unlimited */
+    uint64_t shard_bytes; /* a shard that is this long is followed by a new one */
+    ptier_keyring *keyring;   /* borrowed until close */
+    const ptier_clock *clock; /* borrowed until close */
+    ptier_log_fn on_log;      /* may be NULL */
+    void *log_context;
+} ptier_l2_options;
+
+PTIER_MUST_CHECK ptier_status
+ptier_l2_open(const ptier_l2_options *options, ptier_tier **tier, ptier_error *error);
+
+/*
+ * Start-up, after open: hands out in revision order the changes with a revision above `prefix` (each key's newest; entries and tokens
+ * are borrowed for the callback), so that L3 and the index can catch up.
+ */
+typedef bool (*ptier_l2_replay_fn)(void *context, const ptier_op *op);
+PTIER_MUST_CHECK ptier_status
+ptier_l2_replay(ptier_tier *tier, uint64_t prefix, ptier_l2_replay_fn fn, void *context, ptier_error *error);
+
+/* Highest revision in any line. */
+uint64_t ptier_l2_last_revision(const ptier_tier *tier);
+
+/* Makes an entry resident again whose line is gone or was never there (demotion from L1). Writer only. */
+PTIER_MUST_CHECK ptier_status
+ptier_l2_admit(ptier_tier *tier, const ptier_op *op, ptier_error *error);
+
+/* Lines with a revision up to this one are no longer needed for L3. Writer only. */
+void ptier_l2_release_log(ptier_tier *tier, uint64_t synced_prefix);
+
+/* Copies what lives in the oldest shard to the newest and deletes it, when enough of the files is dead. Writer only. */
+PTIER_MUST_CHECK ptier_status ptier_l2_compact(ptier_tier *tier, bool *worked, ptier_error *error);
+
+#endif
