@@ -31,4 +31,18 @@ ptier_clock_boot(const ptier_clock *clock)
     return clock->boot_ms(clock->context);
 }
 
+/*
+ * Boot-time expiry of a record read from disk: what was stored when the same kernel still runs (steps of the wall clock
+ * then change nothing), else counted anew from the wall-clock expiry (0: never).
+ */
+static inline int64_t
+ptier_clock_expiry(const ptier_clock *clock, uint64_t stored_tag, int64_t stored_boot_ms, int64_t wall_ms)
+{
+    if (wall_ms == 0)
+        return PTIER_NEVER;
+    if (stored_tag == clock->boot_tag && stored_tag != 0)
+        return stored_boot_ms;
+    return ptier_clock_boot(clock) + (wall_ms - ptier_clock_wall(clock));
+}
+
 #endif

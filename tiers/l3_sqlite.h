@@ -29,6 +29,9 @@ ptier_l3_open(const ptier_l3_options *options, ptier_tier **tier, ptier_error *e
 uint64_t ptier_l3_prefix(const ptier_tier *tier);
 uint64_t ptier_l3_synced_prefix(const ptier_tier *tier);
 
+/* Records and usage figures that were found damaged since open. Any thread. */
+uint64_t ptier_l3_damaged(const ptier_tier *tier);
+
 /* Checkpoints the WAL when it is large (or `force`). Writer only. */
 PTIER_MUST_CHECK ptier_status ptier_l3_checkpoint(ptier_tier *tier, bool force, ptier_error *error);
 

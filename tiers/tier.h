@@ -61,6 +61,7 @@ typedef enum ptier_op_kind {
 typedef struct ptier_op {
     ptier_op_kind kind;
     uint64_t revision; /* of the change: for PUT equal to entry->revision */
+    uint64_t replaces; /* revision of the same key's state before this; 0: there was none */
     ptier_entry *entry;
     ptier_sealed *sealed; /* PUT: NULL when the entry has no credentials */
 } ptier_op;

@@ -22,6 +22,13 @@ extern "C" {
 #define PTIER_API
 #endif
 
+/* For a PTIER_MUST_CHECK result that may be ignored; say why beside it. (gcc does not let a cast to void do this.) */
+#define PTIER_IGNORE(call)                                                                         \
+    do {                                                                                           \
+        if (call) {                                                                                \
+        }                                                                                          \
+    } while (0)
+
 /* X(enumerator suffix, frozen value, text) */
 #define PTIER_STATUS_TABLE(X)                                                                      \
     X(OK, 0, "ok")                                                                                 \

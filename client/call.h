@@ -1,0 +1,58 @@
+/*
+ * One remote call: header and body into a message, exchange, retries, header and body out of the
+ * reply. Thread-safe.
+ */
+#ifndef PTIER_CALL_H
+#define PTIER_CALL_H
+
+#include <stdbool.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "arena.h"
+#include "client_internal.h"
+
+/* X(name, full method, may be sent twice, reply holds credentials) */
+#define PTIER_METHOD_TABLE(X)                                                                      \
+    X(GET, "/proxytier.v1.ProxyCache/Get", true, true)                                             \
+    X(GET_MANY, "/proxytier.v1.ProxyCache/GetMany", true, true)                                    \
+    X(PUT, "/proxytier.v1.ProxyCache/Put", true, false)                                            \
+    X(PUT_MANY, "/proxytier.v1.ProxyCache/PutMany", true, false)                                   \
+    X(DELETE, "/proxytier.v1.ProxyCache/Delete", true, false)                                      \
+    X(REPORT_HEALTH, "/proxytier.v1.ProxyCache/ReportHealth", false, false)                        \
+    X(PICK, "/proxytier.v1.ProxyCache/Pick", true, true)                                           \
+    X(LIST, "/proxytier.v1.ProxyCache/List", true, true)                                           \
+    X(GET_STATISTICS, "/proxytier.v1.ProxyCache/GetStatistics", true, false)                       \
+    X(REPLAY, "/proxytier.v1.Events/Replay", true, false)                                          \
+    X(CLEAR, "/proxytier.v1.Admin/Clear", false, false)                                            \
+    X(EXPORT, "/proxytier.v1.Admin/Export", true, true)                                            \
+    X(SHUTDOWN, "/proxytier.v1.Admin/Shutdown", false, false)                                      \
+    X(GET_INFO, "/proxytier.v1.ServerInfo/GetInfo", true, false)                                   \
+    X(CHECK, "/proxytier.v1.Health/Check", true, false)
+
+typedef enum ptier_method {
+#define PTIER_METHOD_ENUM(name, text, twice, secret) PTIER_METHOD_##name,
+    PTIER_METHOD_TABLE(PTIER_METHOD_ENUM)
+#undef PTIER_METHOD_ENUM
+        PTIER_METHOD_COUNT
+} ptier_method;
+
+/* Start from { .method = …, .request = &….base }: all else 0. */
+typedef struct ptier_call {
+    ptier_method method;
+    const ProtobufCMessage *request;
+    const ProtobufCMessageDescriptor *reply_type;
+    bool once;           /* not to be sent twice, although the method usually may */
+    uint32_t timeout_ms; /* 0: the client's */
+} ptier_call;
+
+/*
+ * Performs the call. OK: *reply lives in *arena, which the caller destroys. Otherwise *arena is
+ * NULL. A method that may not be sent twice gets ABORTED when it is unknown whether the daemon did
+ * it.
+ */
+PTIER_MUST_CHECK ptier_status ptier_call_perform(ptier_client *client, const ptier_call *call,
+                                                 ptier_arena **arena, void *reply,
+                                                 ptier_error *error);
+
+#endif

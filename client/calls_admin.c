@@ -1,0 +1,214 @@
+/* Typed calls about the daemon as a whole: Clear, Export, Shutdown, GetStatistics, GetInfo. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "call.h"
+#include "info_call.h"
+#include "proxytier/v1/admin.pb-c.h"
+#include "proxytier/v1/cache.pb-c.h"
+#include "proxytier/v1/info.pb-c.h"
+
+ptier_status
+ptier_clear(ptier_client *client, ptier_tier_id tier, uint64_t *cleared, ptier_error *error)
+{
+    Proxytier__V1__ClearRequest request = PROXYTIER__V1__CLEAR_REQUEST__INIT;
+    Proxytier__V1__ClearResponse *reply;
+    ptier_arena *arena;
+
+    if (cleared)
+        *cleared = 0;
+    request.tier = (Proxytier__V1__Tier)tier;
+    ptier_call call = {.method = PTIER_METHOD_CLEAR,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__clear_response__descriptor};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (cleared)
+        *cleared = reply->cleared;
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
+}
+
+/* One page. *token is freed and replaced; NULL after the last page. */
+static ptier_status
+export_page(ptier_client *client, Proxytier__V1__ExportRequest *request, char **token,
+            ptier_export_fn write, void *context, ptier_error *error)
+{
+    Proxytier__V1__ExportResponse *reply;
+    ptier_arena *arena;
+    ptier_call call = {.method = PTIER_METHOD_EXPORT,
+                       .request = &request->base,
+                       .reply_type = &proxytier__v1__export_response__descriptor};
+    if (*token)
+        request->page_token = *token;
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (reply->jsonl.len > 0 &&
+        !write(context, (const char *)reply->jsonl.data, reply->jsonl.len, reply->entries))
+        status = ptier_fail(error, PTIER_CANCELLED, "the receiver stopped the export");
+    free(*token);
+    *token = NULL;
+    if (status == PTIER_OK && reply->next_page_token[0] &&
+        !(*token = strdup(reply->next_page_token)))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+ptier_status
+ptier_export(ptier_client *client, ptier_tier_id tier, bool plain_credentials,
+             ptier_export_fn write, void *context, ptier_error *error)
+{
+    Proxytier__V1__ExportRequest request = PROXYTIER__V1__EXPORT_REQUEST__INIT;
+    char *token = NULL;
+    ptier_status status = ptier_client_enter(client, error);
+    if (status != PTIER_OK)
+        return status;
+    request.tier = (Proxytier__V1__Tier)tier;
+    request.plain_credentials = plain_credentials;
+    do
+        status = export_page(client, &request, &token, write, context, error);
+    while (status == PTIER_OK && token);
+    free(token);
+    ptier_client_leave(client);
+    return status;
+}
+
+ptier_status
+ptier_shutdown(ptier_client *client, ptier_error *error)
+{
+    Proxytier__V1__ShutdownRequest request = PROXYTIER__V1__SHUTDOWN_REQUEST__INIT;
+    Proxytier__V1__ShutdownResponse *reply;
+    ptier_arena *arena;
+    ptier_call call = {.method = PTIER_METHOD_SHUTDOWN,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__shutdown_response__descriptor};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+static void
+copy_tier_stats(ptier_stats *statistics, const Proxytier__V1__TierStatistics *tier)
+{
+    if (tier->tier <= 0 || (int)tier->tier >= PTIER_TIER_COUNT)
+        return; /* a tier of a newer daemon */
+    statistics->tiers[tier->tier] = (ptier_tier_stats){
+        .tier = (ptier_tier_id)tier->tier,
+        .enabled = tier->enabled,
+        .degraded = tier->degraded,
+        .entries = tier->entries,
+        .bytes = tier->bytes,
+        .capacity = tier->capacity,
+        .hits = tier->hits,
+        .misses = tier->misses,
+        .promotions = tier->promotions,
+        .evictions = tier->evictions,
+        .errors = tier->errors,
+        .hit_rate = tier->hit_rate,
+    };
+}
+
+static void
+copy_stats(ptier_stats *statistics, const Proxytier__V1__GetStatisticsResponse *reply)
+{
+    *statistics = (ptier_stats){
+        .entries = reply->entries,
+        .hits = reply->hits,
+        .misses = reply->misses,
+        .puts = reply->puts,
+        .updates = reply->updates,
+        .deletes = reply->deletes,
+        .reports = reply->reports,
+        .hit_rate = reply->hit_rate,
+        .revision = reply->revision,
+        .l3_prefix = reply->l3_prefix,
+        .pending_writes = reply->pending_writes,
+        .uptime_ms = reply->uptime_ms,
+        .log_bytes = reply->log_bytes,
+        .index_bytes = reply->index_bytes,
+        .expired_undrained = reply->expired_undrained,
+    };
+    for (size_t i = 0; i < reply->n_tiers; i++)
+        copy_tier_stats(statistics, reply->tiers[i]);
+    for (size_t i = 0; i < reply->n_removals; i++)
+        if (reply->removals[i]->reason > 0 && (int)reply->removals[i]->reason < PTIER_REASON_COUNT)
+            statistics->removals[reply->removals[i]->reason] = reply->removals[i]->count;
+}
+
+ptier_status
+ptier_get_statistics(ptier_client *client, ptier_stats *statistics, ptier_error *error)
+{
+    Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
+    Proxytier__V1__GetStatisticsResponse *reply;
+    ptier_arena *arena;
+
+    memset(statistics, 0, sizeof *statistics);
+    ptier_call call = {.method = PTIER_METHOD_GET_STATISTICS,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__get_statistics_response__descriptor};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    copy_stats(statistics, reply);
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
+}
+
+static void
+copy_id(uint8_t id[PTIER_BOOT_ID_BYTES], const ProtobufCBinaryData *bytes)
+{
+    if (bytes->len == PTIER_BOOT_ID_BYTES)
+        memcpy(id, bytes->data, PTIER_BOOT_ID_BYTES);
+}
+
+static ptier_status
+copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, ptier_error *error)
+{
+    /* Version words may be cut, an address may not. */
+    (void)snprintf(info->version, sizeof info->version, "%s", reply->version);
+    (void)snprintf(info->protocol, sizeof info->protocol, "%s", reply->protocol);
+    (void)snprintf(info->role, sizeof info->role, "%s", reply->role);
+    if (reply->n_event_urls > 0 && (size_t)snprintf(info->event_url, sizeof info->event_url, "%s",
+                                                    reply->event_urls[0]) >= sizeof info->event_url)
+        return ptier_fail(error, PTIER_INTERNAL,
+                          "the daemon's event address is longer than %d bytes", PTIER_URL_MAX);
+    copy_id(info->boot_id, &reply->boot_id);
+    copy_id(info->store_id, &reply->store_id);
+    info->revision = reply->revision;
+    info->heartbeat_ms = reply->heartbeat_ms;
+    info->failure_threshold = reply->failure_threshold;
+    info->default_ttl_ms = reply->default_ttl_ms;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_get_info_within(ptier_client *client, uint32_t timeout_ms, ptier_server_info *info,
+                      ptier_error *error)
+{
+    Proxytier__V1__GetInfoRequest request = PROXYTIER__V1__GET_INFO_REQUEST__INIT;
+    Proxytier__V1__GetInfoResponse *reply;
+    ptier_arena *arena;
+
+    memset(info, 0, sizeof *info);
+    ptier_call call = {.method = PTIER_METHOD_GET_INFO,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__get_info_response__descriptor,
+                       .timeout_ms = timeout_ms};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    status = copy_info(info, reply, error);
+    if (reply->limits)
+        atomic_store(&client->message_limit, reply->limits->message_bytes);
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+ptier_status
+ptier_get_info(ptier_client *client, ptier_server_info *info, ptier_error *error)
+{
+    return ptier_get_info_within(client, 0, info, error);
+}

@@ -1,0 +1,193 @@
+/* Typed calls that read records: Get, GetMany, Pick, List. */
+#include <string.h>
+
+#include "call.h"
+#include "proxytier/v1/cache.pb-c.h"
+#include "records.h"
+
+/* Requests are only read by packing, but the generated structs have no const. */
+#define UNCONST(type, value) ((type)(uintptr_t)(value))
+
+static ptier_status
+check_keys(const char *const *keys, size_t count, ptier_error *error)
+{
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu keys in one call, at most %d are allowed", count, PTIER_BATCH_MAX);
+    for (size_t i = 0; i < count; i++)
+        if (!keys[i])
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "key %zu is missing", i);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
+{
+    Proxytier__V1__GetRequest request = PROXYTIER__V1__GET_REQUEST__INIT;
+    Proxytier__V1__GetResponse *reply;
+    ptier_arena *arena;
+
+    memset(result, 0, sizeof *result);
+    ptier_status status = check_keys(&key, 1, error);
+    if (status != PTIER_OK)
+        return status;
+    request.key = UNCONST(char *, key);
+    ptier_call call = {.method = PTIER_METHOD_GET,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__get_response__descriptor};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (!reply->proxy) {
+        ptier_arena_destroy(arena);
+        return ptier_fail(error, PTIER_INTERNAL, "the reply to Get holds no record");
+    }
+    status = ptier_records_fill(result, arena, &reply->proxy, 1, error);
+    if (status == PTIER_OK) {
+        result->as_of = reply->as_of;
+        result->tier = (ptier_tier_id)reply->tier;
+    }
+    return status;
+}
+
+ptier_status
+ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptier_records *result,
+               ptier_error *error)
+{
+    Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
+    Proxytier__V1__GetManyResponse *reply;
+    ptier_arena *arena;
+
+    memset(result, 0, sizeof *result);
+    ptier_status status = check_keys(keys, count, error);
+    if (status != PTIER_OK)
+        return status;
+    request.keys = UNCONST(char **, keys);
+    request.n_keys = count;
+    ptier_call call = {.method = PTIER_METHOD_GET_MANY,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__get_many_response__descriptor};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
+    if (status == PTIER_OK)
+        result->as_of = reply->as_of;
+    return status;
+}
+
+/* Room for a filter's messages. */
+typedef struct filter_message {
+    Proxytier__V1__Filter filter;
+    Proxytier__V1__Label labels[PTIER_LABELS_MAX];
+    Proxytier__V1__Label *label_list[PTIER_LABELS_MAX];
+} filter_message;
+
+static ptier_status
+pack_filter(filter_message *message, const ptier_filter *filter, ptier_error *error)
+{
+    proxytier__v1__filter__init(&message->filter);
+    if (!filter)
+        return PTIER_OK;
+    if (filter->label_count > PTIER_LABELS_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "a filter has at most %d labels",
+                          PTIER_LABELS_MAX);
+    if (filter->source)
+        message->filter.source = UNCONST(char *, filter->source);
+    if (filter->scheme)
+        message->filter.scheme = UNCONST(char *, filter->scheme);
+    message->filter.health = (Proxytier__V1__HealthStatus)filter->health;
+    for (size_t i = 0; i < filter->label_count; i++) {
+        if (!filter->labels[i].name)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "label %zu of the filter has no name",
+                              i);
+        proxytier__v1__label__init(&message->labels[i]);
+        message->labels[i].name = UNCONST(char *, filter->labels[i].name);
+        if (filter->labels[i].value)
+            message->labels[i].value = UNCONST(char *, filter->labels[i].value);
+        message->label_list[i] = &message->labels[i];
+    }
+    message->filter.labels = message->label_list;
+    message->filter.n_labels = filter->label_count;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_records *result,
+           ptier_error *error)
+{
+    static const ptier_pick_options any = {0};
+    Proxytier__V1__PickRequest request = PROXYTIER__V1__PICK_REQUEST__INIT;
+    Proxytier__V1__PickResponse *reply;
+    filter_message filter;
+    ptier_arena *arena;
+
+    memset(result, 0, sizeof *result);
+    if (!options)
+        options = &any;
+    if (options->count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at most %d records in one call",
+                          PTIER_BATCH_MAX);
+    ptier_status status = check_keys(options->exclude, options->exclude_count, error);
+    if (status == PTIER_OK)
+        status = pack_filter(&filter, options->filter, error);
+    if (status != PTIER_OK)
+        return status;
+    request.count = (uint32_t)options->count;
+    request.filter = &filter.filter;
+    request.exclude = UNCONST(char **, options->exclude);
+    request.n_exclude = options->exclude_count;
+    ptier_call call = {.method = PTIER_METHOD_PICK,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__pick_response__descriptor};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
+    if (status == PTIER_OK)
+        result->as_of = reply->as_of;
+    return status;
+}
+
+ptier_status
+ptier_list(ptier_client *client, const ptier_filter *filter, uint32_t page_size,
+           const char *page_token, ptier_records *result, ptier_error *error)
+{
+    Proxytier__V1__ListRequest request = PROXYTIER__V1__LIST_REQUEST__INIT;
+    Proxytier__V1__ListResponse *reply;
+    filter_message packed_filter;
+    char token[sizeof result->next_page_token]; /* the caller may pass the result's own */
+    ptier_arena *arena;
+
+    if (page_token && strlen(page_token) >= sizeof token) {
+        memset(result, 0, sizeof *result);
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "no page token of List: longer than %zu bytes", sizeof token - 1);
+    }
+    (void)snprintf(token, sizeof token, "%s",
+                   page_token ? page_token : ""); /* fits: checked above */
+    memset(result, 0, sizeof *result);
+    ptier_status status = pack_filter(&packed_filter, filter, error);
+    if (status != PTIER_OK)
+        return status;
+    request.filter = &packed_filter.filter;
+    request.page_size = page_size;
+    request.page_token = token;
+    ptier_call call = {.method = PTIER_METHOD_LIST,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__list_response__descriptor};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (strlen(reply->next_page_token) >= sizeof result->next_page_token) {
+        ptier_arena_destroy(arena);
+        return ptier_fail(error, PTIER_INTERNAL,
+                          "the reply's page token is longer than this library knows");
+    }
+    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
+    if (status == PTIER_OK) {
+        result->as_of = reply->as_of;
+        (void)strcpy(result->next_page_token, reply->next_page_token); /* length checked above */
+    }
+    return status;
+}

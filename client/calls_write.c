@@ -1,0 +1,245 @@
+/* Typed calls that change records: Put, PutMany, Delete, ReportHealth. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "call.h"
+#include "proxytier/v1/cache.pb-c.h"
+#include "records.h"
+
+static const ptier_put_call put_defaults = {0};
+
+static ptier_status
+fill_results(ptier_put_results *results, ptier_arena *arena, Proxytier__V1__PutResult *const *items,
+             size_t count, ptier_error *error)
+{
+    ptier_put_item_result *out = ptier_arena_take(arena, count, sizeof *out);
+    if (!out)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
+    for (size_t i = 0; i < count; i++)
+        out[i] = (ptier_put_item_result){.key = items[i]->key,
+                                         .revision = items[i]->revision,
+                                         .outcome = (ptier_put_outcome)items[i]->outcome,
+                                         .message = items[i]->message};
+    results->items = out;
+    results->count = count;
+    return PTIER_OK;
+}
+
+static uint32_t
+tier_bits(const Proxytier__V1__Tier *tiers, size_t count)
+{
+    uint32_t bits = 0;
+    for (size_t i = 0; i < count; i++)
+        if (tiers[i] > 0 && (int)tiers[i] < PTIER_TIER_COUNT)
+            bits |= UINT32_C(1) << tiers[i];
+    return bits;
+}
+
+static ptier_status
+put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *put,
+        ptier_put_results *results, ptier_error *error)
+{
+    Proxytier__V1__PutRequest request = PROXYTIER__V1__PUT_REQUEST__INIT;
+    Proxytier__V1__PutResponse *reply;
+    ptier_proxy_list messages;
+    ptier_arena *arena;
+
+    ptier_status status = ptier_proxy_list_init(&messages, record, 1, error);
+    if (status != PTIER_OK)
+        return status;
+    request.proxy = messages.list[0];
+    request.durability = (Proxytier__V1__Durability)put->durability;
+    ptier_call call = {.method = PTIER_METHOD_PUT,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__put_response__descriptor};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    ptier_proxy_list_fini(&messages);
+    if (status != PTIER_OK)
+        return status;
+    if (!reply->result)
+        status = ptier_fail(error, PTIER_INTERNAL, "the reply to Put holds no result");
+    else
+        status = fill_results(results, arena, &reply->result, 1, error);
+    if (status != PTIER_OK) {
+        ptier_arena_destroy(arena);
+        return status;
+    }
+    results->internal = arena;
+    results->durability = (ptier_durability)reply->durability;
+    results->tiers = tier_bits(reply->tiers, reply->n_tiers);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_put(ptier_client *client, const ptier_record *record, const ptier_put_call *put,
+          ptier_put_results *result, ptier_error *error)
+{
+    ptier_put_results results = {0};
+    ptier_status status;
+    if (result)
+        memset(result, 0, sizeof *result);
+    if (!put)
+        put = &put_defaults;
+    if (put->mode != PTIER_PUT_MODE_PUT || put->restore)
+        status = ptier_put_many(client, record, 1, put, &results, error);
+    else
+        status = put_one(client, record, put, &results, error);
+    if (status == PTIER_OK && results.items[0].outcome == PTIER_PUT_REJECTED)
+        status = ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s", results.items[0].message);
+    if (status == PTIER_OK && result)
+        *result = results;
+    else
+        ptier_put_results_free(&results);
+    return status;
+}
+
+ptier_status
+ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
+               const ptier_put_call *put, ptier_put_results *results, ptier_error *error)
+{
+    Proxytier__V1__PutManyRequest request = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
+    Proxytier__V1__PutManyResponse *reply;
+    ptier_put_results filled = {0};
+    ptier_proxy_list messages;
+    ptier_arena *arena;
+
+    if (results)
+        memset(results, 0, sizeof *results);
+    if (!put)
+        put = &put_defaults;
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu records in one call, at most %d are allowed", count,
+                          PTIER_BATCH_MAX);
+    ptier_status status = ptier_proxy_list_init(&messages, records, count, error);
+    if (status != PTIER_OK)
+        return status;
+    request.proxies = messages.list;
+    request.n_proxies = count;
+    request.durability = (Proxytier__V1__Durability)put->durability;
+    request.mode = (Proxytier__V1__PutMode)put->mode;
+    request.restore = put->restore;
+    ptier_call call = {.method = PTIER_METHOD_PUT_MANY,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__put_many_response__descriptor,
+                       .once = put->restore};
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    ptier_proxy_list_fini(&messages);
+    if (status != PTIER_OK)
+        return status;
+    if (reply->n_results != count)
+        status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu records",
+                            reply->n_results, count);
+    else
+        status = fill_results(&filled, arena, reply->results, reply->n_results, error);
+    if (status != PTIER_OK) {
+        ptier_arena_destroy(arena);
+        return status;
+    }
+    filled.internal = arena;
+    filled.durability = (ptier_durability)reply->durability;
+    filled.tiers = tier_bits(reply->tiers, reply->n_tiers);
+    if (results)
+        *results = filled;
+    else
+        ptier_put_results_free(&filled);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t *deleted,
+             ptier_error *error)
+{
+    Proxytier__V1__DeleteRequest request = PROXYTIER__V1__DELETE_REQUEST__INIT;
+    Proxytier__V1__DeleteResponse *reply;
+    ptier_arena *arena;
+
+    if (deleted)
+        *deleted = 0;
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu keys in one call, at most %d are allowed", count, PTIER_BATCH_MAX);
+    for (size_t i = 0; i < count; i++)
+        if (!keys[i])
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "key %zu is missing", i);
+    request.keys = (char **)(uintptr_t)keys; /* only read, by packing */
+    request.n_keys = count;
+    ptier_call call = {.method = PTIER_METHOD_DELETE,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__delete_response__descriptor};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (deleted)
+        *deleted = reply->deleted;
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
+}
+
+static ptier_status
+pack_reports(Proxytier__V1__HealthReport *messages, Proxytier__V1__HealthReport **list,
+             const ptier_report *reports, size_t count, ptier_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!reports[i].key)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "report %zu has no key", i);
+        proxytier__v1__health_report__init(&messages[i]);
+        messages[i].key = (char *)(uintptr_t)reports[i].key;
+        messages[i].outcome = (Proxytier__V1__ReportOutcome)reports[i].outcome;
+        messages[i].latency_ms = reports[i].latency_ms;
+        if (reports[i].error)
+            messages[i].error = (char *)(uintptr_t)reports[i].error;
+        list[i] = &messages[i];
+    }
+    return PTIER_OK;
+}
+
+static ptier_status
+perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t count,
+                ptier_report_result *results, ptier_error *error)
+{
+    Proxytier__V1__ReportHealthRequest request = PROXYTIER__V1__REPORT_HEALTH_REQUEST__INIT;
+    Proxytier__V1__ReportHealthResponse *reply;
+    ptier_arena *arena;
+
+    request.reports = list;
+    request.n_reports = count;
+    ptier_call call = {.method = PTIER_METHOD_REPORT_HEALTH,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__report_health_response__descriptor};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (reply->n_results != count)
+        status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
+                            reply->n_results, count);
+    for (size_t i = 0; status == PTIER_OK && results && i < count; i++)
+        results[i] = (ptier_report_result){.found = reply->results[i]->found,
+                                           .removed = reply->results[i]->removed,
+                                           .failure_count = reply->results[i]->failure_count,
+                                           .health = (ptier_health)reply->results[i]->health};
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+ptier_status
+ptier_report_health(ptier_client *client, const ptier_report *reports, size_t count,
+                    ptier_report_result *results, ptier_error *error)
+{
+    if (results)
+        memset(results, 0, count * sizeof *results);
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu reports in one call, at most %d are allowed", count,
+                          PTIER_BATCH_MAX);
+    Proxytier__V1__HealthReport *messages = calloc(count + 1, sizeof *messages);
+    Proxytier__V1__HealthReport **list = calloc(count + 1, sizeof *list);
+    ptier_status status = messages && list
+                              ? pack_reports(messages, list, reports, count, error)
+                              : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    if (status == PTIER_OK)
+        status = perform_reports(client, list, count, results, error);
+    free(list);
+    free(messages);
+    return status;
+}

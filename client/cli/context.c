@@ -1,0 +1,151 @@
+/* The context of one run: connection, errors, exit codes, clean-up. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+void
+ptier_cli_init(ptier_cli *cli, const ptier_cli_command *commands)
+{
+    memset(cli, 0, sizeof *cli);
+    cli->commands = commands;
+    cli->timeout_ms = -1;
+}
+
+ptier_cli_exit
+ptier_cli_fini(ptier_cli *cli, ptier_cli_exit code)
+{
+    ptier_client_close(cli->client);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (code == PTIER_CLI_OK && errno != EPIPE)
+            code = ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot write the output: %s",
+                                  strerror(errno));
+        else if (code == PTIER_CLI_OK)
+            code = PTIER_CLI_FAILED;
+    }
+    for (size_t i = 0; i < cli->string_count; i++) {
+        explicit_bzero(cli->strings[i], strlen(cli->strings[i]));
+        free(cli->strings[i]);
+    }
+    free(cli->strings);
+    free(cli->argument_list);
+    explicit_bzero(cli, sizeof *cli);
+    return code;
+}
+
+char *
+ptier_cli_keep(ptier_cli *cli, const char *text)
+{
+    char **grown = realloc(cli->strings, (cli->string_count + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    cli->strings = grown;
+    char *copy = strdup(text);
+    if (copy)
+        cli->strings[cli->string_count++] = copy;
+    return copy;
+}
+
+ptier_cli_exit
+ptier_cli_connect(ptier_cli *cli)
+{
+    ptier_client_options options;
+    ptier_error error = {0};
+
+    ptier_client_options_init(&options);
+    options.url = cli->url;
+    if (cli->timeout_ms >= 0)
+        options.timeout_ms = (uint32_t)cli->timeout_ms;
+    if (cli->token_file) {
+        ptier_status status =
+            ptier_cli_read_line(cli->token_file, cli->token, sizeof cli->token, &error);
+        if (status != PTIER_OK)
+            return ptier_cli_fail(cli, PTIER_CLI_FAILED, "--token-file: %s", error.message);
+        options.token = cli->token;
+    }
+    ptier_status status = ptier_client_open(&options, &cli->client, &error);
+    explicit_bzero(cli->token, sizeof cli->token);
+    if (status != PTIER_OK)
+        return ptier_cli_status(cli, status, &error);
+    return PTIER_CLI_OK;
+}
+
+static ptier_cli_exit
+exit_of(ptier_status status)
+{
+    switch (status) {
+    case PTIER_OK:
+        return PTIER_CLI_OK;
+    case PTIER_INVALID_ARGUMENT:
+        return PTIER_CLI_USAGE;
+    case PTIER_NOT_FOUND:
+        return PTIER_CLI_NOT_FOUND;
+    case PTIER_UNAVAILABLE:
+        return PTIER_CLI_UNREACHABLE;
+    case PTIER_DEADLINE_EXCEEDED:
+        return PTIER_CLI_DEADLINE;
+    case PTIER_PERMISSION_DENIED:
+    case PTIER_UNAUTHENTICATED:
+        return PTIER_CLI_PERMISSION;
+    default:
+        return PTIER_CLI_FAILED;
+    }
+}
+
+/* One write a line, so that lines of several threads and processes do not mix. */
+static void
+write_line(const ptier_cli *cli, const char *message, const char *hint)
+{
+    char line[1024];
+    int length = snprintf(line, sizeof line, "proxytier%s%s: %s%s\n", cli->command ? " " : "",
+                          cli->command ? cli->command->name : "", message, hint);
+    if (length < 0)
+        return;
+    if ((size_t)length >= sizeof line) {
+        length = (int)sizeof line - 1;
+        line[length - 1] = '\n';
+    }
+    for (int i = 0; i < length - 1; i++)
+        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
+            line[i] = ' ';
+    (void)fwrite(line, 1, (size_t)length, stderr); /* nowhere left to complain */
+}
+
+ptier_cli_exit
+ptier_cli_status(const ptier_cli *cli, ptier_status status, const ptier_error *error)
+{
+    const char *message = error && error->message[0] ? error->message : ptier_status_text(status);
+
+    write_line(cli, message, "");
+    return exit_of(status);
+}
+
+ptier_cli_exit
+ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ...)
+{
+    char message[768];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args); /* cut is fine */
+    va_end(args);
+    write_line(cli, message, "");
+    return code;
+}
+
+ptier_cli_exit
+ptier_cli_usage(const ptier_cli *cli, const char *format, ...)
+{
+    char message[512], hint[80];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args); /* cut is fine */
+    va_end(args);
+    (void)snprintf(hint, sizeof hint, "; see 'proxytier%s%s --help'", cli->command ? " " : "",
+                   cli->command ? cli->command->name : "");
+    write_line(cli, message, hint);
+    return PTIER_CLI_USAGE;
+}

@@ -1,0 +1,37 @@
+/* For the sources of the SDK only: what a client is made of. */
+#ifndef PTIER_CLIENT_INTERNAL_H
+#define PTIER_CLIENT_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include <proxytier/client.h>
+
+#include "transport.h"
+
+#define PTIER_BOOT_ID_BYTES 16
+
+struct ptier_client {
+    pid_t pid; /* of the process that opened it */
+    ptier_transport *transport;
+    char *token; /* "" when there is none */
+    uint32_t timeout_ms, retries;
+    _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
+
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t left;  /* running went down */
+    bool closing;
+    size_t running; /* public calls under way */
+    bool boot_known;
+    uint8_t boot_id[PTIER_BOOT_ID_BYTES]; /* of the daemon that answered last */
+};
+
+/*
+ * Every public call is between these two, so that close can wait for it. FAILED_PRECONDITION: in a
+ * forked child; CANCELLED: being closed. Nests.
+ */
+PTIER_MUST_CHECK ptier_status ptier_client_enter(ptier_client *client, ptier_error *error);
+void ptier_client_leave(ptier_client *client);
+
+#endif

@@ -1,0 +1,122 @@
+#include "records.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static ptier_status
+fill_record(ptier_record *record, ptier_arena *arena, const Proxytier__V1__Proxy *proxy,
+            ptier_error *error)
+{
+    ptier_error detail = {.message = ""};
+    size_t room = proxy->n_labels < PTIER_LABELS_MAX ? proxy->n_labels : PTIER_LABELS_MAX;
+    ptier_label *labels = ptier_arena_take(arena, room, sizeof *labels);
+    if (!labels)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
+    if (ptier_record_from_proxy(record, labels, proxy, &detail) != PTIER_OK)
+        return ptier_fail(error, PTIER_INTERNAL,
+                          "the reply holds a record this library does not understand: %s",
+                          detail.message);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Proxy *const *proxies,
+                   size_t count, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    ptier_record *records = ptier_arena_take(arena, count, sizeof *records);
+    if (!records)
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
+    for (size_t i = 0; i < count && status == PTIER_OK; i++)
+        status = fill_record(&records[i], arena, proxies[i], error);
+    if (status != PTIER_OK) {
+        ptier_arena_destroy(arena);
+        return status;
+    }
+    result->records = records;
+    result->count = count;
+    result->internal = arena;
+    return PTIER_OK;
+}
+
+void
+ptier_records_free(ptier_records *records)
+{
+    if (!records)
+        return;
+    ptier_arena_destroy(records->internal);
+    memset(records, 0, sizeof *records);
+}
+
+void
+ptier_put_results_free(ptier_put_results *results)
+{
+    if (!results)
+        return;
+    ptier_arena_destroy(results->internal);
+    memset(results, 0, sizeof *results);
+}
+
+static ptier_status
+check_records(const ptier_record *records, size_t count, size_t *labels, ptier_error *error)
+{
+    *labels = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!records[i].url)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "record %zu has no URL", i);
+        if (records[i].label_count > PTIER_LABELS_MAX)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                              "record %zu has %zu labels, at most %d are allowed", i,
+                              records[i].label_count, PTIER_LABELS_MAX);
+        *labels += records[i].label_count;
+    }
+    return PTIER_OK;
+}
+
+/* The labels go to shared arrays: room for PTIER_LABELS_MAX in every record would be 2 KiB each. */
+static void
+add_record(ptier_proxy_list *messages, const ptier_record *record, size_t *labels_used)
+{
+    ptier_proxy_message one;
+    size_t i = messages->count++;
+    ptier_proxy_from_record(&one, record, true);
+    messages->proxies[i] = one.proxy;
+    messages->proxies[i].labels = &messages->label_list[*labels_used];
+    messages->list[i] = &messages->proxies[i];
+    for (size_t l = 0; l < one.proxy.n_labels; l++, (*labels_used)++) {
+        messages->labels[*labels_used] = *one.proxy.labels[l];
+        messages->label_list[*labels_used] = &messages->labels[*labels_used];
+    }
+}
+
+ptier_status
+ptier_proxy_list_init(ptier_proxy_list *messages, const ptier_record *records, size_t count,
+                      ptier_error *error)
+{
+    size_t labels, used = 0;
+    memset(messages, 0, sizeof *messages);
+    ptier_status status = check_records(records, count, &labels, error);
+    if (status != PTIER_OK)
+        return status;
+    messages->list = calloc(count + 1, sizeof *messages->list);
+    messages->proxies = calloc(count + 1, sizeof *messages->proxies);
+    messages->labels = calloc(labels + 1, sizeof *messages->labels);
+    messages->label_list = calloc(labels + 1, sizeof *messages->label_list);
+    if (!messages->list || !messages->proxies || !messages->labels || !messages->label_list) {
+        ptier_proxy_list_fini(messages);
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    }
+    for (size_t i = 0; i < count; i++)
+        add_record(messages, &records[i], &used);
+    return PTIER_OK;
+}
+
+void
+ptier_proxy_list_fini(ptier_proxy_list *messages)
+{
+    free(messages->list);
+    free(messages->proxies);
+    free(messages->labels);
+    free(messages->label_list);
+    memset(messages, 0, sizeof *messages);
+}

@@ -1,0 +1,34 @@
+/* Results and requests made of records. Thread-safe (no state). */
+#ifndef PTIER_RECORDS_H
+#define PTIER_RECORDS_H
+
+#include <proxytier/client.h>
+
+#include "arena.h"
+#include "convert.h"
+
+/*
+ * Fills *result with the records of `proxies`. The arena they were unpacked into is moved to the
+ * result, on failure it is destroyed. INTERNAL: a record we cannot understand.
+ */
+PTIER_MUST_CHECK ptier_status ptier_records_fill(ptier_records *result, ptier_arena *arena,
+                                                 Proxytier__V1__Proxy *const *proxies, size_t count,
+                                                 ptier_error *error);
+
+/* Messages for packing a list of records, borrowed from them. Free with ptier_proxy_list_fini. */
+typedef struct ptier_proxy_list {
+    Proxytier__V1__Proxy **list;
+    size_t count;
+    Proxytier__V1__Proxy *proxies;
+    Proxytier__V1__Label *labels;
+    Proxytier__V1__Label **label_list;
+} ptier_proxy_list;
+
+/* INVALID_ARGUMENT: a record without URL, or with too many labels. A failed init leaves nothing to
+ * free. */
+PTIER_MUST_CHECK ptier_status ptier_proxy_list_init(ptier_proxy_list *messages,
+                                                    const ptier_record *records, size_t count,
+                                                    ptier_error *error);
+void ptier_proxy_list_fini(ptier_proxy_list *messages);
+
+#endif

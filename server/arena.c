@@ -1,0 +1,115 @@
+/* See arena.h. */
+#include "arena.h"
+
+#include <stdalign.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_BYTES   ((size_t)16 * 1024)
+#define ALIGNED(size) (((size) + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1))
+
+struct ptier_arena_block {
+    ptier_arena_block *next;
+    size_t used;
+    size_t room;
+    alignas(max_align_t) unsigned char bytes[];
+};
+
+static void *
+unpack_alloc(void *data, size_t size)
+{
+    return ptier_arena_alloc(data, size);
+}
+
+static void
+unpack_free(void *data, void *pointer)
+{
+    (void)data; /* all at once, by reset */
+    (void)pointer;
+}
+
+void
+ptier_arena_init(ptier_arena *arena)
+{
+    memset(arena, 0, sizeof *arena);
+    arena->allocator.alloc = unpack_alloc;
+    arena->allocator.free = unpack_free;
+    arena->allocator.allocator_data = arena;
+}
+
+static ptier_arena_block *
+add_block(ptier_arena *arena, size_t size)
+{
+    size_t room = size > BLOCK_BYTES ? size : BLOCK_BYTES;
+    ptier_arena_block *block = malloc(sizeof *block + room);
+    if (!block)
+        return NULL;
+    block->next = arena->first;
+    block->used = 0;
+    block->room = room;
+    arena->first = block;
+    return block;
+}
+
+void *
+ptier_arena_alloc(ptier_arena *arena, size_t size)
+{
+    if (size > arena->budget || arena->used > arena->budget - size) {
+        arena->exhausted = true;
+        return NULL;
+    }
+    size_t needed = ALIGNED(size ? size : 1);
+    ptier_arena_block *block = arena->first;
+    if (!block || block->room - block->used < needed)
+        block = add_block(arena, needed);
+    if (!block) {
+        arena->exhausted = true;
+        return NULL;
+    }
+    void *memory = block->bytes + block->used;
+    block->used += needed;
+    arena->used += needed;
+    memset(memory, 0, size);
+    return memory;
+}
+
+void *
+ptier_arena_array(ptier_arena *arena, size_t count, size_t size)
+{
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total)) {
+        arena->exhausted = true;
+        return NULL;
+    }
+    return ptier_arena_alloc(arena, total);
+}
+
+void
+ptier_arena_reset(ptier_arena *arena, size_t budget)
+{
+    ptier_arena_block *kept = NULL;
+    for (ptier_arena_block *block = arena->first, *next; block; block = next) {
+        next = block->next;
+        explicit_bzero(block->bytes, block->used);
+        block->used = 0;
+        if (!kept && block->room == BLOCK_BYTES)
+            kept = block;
+        else
+            free(block);
+    }
+    if (kept)
+        kept->next = NULL;
+    arena->first = kept;
+    arena->used = 0;
+    arena->budget = budget;
+    arena->exhausted = false;
+}
+
+void
+ptier_arena_fini(ptier_arena *arena)
+{
+    ptier_arena_reset(arena, 0);
+    free(arena->first);
+    arena->first = NULL;
+}

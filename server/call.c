@@ -1,0 +1,230 @@
+/* See call.h. */
+#include "call.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "framing.h"
+#include "proxytier/v1/rpc.pb-c.h"
+#include "wire_check.h"
+
+/* Unpacking takes 2 to 16 times the message, hostile ones up to 50; small messages get a fixed
+ * slack. */
+#define BUDGET_FACTOR 16
+#define BUDGET_SLACK  ((size_t)2 * 1024 * 1024)
+#define HEADER_BUDGET ((size_t)256 * 1024)
+#define HANDLER_BUDGET                                                                             \
+    ((size_t)16 * 1024 * 1024) /* arrays of a handler beside the unpacked request */
+#define TIMEOUT_MAX_MS 600000
+#define REPLY_KEEP     ((size_t)64 * 1024)
+
+static int64_t
+clock_ms(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t
+ptier_monotonic_ms(void)
+{
+    return clock_ms(CLOCK_MONOTONIC);
+}
+
+int64_t
+ptier_boottime_ms(void)
+{
+    return clock_ms(CLOCK_BOOTTIME);
+}
+
+void
+ptier_call_init(ptier_call *call, ptier_service *service)
+{
+    memset(call, 0, sizeof *call);
+    call->service = service;
+    ptier_arena_init(&call->arena);
+}
+
+void
+ptier_call_fini(ptier_call *call)
+{
+    ptier_arena_fini(&call->arena);
+    ptier_bytes_fini(&call->reply);
+}
+
+void
+ptier_call_fail(ptier_call *call, ptier_status status, const char *format, ...)
+{
+    char message[PTIER_ERROR_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args); /* cut is fine */
+    va_end(args);
+    call->status = ptier_fail(&call->error, status, "%s", message);
+}
+
+void
+ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error *error)
+{
+    ptier_call_fail(call, status, "%s",
+                    error->message[0] ? error->message : ptier_status_text(status));
+}
+
+void
+ptier_call_no_memory(ptier_call *call)
+{
+    ptier_call_fail(call, PTIER_RESOURCE_EXHAUSTED,
+                    "the request needs more memory than one call may take: send smaller batches");
+}
+
+bool
+ptier_call_expired(const ptier_call *call)
+{
+    return ptier_monotonic_ms() >= call->deadline_ms;
+}
+
+/* The header's fields that count now; the others (token, request id) are for roles by token and
+ * deduplication. */
+static ptier_status
+read_header(ptier_call *call, const ptier_frame *frame, int64_t received_ms)
+{
+    ptier_status status = ptier_wire_check(&proxytier__v1__request_header__descriptor,
+                                           frame->header, frame->header_length, &call->error);
+    if (status != PTIER_OK)
+        return status;
+    ptier_arena_reset(&call->arena, HEADER_BUDGET);
+    Proxytier__V1__RequestHeader *header = proxytier__v1__request_header__unpack(
+        &call->arena.allocator, frame->header_length, frame->header);
+    if (!header)
+        return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
+                          "the request header cannot be read");
+    if (header->request_id.len != 0 && header->request_id.len != PTIER_ID_BYTES)
+        return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
+                          "request_id must have %d bytes, not %zu", PTIER_ID_BYTES,
+                          header->request_id.len);
+    uint32_t timeout = header->timeout_ms ? header->timeout_ms : PTIER_TIMEOUT_DEFAULT_MS;
+    call->deadline_ms = received_ms + (timeout < TIMEOUT_MAX_MS ? timeout : TIMEOUT_MAX_MS);
+    call->method = ptier_method_find(header->method);
+    if (!call->method)
+        return ptier_fail(&call->error, PTIER_UNIMPLEMENTED, "this daemon has no method %.100s",
+                          *header->method ? header->method : "\"\"");
+    return PTIER_OK;
+}
+
+static ptier_status
+check_allowed(ptier_call *call)
+{
+    const ptier_method *method = call->method;
+    if (call->role < method->role)
+        return ptier_fail(&call->error, PTIER_PERMISSION_DENIED, "%s needs the role %s",
+                          method->name,
+                          method->role == PTIER_ROLE_ADMIN     ? "admin"
+                          : method->role == PTIER_ROLE_ROTATOR ? "rotator"
+                                                               : "reader");
+    if (!method->while_stopping && atomic_load(&call->service->stopping))
+        return ptier_fail(&call->error, PTIER_UNAVAILABLE, "the daemon is stopping");
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_call_begin(ptier_call *call, ptier_role role, int64_t received_ms, const void *message,
+                 size_t length)
+{
+    call->role = role;
+    call->method = NULL;
+    call->answered = false;
+    call->error.message[0] = '\0';
+    ptier_frame frame = {0};
+    ptier_status status = ptier_frame_split(message, length, &frame, &call->error);
+    if (status == PTIER_OK)
+        status = read_header(call, &frame, received_ms);
+    if (status == PTIER_OK)
+        status = check_allowed(call);
+    call->body = frame.body;
+    call->body_length = frame.body_length;
+    call->status = status;
+    return status;
+}
+
+/* Every closure of every method: the response is packed at once, so that handlers may keep it on
+ * their stack. */
+static void
+answer(const ProtobufCMessage *response, void *data)
+{
+    ptier_call *call = data;
+    call->answered = true;
+    if (ptier_bytes_append_message(&call->reply, response) != PTIER_OK)
+        ptier_call_no_memory(call);
+}
+
+static ProtobufCMessage *
+unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
+{
+    size_t budget = call->body_length * BUDGET_FACTOR + BUDGET_SLACK;
+    ptier_arena_reset(&call->arena, budget);
+    call->status = ptier_wire_check(schema, call->body, call->body_length, &call->error);
+    if (call->status != PTIER_OK)
+        return NULL;
+    ProtobufCMessage *message =
+        protobuf_c_message_unpack(schema, &call->arena.allocator, call->body_length, call->body);
+    if (!message && call->arena.exhausted)
+        ptier_call_no_memory(call);
+    else if (!message)
+        ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "the bytes are not a %s message",
+                        schema->name);
+    call->arena.budget = budget + HANDLER_BUDGET;
+    return message;
+}
+
+void
+ptier_call_run(ptier_call *call)
+{
+    if (ptier_call_expired(call)) {
+        ptier_call_fail(call, PTIER_DEADLINE_EXCEEDED,
+                        "the deadline passed before the call could start");
+        return;
+    }
+    /* protobuf-c's invoke takes a mutable service; ours have no state. */
+    ProtobufCService *service = (ProtobufCService *)(uintptr_t)call->method->service;
+    unsigned index = call->method->index;
+    const ProtobufCMessage *request = unpack_body(call, service->descriptor->methods[index].input);
+    if (!request)
+        return;
+    service->invoke(service, index, request, answer, call);
+    if (call->status == PTIER_OK && !call->answered)
+        ptier_call_fail(call, PTIER_INTERNAL, "%s gave no answer", call->method->name);
+    if (call->status == PTIER_OK && call->reply.length > PTIER_MESSAGE_MAX - PTIER_HEADER_MAX)
+        ptier_call_fail(call, PTIER_RESOURCE_EXHAUSTED,
+                        "the reply has %zu bytes, over the limit: ask for less",
+                        call->reply.length);
+    if (call->status == PTIER_INTERNAL || call->status == PTIER_DATA_LOSS)
+        ptier_log_write(call->service->log, PTIER_LOG_WARN, "call_failed", "%s: %s",
+                        call->method->name, call->error.message);
+}
+
+ptier_status
+ptier_call_finish(ptier_call *call, ptier_bytes *out)
+{
+    Proxytier__V1__ResponseHeader header = PROXYTIER__V1__RESPONSE_HEADER__INIT;
+    header.code = (Proxytier__V1__StatusCode)call->status;
+    if (call->status != PTIER_OK)
+        header.message = call->error.message;
+    header.boottime_ms = ptier_boottime_ms();
+    header.boot_id.data = call->service->boot_id;
+    header.boot_id.len = PTIER_ID_BYTES;
+    size_t header_length = proxytier__v1__response_header__get_packed_size(&header);
+    size_t body_length = call->status == PTIER_OK ? call->reply.length : 0;
+
+    uint8_t *at = ptier_bytes_reserve(out, PTIER_FRAME_PREFIX + header_length + body_length);
+    if (at) {
+        ptier_frame_prefix(at, header_length);
+        proxytier__v1__response_header__pack(&header, at + PTIER_FRAME_PREFIX);
+        if (body_length)
+            memcpy(at + PTIER_FRAME_PREFIX + header_length, call->reply.data, body_length);
+        out->length += PTIER_FRAME_PREFIX + header_length + body_length;
+    }
+    ptier_bytes_reset(&call->reply, REPLY_KEEP);
+    ptier_arena_reset(&call->arena, 0);
+    return at ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
+}

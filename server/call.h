@@ -1,0 +1,120 @@
+/*
+ * One request on its way through the daemon, whatever door it came in by: header checked, method
+ * found, role compared, body unpacked, handler run, reply packed. Knows no sockets. Threads: a call
+ * belongs to one thread at a time; the service it points to is shared and read-only but for its
+ * atomics.
+ */
+#ifndef PTIER_CALL_H
+#define PTIER_CALL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <proxytier/cache.h>
+
+#include "arena.h"
+#include "bytes.h"
+#include "journal.h"
+#include "log.h"
+
+#define PTIER_MESSAGE_MAX        ((size_t)16 * 1024 * 1024) /* one request or reply, framing included */
+#define PTIER_PAGE_MAX           1000
+#define PTIER_TIMEOUT_DEFAULT_MS 5000
+
+typedef enum ptier_role {
+    PTIER_ROLE_NONE = 0,
+    PTIER_ROLE_READER = 1,  /* no credentials in replies */
+    PTIER_ROLE_ROTATOR = 2, /* credentials, puts, reports */
+    PTIER_ROLE_ADMIN = 3,
+} ptier_role;
+
+/* Where a method may run. */
+typedef enum ptier_lane {
+    PTIER_LANE_INLINE = 0, /* never blocks: on the thread that received it */
+    PTIER_LANE_READ = 1,   /* may read the disk */
+    PTIER_LANE_WRITE = 2,  /* may wait for the disk */
+    PTIER_LANE_COUNT = 3,
+} ptier_lane;
+
+/* What handlers work with. All pointers are borrowed and outlive every call. */
+typedef struct ptier_service {
+    ptier_cache *cache;
+    ptier_journal *journal;
+    ptier_log *log;
+    const char *event_url; /* NULL: events are not offered */
+    uint8_t boot_id[PTIER_ID_BYTES];
+    uint32_t heartbeat_ms;
+    uint32_t failure_threshold;
+    int64_t default_ttl_ms;
+    void (*on_shutdown)(void *context); /* the Shutdown call; any thread; must not block */
+    void *shutdown_context;
+    atomic_uint degraded_tiers; /* bit (1 << ptier_tier_id) each */
+    atomic_bool stopping;       /* refuse everything but Health.Check */
+} ptier_service;
+
+typedef struct ptier_method {
+    const ProtobufCService *service;
+    unsigned index; /* in service->descriptor->methods */
+    const char *name;
+    ptier_role role; /* at least */
+    ptier_lane lane;
+    bool while_stopping;
+} ptier_method;
+
+typedef struct ptier_call {
+    ptier_service *service;
+    ptier_role role;
+    const ptier_method *method;
+    int64_t deadline_ms; /* CLOCK_MONOTONIC */
+    const uint8_t *body; /* borrowed from the message until the reply is written */
+    size_t body_length;
+    ptier_status status;
+    ptier_error error; /* message of a status that is not OK */
+    bool answered;
+    ptier_arena arena;
+    ptier_bytes reply; /* the packed response */
+} ptier_call;
+
+void ptier_call_init(ptier_call *call, ptier_service *service);
+void ptier_call_fini(ptier_call *call);
+
+/*
+ * Reads the header of a message that came in at received_ms and finds the method. OK: call->method
+ * says where ptier_call_run may be run. Otherwise the call is over: write the reply. The message is
+ * borrowed until then.
+ */
+PTIER_MUST_CHECK ptier_status ptier_call_begin(ptier_call *call, ptier_role role,
+                                               int64_t received_ms, const void *message,
+                                               size_t length);
+
+/* Runs the handler. Blocks as the method's lane says. */
+void ptier_call_run(ptier_call *call);
+
+/*
+ * The framed reply, appended to an empty *out. Fails only for lack of memory. Afterwards the call
+ * is ready for the next ptier_call_begin.
+ */
+PTIER_MUST_CHECK ptier_status ptier_call_finish(ptier_call *call, ptier_bytes *out);
+
+/* ---- for handlers (handle_*.c) ---- */
+
+/* Ends the call with an error. */
+PTIER_PRINTF(3, 4)
+void ptier_call_fail(ptier_call *call, ptier_status status, const char *format, ...);
+
+/* Ends the call with what a lower layer said (its message may be empty). */
+void ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error *error);
+
+/* Ends the call: no memory, or over the request's budget. */
+void ptier_call_no_memory(ptier_call *call);
+
+bool ptier_call_expired(const ptier_call *call);
+
+int64_t ptier_monotonic_ms(void);
+int64_t ptier_boottime_ms(void);
+
+/* The method of a full name, "/package.Service/Method". NULL: none. */
+const ptier_method *ptier_method_find(const char *full_name);
+
+#endif

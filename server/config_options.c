@@ -1,0 +1,192 @@
+/* The one table of options, and how their values are set. docs and --help are made of it. */
+#include "config_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config_value.h"
+
+#define AT(field) offsetof(ptier_config, field)
+#define MINUTE    UINT64_C(60000)
+#define CENTURY   ((uint64_t)PTIER_TTL_MAX_MS)
+
+const ptier_option ptier_options[] = {
+    {"data-dir", PTIER_OPTION_TEXT, AT(data_dir), 0, 0, NULL, "DIR",
+     "where the tiers keep their files (default: /var/lib/proxytier for root, else "
+     "$XDG_DATA_HOME/proxytier or ~/.local/share/proxytier)"},
+    {"listen", PTIER_OPTION_LIST, AT(listen), 0, 0, NULL, "URL",
+     "address for calls, may be repeated: ipc:///path (own user and root only) or "
+     "tcp://127.0.0.1:port (every local user, "
+     "with the role rotator) (default: ipc://$XDG_RUNTIME_DIR/proxytier/rpc.sock, else "
+     "ipc:///tmp/proxytier-UID/rpc.sock)"},
+    {"events", PTIER_OPTION_TEXT, AT(events), 0, 0, NULL, "URL",
+     "ipc address for events, or none (default: events.sock beside rpc.sock, else the call "
+     "socket's path with .events)"},
+    {"log-level", PTIER_OPTION_LEVEL, AT(log_level), 0, 0, "info", "LEVEL",
+     "error, warn, info or debug"},
+    {"log-file", PTIER_OPTION_TEXT, AT(log_file), 0, 0, NULL, "FILE",
+     "append the log to FILE (default: standard error)"},
+    {"config", PTIER_OPTION_TEXT, AT(config_file), 0, 0, NULL, "FILE",
+     "read options from FILE: `name = value` lines with the names of this list, and a section "
+     "[ttl.sources] with "
+     "`source = duration` lines"},
+    {"key-file", PTIER_OPTION_TEXT, AT(key_file), 0, 0, NULL, "FILE",
+     "file with the Fernet key for credentials, readable by its owner only (default: `key` in the "
+     "data directory, made "
+     "on first start). The environment's PROXYTIER_ENCRYPTION_KEY and PROXYTIER_KEY_PREVIOUS win "
+     "over the file"},
+    {"l1", PTIER_OPTION_SWITCH, AT(l1_enabled), 0, 0, "on", "on|off", "tier L1 (memory)"},
+    {"l1-entries", PTIER_OPTION_COUNT, AT(l1_entries), 1, UINT32_MAX, "1000", "N", "bound of L1"},
+    {"l2", PTIER_OPTION_SWITCH, AT(l2_enabled), 0, 0, "on", "on|off", "tier L2 (files)"},
+    {"l2-entries", PTIER_OPTION_COUNT, AT(l2_entries), 0, UINT32_MAX, "5000", "N",
+     "bound of L2; 0: none"},
+    {"l3", PTIER_OPTION_SWITCH, AT(l3_enabled), 0, 0, "on", "on|off", "tier L3 (SQLite)"},
+    {"l3-entries", PTIER_OPTION_COUNT, AT(l3_entries), 0, UINT32_MAX, "0", "N",
+     "bound of L3; 0: none"},
+    {"default-ttl", PTIER_OPTION_DURATION, AT(default_ttl_ms), 0, CENTURY, "1h", "DURATION",
+     "time to live of entries that state none, such as 500ms, 2s, 15m, 1h, 7d; 0: they never "
+     "expire"},
+    {"failure-threshold", PTIER_OPTION_COUNT, AT(failure_threshold), 0, UINT32_MAX - 1, "3", "N",
+     "failures in a row that remove an entry; 0: never"},
+    {"health-quarantine", PTIER_OPTION_DURATION, AT(health_quarantine_ms), 0, CENTURY, "15m",
+     "DURATION", "how long warming skips a proxy that was removed for its failures"},
+    {"durability", PTIER_OPTION_DURABILITY, AT(durability), 0, 0, "logged", "LEVEL",
+     "what writes wait for unless they say: memory, logged (survives kill -9) or synced (survives "
+     "power loss)"},
+    {"warm", PTIER_OPTION_LIST, AT(warm), 0, 0, NULL, "FILE",
+     "load FILE at start, may be repeated"},
+    {"heartbeat", PTIER_OPTION_DURATION, AT(heartbeat_ms), 10, MINUTE, "250ms", "DURATION",
+     "how often subscribers hear that nothing happened"},
+    {"journal-events", PTIER_OPTION_COUNT, AT(journal_events), 1, 16777216, "65536", "N",
+     "events kept in memory for subscribers that missed some"},
+};
+const size_t ptier_option_count = sizeof ptier_options / sizeof *ptier_options;
+
+const ptier_option *
+ptier_option_find(const char *name)
+{
+    for (size_t i = 0; i < ptier_option_count; i++)
+        if (strcmp(ptier_options[i].name, name) == 0)
+            return &ptier_options[i];
+    return NULL;
+}
+
+void
+ptier_option_environment(const ptier_option *option, char name[64])
+{
+    (void)snprintf(name, 64, "PROXYTIER_%s", option->name); /* names are short */
+    for (char *c = name; *c; c++) {
+        if (*c == '-')
+            *c = '_';
+        else if (*c >= 'a' && *c <= 'z')
+            *c = (char)(*c - 'a' + 'A');
+    }
+}
+
+ptier_status
+ptier_text_list_add(ptier_text_list *list, const char *text, size_t length)
+{
+    char **items = realloc(list->items, (list->count + 1) * sizeof *items);
+    if (!items)
+        return PTIER_RESOURCE_EXHAUSTED;
+    list->items = items;
+    items[list->count] = strndup(text, length);
+    if (!items[list->count])
+        return PTIER_RESOURCE_EXHAUSTED;
+    list->count++;
+    return PTIER_OK;
+}
+
+void
+ptier_text_list_clear(ptier_text_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        explicit_bzero(list->items[i], strlen(list->items[i])); /* lists may hold keys */
+        free(list->items[i]);
+    }
+    free(list->items);
+    list->items = NULL;
+    list->count = 0;
+}
+
+static ptier_status
+set_number(const ptier_option *option, void *field, const char *value, const char *where,
+           ptier_error *error)
+{
+    bool duration = option->type == PTIER_OPTION_DURATION;
+    uint64_t number = 0;
+    int64_t ms = 0;
+    if (duration ? !ptier_parse_duration(value, &ms) : !ptier_parse_count(value, &number))
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: '%.60s' is not a %s", where, value,
+                          duration ? "duration such as 500ms, 2s, 15m, 1h, 7d or 0"
+                                   : "whole number");
+    if (duration)
+        number = (uint64_t)ms;
+    if (number < option->min || number > option->max)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%s: '%.60s' is out of range: %llu to %llu%s", where, value,
+                          (unsigned long long)option->min, (unsigned long long)option->max,
+                          duration ? " ms" : "");
+    if (duration)
+        *(int64_t *)field = ms;
+    else
+        *(uint64_t *)field = number;
+    return PTIER_OK;
+}
+
+static ptier_status
+set_word(const ptier_option *option, void *field, const char *value, const char *where,
+         ptier_error *error)
+{
+    bool known = option->type == PTIER_OPTION_SWITCH  ? ptier_parse_switch(value, field)
+                 : option->type == PTIER_OPTION_LEVEL ? ptier_parse_level(value, field)
+                                                      : ptier_parse_durability(value, field);
+    if (known)
+        return PTIER_OK;
+    return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: '%.60s' is none of %s", where, value,
+                      option->type == PTIER_OPTION_SWITCH  ? "on, off"
+                      : option->type == PTIER_OPTION_LEVEL ? "error, warn, info, debug"
+                                                           : "memory, logged, synced");
+}
+
+static ptier_status
+set_text(char **field, const char *value, ptier_error *error)
+{
+    char *copy = strdup(value);
+    if (!copy)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    free(*field);
+    *field = copy;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_option_set(ptier_config_loader *loader, const ptier_option *option, ptier_config_layer layer,
+                 const char *value, const char *where, ptier_error *error)
+{
+    void *field = (char *)loader->config + option->offset;
+    ptier_config_layer *last = &loader->layers[option - ptier_options];
+    bool first = *last != layer;
+    *last = layer;
+    switch (option->type) {
+    case PTIER_OPTION_COUNT:
+    case PTIER_OPTION_DURATION:
+        return set_number(option, field, value, where, error);
+    case PTIER_OPTION_SWITCH:
+    case PTIER_OPTION_LEVEL:
+    case PTIER_OPTION_DURABILITY:
+        return set_word(option, field, value, where, error);
+    case PTIER_OPTION_TEXT:
+    case PTIER_OPTION_LIST:
+        break;
+    }
+    if (!*value)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: the value is empty", where);
+    if (option->type == PTIER_OPTION_TEXT)
+        return set_text(field, value, error);
+    if (first)
+        ptier_text_list_clear(field);
+    if (ptier_text_list_add(field, value, strlen(value)) != PTIER_OK)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    return PTIER_OK;
+}

@@ -1,0 +1,142 @@
+/* See daemon.h. Order of start: journal, cache, publisher, calls; stop is the reverse. */
+#include "daemon.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "publisher.h"
+#include "rpc.h"
+
+#define DRAIN_MS 5000
+#define TIER_EVENTS_PER_TICK                                                                       \
+    256 /* promotions and tier evictions between two heartbeats; more are told as a count */
+
+struct ptier_daemon {
+    ptier_service service;
+    ptier_journal *journal;
+    ptier_cache *cache;
+    ptier_publisher *publisher;
+    ptier_rpc *rpc;
+};
+
+/* Keeps what Health.Check says up to date, and passes the event on. */
+static void
+on_tier_event(void *context, const ptier_tier_event *event)
+{
+    ptier_daemon *daemon = context;
+    unsigned bit = 1u << event->tier;
+    if (event->type == PTIER_EVENT_TIER_DEGRADED)
+        atomic_fetch_or(&daemon->service.degraded_tiers, bit);
+    else if (event->type == PTIER_EVENT_TIER_RECOVERED)
+        atomic_fetch_and(&daemon->service.degraded_tiers, ~bit);
+    ptier_journal_on_tier_event(daemon->journal, event);
+}
+
+/* The directory itself is the cache's to make; here are the ones above it. */
+static ptier_status
+make_parents(const char *directory, ptier_error *error)
+{
+    char *path = strdup(directory);
+    if (!path)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_status status = PTIER_OK;
+    for (char *slash = strchr(path + 1, '/'); slash && status == PTIER_OK;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(path, 0755) != 0 && errno != EEXIST)
+            status =
+                ptier_fail(error, errno == EACCES ? PTIER_PERMISSION_DENIED : PTIER_UNAVAILABLE,
+                           "cannot make the directory %s: %s", path, strerror(errno));
+        *slash = '/';
+    }
+    free(path);
+    return status;
+}
+
+static ptier_status
+open_cache(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, ptier_error *error)
+{
+    ptier_cache_options options;
+    ptier_cache_options_init(&options);
+    options.data_dir = config->l2_enabled || config->l3_enabled ? config->data_dir : NULL;
+    options.l1_enabled = config->l1_enabled;
+    options.l2_enabled = config->l2_enabled;
+    options.l3_enabled = config->l3_enabled;
+    options.l1_entries = config->l1_entries;
+    options.l2_entries = config->l2_entries;
+    options.l3_entries = config->l3_entries;
+    options.default_ttl_ms = config->default_ttl_ms;
+    options.source_ttls = config->source_ttls;
+    options.source_ttl_count = config->source_ttl_count;
+    options.failure_threshold = (uint32_t)config->failure_threshold;
+    options.health_quarantine_ms = config->health_quarantine_ms;
+    options.durability = config->durability;
+    options.encryption_key = config->encryption_key;
+    options.previous_keys = (const char *const *)config->previous_keys.items;
+    options.previous_key_count = config->previous_keys.count;
+    options.on_log = ptier_log_from_cache;
+    options.log_context = log;
+    options.on_change = ptier_journal_on_change;
+    options.change_context = daemon->journal;
+    options.on_tier_event = on_tier_event;
+    options.tier_event_context = daemon;
+    ptier_status status = options.data_dir ? make_parents(options.data_dir, error) : PTIER_OK;
+    return status == PTIER_OK ? ptier_cache_open(&options, &daemon->cache, error) : status;
+}
+
+ptier_status
+ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdown)(void *context),
+                   void *shutdown_context, ptier_daemon **daemon, ptier_error *error)
+{
+    ptier_daemon *made = calloc(1, sizeof *made);
+    if (!made)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_status status = ptier_journal_create((size_t)config->journal_events, TIER_EVENTS_PER_TICK,
+                                               &made->journal, error);
+    if (status == PTIER_OK)
+        status = open_cache(made, config, log, error);
+    if (status == PTIER_OK) {
+        ptier_service *service = &made->service;
+        service->cache = made->cache;
+        service->journal = made->journal;
+        service->log = log;
+        service->event_url = config->events;
+        ptier_cache_boot_id(made->cache, service->boot_id);
+        service->heartbeat_ms = (uint32_t)config->heartbeat_ms;
+        service->failure_threshold = (uint32_t)config->failure_threshold;
+        service->default_ttl_ms = config->default_ttl_ms;
+        service->on_shutdown = on_shutdown;
+        service->shutdown_context = shutdown_context;
+        if (config->events)
+            status = ptier_publisher_start(service, &made->publisher, error);
+    }
+    if (status == PTIER_OK)
+        status = ptier_rpc_start(&made->service, (const char *const *)config->listen.items,
+                                 config->listen.count, &made->rpc, error);
+    if (status != PTIER_OK) {
+        ptier_daemon_stop(made);
+        return status;
+    }
+    *daemon = made;
+    return PTIER_OK;
+}
+
+void
+ptier_daemon_stop(ptier_daemon *daemon)
+{
+    if (!daemon)
+        return;
+    ptier_rpc_stop(daemon->rpc, DRAIN_MS);
+    ptier_publisher_stop(daemon->publisher);
+    ptier_cache_close(daemon->cache);
+    ptier_journal_destroy(daemon->journal);
+    free(daemon);
+}
+
+ptier_cache *
+ptier_daemon_cache(ptier_daemon *daemon)
+{
+    return daemon->cache;
+}

@@ -1,0 +1,29 @@
+/*
+ * One daemon, put together: journal, cache, event publisher, calls. No globals: several may run in
+ * one process. Start and stop from one thread.
+ */
+#ifndef PTIER_DAEMON_H
+#define PTIER_DAEMON_H
+
+#include "config.h"
+#include "log.h"
+
+typedef struct ptier_daemon ptier_daemon;
+
+/*
+ * Opens the cache and listens. `on_shutdown` is called on any thread when a client asks to stop (it
+ * must not block or stop the daemon itself). config and log are borrowed until stop. On failure
+ * nothing is left behind.
+ */
+PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, ptier_log *log,
+                                                 void (*on_shutdown)(void *context),
+                                                 void *shutdown_context, ptier_daemon **daemon,
+                                                 ptier_error *error);
+
+/* Refuse, drain, flush, close. NULL is fine. */
+void ptier_daemon_stop(ptier_daemon *daemon);
+
+/* Borrowed until stop. */
+ptier_cache *ptier_daemon_cache(ptier_daemon *daemon);
+
+#endif

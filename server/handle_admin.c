@@ -1,0 +1,109 @@
+/* Clear, Export, Shutdown. */
+#include "handle_common.h"
+
+#define EXPORT_STEP  64                    /* entries asked of the cache at once */
+#define EXPORT_BYTES ((size_t)1024 * 1024) /* a page ends when it has grown past this */
+
+PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse)
+{
+    (void)service;
+    ptier_call *call = data;
+    ptier_error error = {0};
+    Proxytier__V1__ClearResponse response = PROXYTIER__V1__CLEAR_RESPONSE__INIT;
+    ptier_status status = ptier_cache_clear(call->service->cache, (ptier_tier_id)request->tier,
+                                            (ptier_durability)request->durability,
+                                            &response.cleared, &response.revision, &error);
+    if (status != PTIER_OK) {
+        ptier_call_fail_as(call, status, &error);
+        return;
+    }
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "cleared", "%s: %llu entries",
+                    ptier_tier_name((ptier_tier_id)request->tier),
+                    (unsigned long long)response.cleared);
+    closure(&response, call);
+}
+
+static ptier_status
+append_lines(ptier_call *call, ptier_bytes *lines, ptier_entry *const *entries, size_t count,
+             bool plain)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint8_t *line = ptier_bytes_reserve(lines, PTIER_EXPORT_LINE_MAX);
+        if (!line)
+            return PTIER_RESOURCE_EXHAUSTED;
+        size_t length = ptier_cache_export_line(call->service->cache, entries[i], plain,
+                                                (char *)line, PTIER_EXPORT_LINE_MAX);
+        if (length > PTIER_EXPORT_LINE_MAX)
+            return PTIER_INTERNAL;
+        lines->length += length;
+    }
+    return PTIER_OK;
+}
+
+/* One step of an export. False: the call has failed. */
+static bool
+export_step(ptier_call *call, const Proxytier__V1__ExportRequest *request, ptier_page *page,
+            size_t limit, ptier_bytes *lines, size_t *exported)
+{
+    ptier_entry *entries[EXPORT_STEP];
+    ptier_filter everything = {0};
+    size_t count = 0;
+    ptier_error error = {0};
+    if (ptier_call_expired(call)) {
+        ptier_call_fail(call, PTIER_DEADLINE_EXCEEDED,
+                        "the export took longer than the call's timeout");
+        return false;
+    }
+    ptier_status status = ptier_cache_list(
+        call->service->cache, &page->cursor, &everything, (ptier_tier_id)request->tier,
+        limit < EXPORT_STEP ? limit : EXPORT_STEP, entries, &count, &error);
+    if (status != PTIER_OK) {
+        ptier_call_fail_as(call, status, &error);
+        return false;
+    }
+    status = append_lines(call, lines, entries, count, request->plain_credentials);
+    for (size_t i = 0; i < count; i++)
+        ptier_entry_release(entries[i]);
+    *exported += count;
+    if (status != PTIER_OK)
+        ptier_call_fail(call, status, "an entry cannot be written as a line");
+    return status == PTIER_OK;
+}
+
+PTIER_HANDLER(Admin, export, ExportRequest, ExportResponse)
+{
+    (void)service;
+    ptier_call *call = data;
+    Proxytier__V1__ExportResponse response = PROXYTIER__V1__EXPORT_RESPONSE__INIT;
+    ptier_bytes lines = {0};
+    ptier_page page;
+    char token[PTIER_PAGE_TOKEN];
+    size_t exported = 0, wanted = ptier_page_size(request->page_size);
+    if (!ptier_page_read(call, request->page_token, &page))
+        return;
+    do {
+        if (!export_step(call, request, &page, wanted - exported, &lines, &exported))
+            goto out;
+    } while (page.cursor && exported < wanted && lines.length < EXPORT_BYTES);
+    ptier_page_write(call, &page, token);
+    response.jsonl.data = lines.data;
+    response.jsonl.len = lines.length;
+    response.entries = (uint32_t)exported;
+    response.next_page_token = token;
+    response.as_of = page.as_of;
+    closure(&response, call);
+out:
+    ptier_bytes_fini(&lines);
+}
+
+PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse)
+{
+    (void)service;
+    (void)request;
+    ptier_call *call = data;
+    Proxytier__V1__ShutdownResponse response = PROXYTIER__V1__SHUTDOWN_RESPONSE__INIT;
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "shutdown_asked", "by a Shutdown call");
+    if (call->service->on_shutdown)
+        call->service->on_shutdown(call->service->shutdown_context);
+    closure(&response, call);
+}

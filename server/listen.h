@@ -1,0 +1,35 @@
+/*
+ * Where the daemon can be reached: which addresses are allowed, who may connect, and the one
+ * translator of nng's errors. Thread-safe (no state).
+ */
+#ifndef PTIER_LISTEN_H
+#define PTIER_LISTEN_H
+
+#include <nng/nng.h>
+
+#include <proxytier/status.h>
+
+#include "call.h"
+
+/*
+ * Allows ipc:///absolute/path and, with allow_tcp, tcp:// on a loopback address. INVALID_ARGUMENT:
+ * anything else.
+ */
+PTIER_MUST_CHECK ptier_status ptier_listen_check(const char *url, bool allow_tcp,
+                                                 ptier_error *error);
+
+/*
+ * Starts listening. An ipc socket's directory is made (0750) if missing and refused when it is
+ * somebody else's; the socket itself is 0660. What a dead daemon left behind is replaced.
+ * ALREADY_EXISTS: a live process has the address.
+ */
+PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
+                                           nng_listener *listener, ptier_error *error);
+
+/* Role of a connected peer: over ipc by its uid (ours or root's: admin, else none); loopback tcp:
+ * rotator. */
+ptier_role ptier_peer_role(nng_pipe pipe);
+
+ptier_status ptier_status_from_nng(int code);
+
+#endif

@@ -1,0 +1,150 @@
+/* proxytierd: the table of contents. Exit codes: 0 ended as asked, 1 could not start, 2 usage. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "daemon.h"
+#include "log.h"
+#include "nng_workaround.h"
+#include "warm.h"
+
+#define EXIT_USAGE 2
+
+/* What ends the daemon: a signal, or a Shutdown call by way of an eventfd. */
+typedef struct stop_request {
+    int signals;
+    int asked;
+} stop_request;
+
+static int
+complain(const ptier_error *error, int code)
+{
+    (void)fprintf(stderr, "proxytierd: %s\n", error->message);
+    return code;
+}
+
+/* Before any thread exists: all of them inherit the mask, so that signals are only ever read here.
+ */
+static ptier_status
+stop_request_init(stop_request *stop, ptier_error *error)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for this signal */
+    stop->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    stop->asked = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop->signals < 0 || stop->asked < 0)
+        return ptier_fail(error, PTIER_UNAVAILABLE, "cannot watch signals: %s", strerror(errno));
+    return PTIER_OK;
+}
+
+static void
+on_shutdown_call(void *context)
+{
+    const stop_request *stop = context;
+    uint64_t one = 1;
+    ssize_t written = write(stop->asked, &one, sizeof one);
+    (void)written; /* fails only when it is set already */
+}
+
+static bool
+stop_requested(const stop_request *stop, int wait_ms)
+{
+    struct pollfd fds[2] = {{.fd = stop->signals, .events = POLLIN},
+                            {.fd = stop->asked, .events = POLLIN}};
+    return poll(fds, 2, wait_ms) > 0;
+}
+
+static bool
+stop_warming(void *context)
+{
+    return stop_requested(context, 0);
+}
+
+/* One descriptor a connection: take what the system allows. */
+static void
+raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer connections are possible otherwise */
+}
+
+static void
+warm_all(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, stop_request *stop)
+{
+    for (size_t i = 0; i < config->warm.count; i++) {
+        ptier_error error;
+        ptier_status status = ptier_warm_file(ptier_daemon_cache(daemon), config->warm.items[i],
+                                              log, stop_warming, stop, &error);
+        if (status != PTIER_OK)
+            ptier_log_write(log, PTIER_LOG_WARN, "warm_failed", "%s", error.message);
+    }
+}
+
+static ptier_status
+serve(const ptier_config *config, ptier_log *log, ptier_error *error)
+{
+    stop_request stop = {-1, -1};
+    ptier_daemon *daemon = NULL;
+    ptier_status status = stop_request_init(&stop, error);
+    if (status == PTIER_OK)
+        status = ptier_nng_workaround_check(error);
+    if (status == PTIER_OK)
+        status = ptier_daemon_start(config, log, on_shutdown_call, &stop, &daemon, error);
+    if (status == PTIER_OK) {
+        ptier_log_write(log, PTIER_LOG_INFO, "serving",
+                        "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
+                        config->listen.items[0], config->data_dir,
+                        config->events ? config->events : "none");
+        warm_all(daemon, config, log, &stop);
+        while (!stop_requested(&stop, -1))
+            ; /* interrupted: wait on */
+        ptier_log_write(log, PTIER_LOG_INFO, "stopping",
+                        "refusing new calls, finishing those that run");
+        ptier_daemon_stop(daemon);
+        ptier_log_write(log, PTIER_LOG_INFO, "stopped", "all written and closed");
+    }
+    if (stop.signals >= 0)
+        (void)close(stop.signals); /* nothing is written through these */
+    if (stop.asked >= 0)
+        (void)close(stop.asked);
+    return status;
+}
+
+int
+main(int argc, char **argv)
+{
+    ptier_config *config = NULL;
+    ptier_log *log = NULL;
+    ptier_error error;
+    bool done = false;
+
+    ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
+    if (status != PTIER_OK)
+        return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);
+    if (done)
+        return EXIT_SUCCESS;
+    status = ptier_log_open(config->log_file, config->log_level, &log, &error);
+    if (status == PTIER_OK) {
+        raise_descriptor_limit();
+        status = serve(config, log, &error);
+    }
+    ptier_log_close(log);
+    ptier_config_destroy(config);
+    return status == PTIER_OK ? EXIT_SUCCESS : complain(&error, EXIT_FAILURE);
+}

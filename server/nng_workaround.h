@@ -1,0 +1,15 @@
+/*
+ * Cures for faults of nng 1.5 (Debian 12) that let a rude client end or leak the service; harmless
+ * with later versions. They replace functions for the whole process, so only executables may link
+ * them, never the SDK.
+ */
+#ifndef PTIER_NNG_WORKAROUND_H
+#define PTIER_NNG_WORKAROUND_H
+
+#include <proxytier/status.h>
+
+/* OK: the replacements are the ones that nng will call. INTERNAL: the executable does not export
+ * them (build fault). */
+PTIER_MUST_CHECK ptier_status ptier_nng_workaround_check(ptier_error *error);
+
+#endif

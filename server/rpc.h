@@ -1,0 +1,23 @@
+/*
+ * The front door over nng: REP with contexts and callbacks. Receives, hands calls to the workers,
+ * sends replies, and keeps one rude client from hurting the others. Thread-safe where said.
+ */
+#ifndef PTIER_RPC_H
+#define PTIER_RPC_H
+
+#include "call.h"
+
+typedef struct ptier_rpc ptier_rpc;
+
+/* Listens on every URL. `service` is borrowed until stop. On failure nothing is left behind. */
+PTIER_MUST_CHECK ptier_status ptier_rpc_start(ptier_service *service, const char *const *urls,
+                                              size_t url_count, ptier_rpc **rpc,
+                                              ptier_error *error);
+
+/*
+ * Refuses new work (service->stopping), waits until what runs is answered, at most drain_ms,
+ * closes, frees. NULL is fine.
+ */
+void ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms);
+
+#endif

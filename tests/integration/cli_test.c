@@ -1,0 +1,463 @@
+/* The command line against the real daemon: what a person or a script does with it, from outside
+ * both. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/daemon.h"
+#include "support/program.h"
+
+#define PROXYTIER PTIER_BIN_DIR "/proxytier"
+
+struct fixture {
+    test_daemon daemon;
+    const char *dir;         /* temporary, the daemon's */
+    ptier_test_program last; /* the last command run */
+};
+
+#define RUN(f, input, code, ...)                                                                   \
+    run_cli((f), (input), (code), (const char *const[]){PROXYTIER, __VA_ARGS__, NULL})
+#define OUT(f) ((f)->last.texts[PTIER_TEST_OUT])
+#define ERR(f) ((f)->last.texts[PTIER_TEST_ERR])
+
+static int
+run_to_end(struct fixture *f, const char *input, const char *const *argv)
+{
+    ptier_test_program_free(&f->last);
+    ptier_test_program_start(&f->last, input, argv);
+    return ptier_test_program_wait(&f->last);
+}
+
+static void
+run_cli(struct fixture *f, const char *input, int code, const char *const *argv)
+{
+    int got = run_to_end(f, input, argv);
+    if (got != code)
+        print_error("proxytier %s: exit code %d: %s\n", argv[1], got, ERR(f));
+    assert_int_equal(got, code);
+}
+
+#define assert_has(text, part)   assert_part((text), (part), true)
+#define assert_lacks(text, part) assert_part((text), (part), false)
+static void
+assert_part(const char *text, const char *part, bool expected)
+{
+    if ((strstr(text, part) != NULL) != expected)
+        print_error("'%s' is %s in: %s\n", part, expected ? "not" : "", text);
+    assert_int_equal(strstr(text, part) != NULL, expected);
+}
+
+/* ---- fixture -------------------------------------------------------------------------------- */
+
+static int
+set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    assert_non_null(f);
+    *state = f;
+    test_daemon_init(&f->daemon);
+    f->dir = f->daemon.directory;
+    assert_int_equal(setenv("PROXYTIER_URL", f->daemon.url, 1), 0);
+    test_daemon_start(&f->daemon, NULL);
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    ptier_test_program_free(&f->last);
+    test_daemon_fini(&f->daemon);
+    free(f);
+    return 0;
+}
+
+static void
+write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* The whole file; freed by the caller. */
+static char *
+read_file(const char *path)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = fopen(path, "r");
+
+    assert_non_null(file);
+    if (getdelim(&text, &size, '\0', file) < 0) {
+        free(text);
+        text = strdup("");
+    }
+    assert_int_equal(fclose(file), 0);
+    assert_non_null(text);
+    return text;
+}
+
+static size_t
+count_lines(const char *text)
+{
+    size_t lines = 0;
+    for (; *text; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+/* ---- tests ---------------------------------------------------------------------------------- */
+
+static void
+a_put_expires_and_watch_tells_both(void **state)
+{
+    struct fixture *f = *state;
+    ptier_test_program watch;
+
+    ptier_test_program_start(&watch, NULL,
+                             (const char *const[]){PROXYTIER, "watch", "--json", NULL});
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "connected"));
+    RUN(f, "pa55word\n", 0, "put", "http://10.0.0.1:8080", "--user", "us3r", "--password", "-",
+        "--ttl", "2s");
+    assert_has(OUT(f), "created");
+    RUN(f, NULL, 0, "get", "http://us3r@10.0.0.1:8080");
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_OUT, "REMOVAL_REASON_TTL"));
+    RUN(f, NULL, 3, "get", "http://us3r@10.0.0.1:8080");
+    assert_has(ERR(f), "not cached");
+    ptier_test_program_signal(&watch, SIGTERM);
+    assert_int_equal(ptier_test_program_wait(&watch), 0);
+    const char *events = watch.texts[PTIER_TEST_OUT];
+    assert_int_equal(count_lines(events), 2);
+    assert_has(events, "{\"sequence\":1,\"type\":\"EVENT_TYPE_CREATED\",\"key\":\"");
+    assert_has(events, "{\"sequence\":2,\"type\":\"EVENT_TYPE_REMOVED\",\"key\":\"");
+    assert_has(events, "\"url\":\"http://10.0.0.1:8080\"");
+    assert_lacks(events, "us3r");
+    assert_lacks(events, "pa55word");
+    ptier_test_program_free(&watch);
+}
+
+static void
+credentials_are_shown_only_when_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/password", f->dir);
+    write_file(path, "pa55word\n");
+    RUN(f, NULL, 0, "put", "socks5://us3r@h.example:1080", "--password-file", path, "--source",
+        "paid", "--label", "country=DE", "--key", "mine");
+    RUN(f, NULL, 0, "get", "mine");
+    assert_has(OUT(f), "socks5://h.example:1080");
+    assert_has(OUT(f), "country=DE");
+    assert_lacks(OUT(f), "us3r");
+    assert_lacks(OUT(f), "pa55word");
+    RUN(f, NULL, 0, "--json", "get", "mine");
+    assert_has(OUT(f), "\"labels\":[{\"name\":\"country\",\"value\":\"DE\"}]");
+    assert_has(OUT(f), "\"health\":\"HEALTH_STATUS_UNKNOWN\"");
+    assert_lacks(OUT(f), "us3r");
+    assert_lacks(OUT(f), "pa55word");
+    RUN(f, NULL, 0, "get", "mine", "--show-credentials");
+    assert_has(OUT(f), "us3r");
+    assert_has(OUT(f), "pa55word");
+    RUN(f, NULL, 0, "get", "mine", "--show-credentials", "--json");
+    assert_has(OUT(f), "\"username\":\"us3r\",\"password\":\"pa55word\"");
+    RUN(f, NULL, 0, "list");
+    assert_lacks(OUT(f), "pa55word");
+    RUN(f, NULL, 0, "pick", "--json");
+    assert_lacks(OUT(f), "pa55word");
+}
+
+static void
+a_repeated_put_updates(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "10.0.0.2:3128");
+    assert_has(OUT(f), "created");
+    RUN(f, NULL, 0, "put", "http://10.0.0.2:3128", "--ttl", "0", "--json");
+    assert_has(OUT(f), "\"outcome\":\"PUT_OUTCOME_UPDATED\"");
+    RUN(f, NULL, 0, "get", "10.0.0.2:3128");
+    assert_has(OUT(f), "never");
+}
+
+static void
+three_failures_remove_a_proxy(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "http://10.0.0.3:3128");
+    RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "ok", "--latency", "12.5");
+    assert_has(OUT(f), "healthy");
+    RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--error", "refused");
+    RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed");
+    RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--json");
+    assert_has(OUT(f), "\"found\":true,\"removed\":true,\"failure_count\":3");
+    RUN(f, NULL, 3, "report", "http://10.0.0.3:3128", "failed");
+    RUN(f, NULL, 3, "get", "http://10.0.0.3:3128");
+    RUN(f, NULL, 0, "stats", "--json");
+    assert_has(OUT(f), "{\"reason\":\"REMOVAL_REASON_HEALTH\",\"count\":1}");
+}
+
+static void
+delete_tells_what_was_not_there(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "http://10.0.0.4:1");
+    RUN(f, NULL, 3, "delete", "http://10.0.0.4:1", "http://10.0.0.4:2", "--json");
+    assert_has(OUT(f), "\"deleted\":1,\"not_found\":1");
+    RUN(f, NULL, 3, "delete", "http://10.0.0.4:1");
+}
+
+static void
+pick_and_list_keep_to_their_filters(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 3, "pick");
+    RUN(f, NULL, 0, "put", "http://10.1.0.1:1", "--source", "a", "--label", "country=DE");
+    RUN(f, NULL, 0, "put", "socks5://10.1.0.2:1", "--source", "a", "--label", "country=FR");
+    RUN(f, NULL, 0, "put", "http://10.1.0.3:1", "--source", "b", "--label", "country=DE");
+    RUN(f, NULL, 0, "pick", "-n", "10", "--json");
+    assert_int_equal(count_lines(OUT(f)), 3);
+    RUN(f, NULL, 0, "pick", "-n", "10", "--json", "--source", "a", "--label", "country=DE");
+    assert_int_equal(count_lines(OUT(f)), 1);
+    assert_has(OUT(f), "http://10.1.0.1:1");
+    RUN(f, NULL, 3, "pick", "--scheme", "socks4");
+    RUN(f, NULL, 0, "list", "--scheme", "socks5", "--json");
+    assert_int_equal(count_lines(OUT(f)), 1);
+    assert_has(OUT(f), "socks5://10.1.0.2:1");
+    RUN(f, NULL, 0, "list", "--limit", "2", "--json");
+    assert_int_equal(count_lines(OUT(f)), 2);
+    RUN(f, NULL, 0, "list");
+    assert_int_equal(count_lines(OUT(f)), 4); /* with its head */
+}
+
+static void
+warming_counts_shows_and_acknowledges(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], ack[96];
+
+    (void)snprintf(list, sizeof list, "%s/socks5.txt", f->dir);
+    (void)snprintf(ack, sizeof ack, "%s/ack", f->dir);
+    write_file(list, "# a list\n10.2.0.1:1080\nhttp://10.2.0.2:8080\nnonsense\n10.2.0.3:99999\n");
+    RUN(f, NULL, 0, "warm", list, "--ack", ack, "--source", "free", "--ttl", "0");
+    assert_has(OUT(f), "read 4, created 2, updated 0, skipped 2, rejected 0");
+    assert_int_equal(count_lines(OUT(f)), 1);
+    assert_has(ERR(f), "socks5.txt:4: skipped: ");
+    assert_has(ERR(f), "socks5.txt:5: skipped: ");
+    RUN(f, NULL, 0, "get", "socks5://10.2.0.1:1080", "http://10.2.0.2:8080", "--json");
+    assert_has(OUT(f), "\"url\":\"socks5://10.2.0.1:1080\",\"source\":\"free\"");
+    assert_has(OUT(f), "\"ttl_ms\":0");
+    char *keys = read_file(ack);
+    assert_int_equal(count_lines(keys), 2);
+    assert_has(OUT(f), strtok(keys, "\n"));
+    free(keys);
+    RUN(f, "10.2.0.2:8080\n10.2.0.4:1\n", 0, "warm", "-", "--json");
+    assert_has(OUT(f), "{\"read\":2,\"created\":1,\"updated\":1,\"skipped\":0,\"rejected\":0,");
+}
+
+static void
+broken_json_is_code_1_and_what_came_before_counts(void **state)
+{
+    struct fixture *f = *state;
+    char list[96];
+
+    (void)snprintf(list, sizeof list, "%s/broken.json", f->dir);
+    write_file(list, "[\"10.2.1.1:80\",\n\"10.2.1.2:80\", {]\n");
+    RUN(f, NULL, 1, "warm", list);
+    assert_has(ERR(f), "proxytier warm: ");
+    assert_has(OUT(f), "created 2");
+    RUN(f, NULL, 0, "get", "10.2.1.1:80", "10.2.1.2:80");
+}
+
+static void
+an_export_is_private_and_restores(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+    struct stat about;
+
+    (void)snprintf(path, sizeof path, "%s/out.jsonl", f->dir);
+    write_file(path, "an older file\n");
+    RUN(f, "pa55word\n", 0, "put", "http://us3r@10.3.0.1:80", "-p", "-", "-t", "1h");
+    RUN(f, NULL, 0, "put", "http://10.3.0.2:80");
+    RUN(f, NULL, 0, "export", path);
+    assert_has(OUT(f), "exported 2 proxies");
+    assert_int_equal(stat(path, &about), 0);
+    assert_int_equal(about.st_mode & 07777, 0600);
+    char *text = read_file(path);
+    assert_int_equal(count_lines(text), 2);
+    assert_lacks(text, "pa55word");
+    assert_lacks(text, "us3r");
+    free(text);
+    RUN(f, NULL, 0, "export", "--plain");
+    assert_int_equal(count_lines(OUT(f)), 2);
+    assert_has(OUT(f), "pa55word");
+    RUN(f, NULL, 2, "clear");
+    RUN(f, NULL, 0, "clear", "--yes");
+    assert_has(OUT(f), "cleared 2");
+    RUN(f, NULL, 3, "get", "http://us3r@10.3.0.1:80");
+    RUN(f, NULL, 0, "warm", path);
+    assert_has(OUT(f), "created 2");
+    RUN(f, NULL, 0, "get", "http://us3r@10.3.0.1:80", "--show-credentials");
+    assert_has(OUT(f), "pa55word");
+    assert_has(OUT(f), "expires in 59m");
+}
+
+static void
+stats_and_info_tell_their_fields(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "http://10.4.0.1:80");
+    RUN(f, NULL, 0, "get", "http://10.4.0.1:80");
+    RUN(f, NULL, 0, "stats");
+    assert_has(OUT(f), "L1");
+    assert_has(OUT(f), "unlimited");
+    RUN(f, NULL, 0, "stats", "--json");
+    assert_has(OUT(f), "\"tier\":\"TIER_L3\"");
+    assert_has(OUT(f), "\"entries\":1");
+    RUN(f, NULL, 0, "info");
+    assert_has(OUT(f), "proxytier.v1");
+    assert_has(OUT(f), "admin");
+    RUN(f, NULL, 0, "info", "--json");
+    assert_has(OUT(f), "\"protocol\":\"proxytier.v1\"");
+    assert_has(OUT(f), "\"failure_threshold\":3");
+}
+
+static void
+watch_ends_after_its_count_or_time(void **state)
+{
+    struct fixture *f = *state;
+    ptier_test_program watch;
+
+    ptier_test_program_start(&watch, NULL,
+                             (const char *const[]){PROXYTIER, "watch", "--count", "2", NULL});
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "connected"));
+    RUN(f, NULL, 0, "put", "http://10.5.0.1:80");
+    RUN(f, NULL, 0, "delete", "http://10.5.0.1:80");
+    RUN(f, NULL, 0, "put", "http://10.5.0.1:80");
+    assert_int_equal(ptier_test_program_wait(&watch), 0);
+    assert_int_equal(count_lines(watch.texts[PTIER_TEST_OUT]), 2);
+    assert_has(watch.texts[PTIER_TEST_OUT], "CREATED");
+    assert_has(watch.texts[PTIER_TEST_OUT], "DELETED");
+    ptier_test_program_free(&watch);
+    RUN(f, NULL, 0, "watch", "--for", "50ms");
+}
+
+static void
+watch_outlives_a_restart_of_the_daemon(void **state)
+{
+    struct fixture *f = *state;
+    ptier_test_program watch;
+
+    ptier_test_program_start(&watch, NULL,
+                             (const char *const[]){PROXYTIER, "watch", "--json", NULL});
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "connected"));
+    RUN(f, NULL, 0, "shutdown");
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "lost"));
+    assert_int_equal(test_daemon_end(&f->daemon, 0), 0); /* no signal: it ends by itself */
+    test_daemon_start(&f->daemon, NULL);
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "resync"));
+    RUN(f, NULL, 0, "put", "http://10.6.0.1:80");
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_OUT, "http://10.6.0.1:80"));
+    ptier_test_program_signal(&watch, SIGINT);
+    assert_int_equal(ptier_test_program_wait(&watch), 0);
+    ptier_test_program_free(&watch);
+}
+
+/* Every key of the file is cached; in as few commands as the argument list allows. */
+static void
+assert_all_cached(struct fixture *f, char *keys)
+{
+    enum { AT_ONCE = 2000 };
+    const char **argv = calloc(AT_ONCE + 4, sizeof *argv);
+    char *save = NULL;
+    char *key = strtok_r(keys, "\n", &save);
+
+    assert_non_null(argv);
+    argv[0] = PROXYTIER;
+    argv[1] = "get";
+    argv[2] = "--json";
+    while (key) {
+        size_t count = 0;
+        for (; key && count < AT_ONCE; key = strtok_r(NULL, "\n", &save))
+            argv[3 + count++] = key;
+        argv[3 + count] = NULL;
+        run_cli(f, NULL, 0, argv);
+        assert_int_equal(count_lines(OUT(f)), count);
+    }
+    free(argv);
+}
+
+static void
+what_was_acknowledged_survives_kill_9(void **state)
+{
+    struct fixture *f = *state;
+    ptier_test_program warm;
+    char list[96], ack[96], line[64];
+
+    (void)snprintf(list, sizeof list, "%s/big.txt", f->dir);
+    (void)snprintf(ack, sizeof ack, "%s/ack", f->dir);
+    FILE *file = fopen(list, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 200000; i++) {
+        (void)snprintf(line, sizeof line, "10.%d.%d.%d:8080\n", i >> 16, i >> 8 & 255, i & 255);
+        assert_true(fputs(line, file) >= 0);
+    }
+    assert_int_equal(fclose(file), 0);
+    write_file(ack, "");
+    ptier_test_program_start(&warm, NULL,
+                             (const char *const[]){PROXYTIER, "warm", list, "--ack", ack, NULL});
+    struct stat about = {0};
+    while (about.st_size < 3000 * 17 && !ptier_test_program_ended(&warm))
+        assert_int_equal(stat(ack, &about), 0);
+    assert_int_equal(test_daemon_end(&f->daemon, SIGKILL), 128 + SIGKILL);
+    int code = ptier_test_program_wait(&warm);
+    assert_true(code == 4 || code == 5);
+    ptier_test_program_free(&warm);
+    test_daemon_start(&f->daemon, NULL);
+    char *keys = read_file(ack);
+    assert_true(count_lines(keys) >= 3000);
+    assert_true(count_lines(keys) < 200000);
+    assert_all_cached(f, keys);
+    free(keys);
+}
+
+#define DAEMON_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        DAEMON_TEST(a_put_expires_and_watch_tells_both),
+        DAEMON_TEST(credentials_are_shown_only_when_asked_for),
+        DAEMON_TEST(a_repeated_put_updates),
+        DAEMON_TEST(three_failures_remove_a_proxy),
+        DAEMON_TEST(delete_tells_what_was_not_there),
+        DAEMON_TEST(pick_and_list_keep_to_their_filters),
+        DAEMON_TEST(warming_counts_shows_and_acknowledges),
+        DAEMON_TEST(broken_json_is_code_1_and_what_came_before_counts),
+        DAEMON_TEST(an_export_is_private_and_restores),
+        DAEMON_TEST(stats_and_info_tell_their_fields),
+        DAEMON_TEST(watch_ends_after_its_count_or_time),
+        DAEMON_TEST(watch_outlives_a_restart_of_the_daemon),
+        DAEMON_TEST(what_was_acknowledged_survives_kill_9),
+    };
+    return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
+}

@@ -1,0 +1,330 @@
+/*
+ * Changes of the contents: the critical section that assigns a revision and makes it visible to readers, to the change
+ * feed and to the queues below, all at once. Every function here needs the change lock; none does I/O.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cache/cache_internal.h"
+
+/* ---- lists of changes ----------------------------------------------------------------------------------------------- */
+
+bool
+ptier_op_list_push(ptier_op_list *list, const ptier_op *op)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? list->room * 2 : 256;
+        ptier_op *grown = realloc(list->ops, room * sizeof *grown);
+        if (!grown)
+            return false;
+        list->ops = grown;
+        list->room = room;
+    }
+    ptier_op *copy = &list->ops[list->count++];
+    *copy = *op;
+    if (copy->entry)
+        ptier_entry_retain(copy->entry);
+    ptier_sealed_retain(copy->sealed);
+    return true;
+}
+
+void
+ptier_op_list_release(ptier_op_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        ptier_entry_release(list->ops[i].entry);
+        ptier_sealed_release(list->ops[i].sealed);
+    }
+    list->count = 0;
+}
+
+void
+ptier_op_list_fini(ptier_op_list *list)
+{
+    ptier_op_list_release(list);
+    free(list->ops);
+    *list = (ptier_op_list){0};
+}
+
+/* ---- helpers ---------------------------------------------------------------------------------------------------------- */
+
+static bool
+has_revision(const void *value, const void *key)
+{
+    return ((const ptier_entry *)value)->revision == *(const uint64_t *)key;
+}
+
+ptier_index_facts
+ptier_facts_of(const ptier_entry *entry)
+{
+    return (ptier_index_facts){
+        .revision = entry->revision,
+        .expires_boot_ms = entry->expires_boot_ms,
+        .url = ptier_entry_url(entry),
+        .source = ptier_entry_source(entry),
+        .health = entry->health,
+    };
+}
+
+bool
+ptier_is_current_locked(const ptier_cache *cache, const ptier_entry *entry)
+{
+    return ptier_index_find(cache->index, entry->hash, entry->revision) != PTIER_SLOT_NONE;
+}
+
+static bool
+has_disk_tier(const ptier_cache *cache)
+{
+    return ptier_tier_active(cache, PTIER_TIER_L2) || ptier_tier_active(cache, PTIER_TIER_L3);
+}
+
+static void
+tell_change(ptier_cache *cache, ptier_event_type type, ptier_reason reason, uint64_t revision,
+            ptier_entry *entry)
+{
+    if (!cache->options.on_change)
+        return;
+    const ptier_change change = {
+        .type = type, .reason = reason, .revision = revision, .entry = entry};
+    cache->options.on_change(cache->options.change_context, &change);
+}
+
+static void
+tell_tier_event(ptier_cache *cache, ptier_event_type type, ptier_tier_id tier, ptier_entry *entry)
+{
+    if (!cache->options.on_tier_event)
+        return;
+    const ptier_tier_event event = {.type = type, .tier = tier, .entry = entry};
+    cache->options.on_tier_event(cache->options.tier_event_context, &event);
+}
+
+static void
+forget_pending_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
+{
+    ptier_entry *entry = ptier_map_find(&cache->pending, hash, has_revision, &revision);
+    if (entry)
+        ptier_map_remove(&cache->pending, hash, entry); /* the queue owns the reference */
+    entry = ptier_map_find(&cache->writeback, hash, has_revision, &revision);
+    if (entry) {
+        ptier_map_remove(&cache->writeback, hash, entry);
+        ptier_entry_release(entry);
+    }
+}
+
+/* Hands a change to the tiers below. Without any, it is as durable as it gets. */
+static bool
+queue_op_locked(ptier_cache *cache, const ptier_op *op)
+{
+    if (!has_disk_tier(cache))
+        return true;
+    bool logs = ptier_tier_active(cache, PTIER_TIER_L2);
+    if (op->kind == PTIER_OP_PUT && !ptier_map_insert(&cache->pending, op->entry->hash, op->entry))
+        return false;
+    if (!ptier_op_list_push(logs ? &cache->log_queue : &cache->l3_queue, op)) {
+        if (op->kind == PTIER_OP_PUT)
+            ptier_map_remove(&cache->pending, op->entry->hash, op->entry);
+        return false;
+    }
+    cache->pending_count++;
+    if (!logs)
+        pthread_cond_signal(&cache->l3_work);
+    return true;
+}
+
+static uint64_t
+next_revision_locked(ptier_cache *cache)
+{
+    uint64_t revision = atomic_load_explicit(&cache->revision, memory_order_relaxed) + 1;
+    assert(revision < cache->state.reserved || !cache->data_dir);
+    atomic_store_explicit(&cache->revision, revision, memory_order_release);
+    if (cache->data_dir && !cache->reserving &&
+        cache->state.reserved - revision < REVISION_BLOCK / 2) {
+        cache->reserving = true;
+        pthread_cond_signal(&cache->maintenance_work);
+    }
+    return revision;
+}
+
+ptier_status
+ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += 10;
+    for (;;) {
+        if (cache->stopping)
+            return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
+        uint64_t next = atomic_load_explicit(&cache->revision, memory_order_relaxed) + 1;
+        if (cache->pending_count + count <= PENDING_MAX &&
+            (!cache->data_dir || next + count < cache->state.reserved))
+            return PTIER_OK;
+        pthread_cond_signal(&cache->maintenance_work);
+        pthread_cond_signal(&cache->l3_work);
+        if (pthread_cond_timedwait(&cache->progress, &cache->lock, &deadline) == ETIMEDOUT)
+            return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
+                              "the disk does not keep up: %llu changes wait to be written; try again later",
+                              (unsigned long long)cache->pending_count);
+    }
+}
+
+/* ---- L1 --------------------------------------------------------------------------------------------------------------- */
+
+void
+ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
+{
+    uint64_t revision = entry->revision;
+    if (!has_disk_tier(cache) || cache->writeback.count >= WRITEBACK_MAX ||
+        ptier_map_find(&cache->writeback, entry->hash, has_revision, &revision))
+        return;
+    if (ptier_map_insert(&cache->writeback, entry->hash, entry))
+        ptier_entry_retain(entry);
+}
+
+/* Takes the entry that L1 wants to give up out of it. */
+static void
+evict_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    if (cache->lowest == PTIER_TIER_L1) {
+        /* Nothing below has it: it leaves the cache. Cannot fail: without disk tiers nothing is queued. */
+        PTIER_IGNORE(ptier_change_remove_locked(cache, victim, PTIER_REASON_CAPACITY));
+        return;
+    }
+    l1->ops->drop(l1, victim->hash, victim->revision);
+    if (!ptier_is_current_locked(cache, victim))
+        return;
+    ptier_count(&cache->count.evictions[PTIER_TIER_L1], 1);
+    tell_tier_event(cache, PTIER_EVENT_TIER_EVICTED, PTIER_TIER_L1, victim);
+    bool demote = ptier_tier_active(cache, PTIER_TIER_L2) &&
+                  !ptier_l2_resident(cache->tiers[PTIER_TIER_L2], victim->hash, victim->revision);
+    if (demote || atomic_load_explicit(&victim->usage_dirty, memory_order_relaxed))
+        ptier_writeback_locked(cache, victim);
+}
+
+static void
+shrink_l1_locked(ptier_cache *cache)
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    ptier_ref ref = {0};
+    while (l1->ops->victim(l1, &ref.hash, &ref.revision) == PTIER_OK) {
+        ptier_entry *victim;
+        if (l1->ops->get(l1, &ref, &victim)) /* dropped by somebody else: look again */
+            continue;
+        evict_from_l1_locked(cache, victim);
+        ptier_entry_release(victim);
+    }
+}
+
+static void
+put_into_l1_locked(ptier_cache *cache, ptier_entry *entry)
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    const ptier_op op = {.kind = PTIER_OP_PUT, .revision = entry->revision, .entry = entry};
+    ptier_error error;
+    if (l1->ops->apply(l1, &op, 1, false, &error))
+        return; /* out of memory: the tiers below have it */
+    shrink_l1_locked(cache);
+}
+
+void
+ptier_promote_locked(ptier_cache *cache, ptier_entry *entry)
+{
+    if (!cache->tiers[PTIER_TIER_L1] || !ptier_is_current_locked(cache, entry))
+        return;
+    put_into_l1_locked(cache, entry);
+    ptier_count(&cache->count.promotions[PTIER_TIER_L1], 1);
+    tell_tier_event(cache, PTIER_EVENT_PROMOTED, PTIER_TIER_L1, entry);
+}
+
+/* ---- the changes -------------------------------------------------------------------------------------------------------- */
+
+ptier_status
+ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *sealed,
+                        ptier_entry *old, ptier_event_type type)
+{
+    uint32_t slot = PTIER_SLOT_NONE;
+    if (old) {
+        slot = ptier_index_find(cache->index, old->hash, old->revision);
+        assert(slot != PTIER_SLOT_NONE);
+    }
+    entry->revision = next_revision_locked(cache);
+    const ptier_index_facts facts = ptier_facts_of(entry);
+    const ptier_op op = {.kind = PTIER_OP_PUT,
+                         .revision = entry->revision,
+                         .replaces = old ? old->revision : 0,
+                         .entry = entry,
+                         .sealed = sealed};
+    if (!queue_op_locked(cache, &op))
+        return PTIER_RESOURCE_EXHAUSTED;
+    if (old) {
+        ptier_index_update(cache->index, slot, &facts);
+        forget_pending_locked(cache, old->hash, old->revision);
+    } else {
+        ptier_status status = ptier_index_insert(cache->index, entry->hash, &facts);
+        if (status)
+            return status; /* queued, but not visible: as if it had been removed at once */
+    }
+    tell_change(cache, type, PTIER_REASON_NONE, entry->revision, entry);
+    if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision */
+        put_into_l1_locked(cache, entry);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old, ptier_reason reason)
+{
+    uint32_t slot = ptier_index_find(cache->index, old->hash, old->revision);
+    assert(slot != PTIER_SLOT_NONE);
+    const ptier_op op = {.kind = PTIER_OP_REMOVE,
+                         .revision = next_revision_locked(cache),
+                         .replaces = old->revision,
+                         .entry = old};
+    if (!queue_op_locked(cache, &op))
+        return PTIER_RESOURCE_EXHAUSTED;
+    ptier_index_remove(cache->index, slot);
+    forget_pending_locked(cache, old->hash, old->revision);
+    if (cache->tiers[PTIER_TIER_L1]) {
+        ptier_error error;
+        ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+        (void)l1->ops->apply(l1, &op, 1, false, &error); /* a removal from memory cannot fail */
+    }
+    if (reason == PTIER_REASON_HEALTH)
+        ptier_quarantine_add_locked(cache, old);
+    ptier_count(&cache->count.removals[reason], 1);
+    tell_change(cache, PTIER_EVENT_REMOVED, reason, op.revision, old);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh)
+{
+    const ptier_op op = {.kind = PTIER_OP_CLEAR, .revision = next_revision_locked(cache)};
+    if (!queue_op_locked(cache, &op))
+        return PTIER_RESOURCE_EXHAUSTED;
+    ptier_count(&cache->count.removals[PTIER_REASON_CLEARED], ptier_index_count(cache->index));
+    cache->index = fresh;
+    ptier_map_fini(&cache->pending);
+    for (size_t i = 0; cache->writeback.cells && i <= cache->writeback.mask; i++)
+        ptier_entry_release(cache->writeback.cells[i].value);
+    ptier_map_fini(&cache->writeback);
+    if (cache->tiers[PTIER_TIER_L1]) {
+        ptier_error error;
+        ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+        (void)l1->ops->apply(l1, &op, 1, false, &error); /* cannot fail */
+    }
+    tell_change(cache, PTIER_EVENT_CLEARED, PTIER_REASON_CLEARED, op.revision, NULL);
+    return PTIER_OK;
+}
+
+void
+ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier)
+{
+    if (cache->degraded[tier])
+        return;
+    cache->degraded[tier] = true;
+    tell_tier_event(cache, PTIER_EVENT_TIER_DEGRADED, tier, NULL);
+    pthread_cond_broadcast(&cache->progress);
+}

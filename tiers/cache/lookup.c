@@ -1,0 +1,132 @@
+/* Finding an entry: which revision is current (index), and where that revision is (memory, L2, L3). */
+#include <string.h>
+
+#include "cache/cache_internal.h"
+
+enum {
+    CANDIDATES = 8, /* keys under one 64-bit hash that are looked through */
+    ATTEMPTS = 8,   /* an entry may move or change while we look */
+};
+
+static bool
+has_revision(const void *value, const void *key)
+{
+    return ((const ptier_entry *)value)->revision == *(const uint64_t *)key;
+}
+
+ptier_entry *
+ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
+{
+    ptier_entry *entry = ptier_map_find(&cache->pending, hash, has_revision, &revision);
+    if (!entry)
+        entry = ptier_map_find(&cache->writeback, hash, has_revision, &revision);
+    return entry ? ptier_entry_retain(entry) : NULL;
+}
+
+/* The tier that an entry waiting in memory is on its way to. */
+static ptier_tier_id
+upper_disk_tier(const ptier_cache *cache)
+{
+    return cache->tiers[PTIER_TIER_L2] ? PTIER_TIER_L2 : PTIER_TIER_L3;
+}
+
+static ptier_status
+read_disk_tiers(ptier_cache *cache, const ptier_ref *ref, ptier_entry **entry, ptier_tier_id *tier)
+{
+    ptier_status worst = PTIER_NOT_FOUND;
+    for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++) {
+        ptier_tier *t = cache->tiers[id];
+        if (!t)
+            continue;
+        ptier_status status = t->ops->get(t, ref, entry);
+        if (!status) {
+            *tier = (ptier_tier_id)id;
+            return PTIER_OK;
+        }
+        if (status != PTIER_NOT_FOUND) {
+            ptier_count(&cache->count.errors[id], 1);
+            worst = status;
+        }
+    }
+    return worst;
+}
+
+ptier_status
+ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry,
+                    ptier_tier_id *tier)
+{
+    const ptier_ref ref = {.hash = hash, .revision = revision};
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    ptier_tier_id where = PTIER_TIER_L1;
+    ptier_status status = l1 ? l1->ops->get(l1, &ref, entry) : PTIER_NOT_FOUND;
+    for (int attempt = 0; status && attempt < ATTEMPTS; attempt++) {
+        pthread_mutex_lock(&cache->lock);
+        bool current = ptier_index_find(cache->index, hash, revision) != PTIER_SLOT_NONE;
+        *entry = ptier_find_in_memory_locked(cache, hash, revision);
+        pthread_mutex_unlock(&cache->lock);
+        if (*entry) {
+            where = upper_disk_tier(cache);
+            status = PTIER_OK;
+            break;
+        }
+        if (!current) {
+            status = PTIER_NOT_FOUND;
+            break;
+        }
+        status = read_disk_tiers(cache, &ref, entry, &where);
+        if (status == PTIER_NOT_FOUND) /* on its way between two tiers? L1 may have got it back */
+            status = attempt + 1 == ATTEMPTS ? PTIER_DATA_LOSS
+                     : l1                    ? l1->ops->get(l1, &ref, entry)
+                                             : PTIER_NOT_FOUND;
+    }
+    if (tier)
+        *tier = where;
+    return status;
+}
+
+static size_t
+candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t revisions[CANDIDATES])
+{
+    size_t count = 0;
+    for (uint32_t id = ptier_index_first(cache->index, hash);
+         id != PTIER_SLOT_NONE && count < CANDIDATES; id = ptier_index_next(cache->index, id))
+        revisions[count++] = ptier_index_slot(cache->index, id)->revision;
+    return count;
+}
+
+/* One look: OK, NOT_FOUND for sure, ABORTED when something moved, or an error. */
+static ptier_status
+look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
+          ptier_tier_id *tier)
+{
+    uint64_t revisions[CANDIDATES];
+    pthread_mutex_lock(&cache->lock);
+    size_t count = candidates_locked(cache, hash, revisions);
+    pthread_mutex_unlock(&cache->lock);
+    bool moved = false;
+    ptier_status worst = PTIER_NOT_FOUND;
+    for (size_t i = 0; i < count; i++) {
+        ptier_status status = ptier_load_revision(cache, hash, revisions[i], entry, tier);
+        if (!status) {
+            if (strcmp(ptier_entry_key(*entry), key) == 0)
+                return PTIER_OK;
+            ptier_entry_release(*entry); /* another key with this hash */
+        } else if (status == PTIER_NOT_FOUND) {
+            moved = true;
+        } else {
+            worst = status;
+        }
+    }
+    *entry = NULL;
+    return moved ? PTIER_ABORTED : worst;
+}
+
+ptier_status
+ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
+                   ptier_tier_id *tier)
+{
+    ptier_status status = PTIER_ABORTED;
+    for (int attempt = 0; status == PTIER_ABORTED && attempt < ATTEMPTS; attempt++)
+        status = look_once(cache, key, hash, entry, tier);
+    return status == PTIER_ABORTED ? PTIER_NOT_FOUND : status;
+}

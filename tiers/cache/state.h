@@ -1,0 +1,30 @@
+/*
+ * The file `state` of a data directory: who the store is, and how far revisions are reserved. Revisions never repeat,
+ * because a block is durable here before any of it is used. Not thread-safe; one owner.
+ */
+#ifndef PTIER_STATE_H
+#define PTIER_STATE_H
+
+#include <stdint.h>
+
+#include <proxytier/cache.h>
+
+typedef struct ptier_state {
+    uint8_t store_id[PTIER_ID_BYTES];
+    uint64_t reserved; /* revisions below this may have been used */
+} ptier_state;
+
+/*
+ * Reads the file, or makes it with a new store_id. DATA_LOSS: it is damaged or of a newer version (the message says what to do).
+ */
+PTIER_MUST_CHECK ptier_status
+ptier_state_load(const char *directory, ptier_state *state, ptier_error *error);
+
+/* Writes the file, durably. */
+PTIER_MUST_CHECK ptier_status
+ptier_state_save(const char *directory, const ptier_state *state, ptier_error *error);
+
+/* Random bytes for ids. */
+PTIER_MUST_CHECK ptier_status ptier_random_id(uint8_t id[PTIER_ID_BYTES], ptier_error *error);
+
+#endif

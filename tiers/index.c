@@ -1,0 +1,412 @@
+/*
+ * Slots live in chunks (no copying when it grows), buckets chain them by number, and a hierarchical timing wheel threads
+ * through them: 64 ms a tick, 64 buckets a level, so that live entries are never scanned for expiry.
+ */
+#include "index.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "clock.h"
+
+enum {
+    CHUNK_SHIFT = 12,
+    CHUNK_SLOTS = 1 << CHUNK_SHIFT,
+    FIRST_BUCKETS = 1024,
+    TICK_SHIFT = 6, /* 64 ms */
+    LEVEL_SHIFT = 6,
+    LEVEL_BUCKETS = 1 << LEVEL_SHIFT,
+    LEVELS = 6, /* 64 ms << 36: 139 years */
+    DUE_LIST = LEVELS * LEVEL_BUCKETS,
+    LISTS = DUE_LIST + 1,
+    MAX_SOURCES = 65535,
+};
+
+/* wheel_prev of the first slot in a list: the list's number with this bit. */
+#define LIST_BIT  UINT32_C(0x80000000)
+#define UNLINKED  UINT32_C(0xffffffff)
+#define MAX_SLOTS UINT32_C(0x7fffffff)
+
+struct ptier_index {
+    ptier_slot **chunks;
+    size_t chunk_count, chunk_room;
+    uint32_t *buckets;
+    uint32_t bucket_mask;
+    uint32_t limit; /* slots ever used */
+    uint32_t free_slot;
+    uint32_t count;
+    uint32_t due_count;
+    uint64_t tick; /* everything before it has been moved to the due list */
+    uint32_t heads[LISTS];
+    uint32_t due_tail;
+    char **sources;
+    uint16_t source_count;
+};
+
+uint8_t
+ptier_scheme_id(const char *text)
+{
+    static const char *const schemes[] = {"http", "https", "socks4", "socks4a", "socks5", "socks5h"};
+    size_t length = strcspn(text, ":");
+    for (uint8_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (strlen(schemes[i]) == length && strncasecmp(schemes[i], text, length) == 0)
+            return (uint8_t)(i + 1);
+    return 0;
+}
+
+static inline ptier_slot *
+slot_at(const ptier_index *index, uint32_t slot)
+{
+    return &index->chunks[slot >> CHUNK_SHIFT][slot & (CHUNK_SLOTS - 1)];
+}
+
+ptier_status
+ptier_index_create(int64_t boot_ms, ptier_index **out)
+{
+    ptier_index *index = calloc(1, sizeof *index);
+    uint32_t *buckets = malloc(FIRST_BUCKETS * sizeof *buckets);
+    if (!index || !buckets) {
+        free(index);
+        free(buckets);
+        return PTIER_RESOURCE_EXHAUSTED;
+    }
+    memset(buckets, 0xff, FIRST_BUCKETS * sizeof *buckets);
+    memset(index->heads, 0xff, sizeof index->heads);
+    index->buckets = buckets;
+    index->bucket_mask = FIRST_BUCKETS - 1;
+    index->free_slot = PTIER_SLOT_NONE;
+    index->due_tail = PTIER_SLOT_NONE;
+    index->tick = (uint64_t)boot_ms >> TICK_SHIFT;
+    *out = index;
+    return PTIER_OK;
+}
+
+void
+ptier_index_destroy(ptier_index *index)
+{
+    if (!index)
+        return;
+    for (size_t i = 0; i < index->chunk_count; i++)
+        free(index->chunks[i]);
+    for (size_t i = 0; i < index->source_count; i++)
+        free(index->sources[i]);
+    free(index->sources);
+    free(index->chunks);
+    free(index->buckets);
+    free(index);
+}
+
+/* ---- sources ---------------------------------------------------------------------------------------------------- */
+
+uint16_t
+ptier_index_source(const ptier_index *index, const char *source)
+{
+    for (uint16_t i = 0; i < index->source_count; i++)
+        if (strcmp(index->sources[i], source) == 0)
+            return i;
+    return PTIER_SOURCE_OTHER;
+}
+
+static uint16_t
+intern_source(ptier_index *index, const char *source)
+{
+    uint16_t id = ptier_index_source(index, source);
+    if (id != PTIER_SOURCE_OTHER || index->source_count == MAX_SOURCES)
+        return id;
+    char **grown = realloc(index->sources, (index->source_count + 1u) * sizeof *grown);
+    if (!grown)
+        return PTIER_SOURCE_OTHER;
+    index->sources = grown;
+    grown[index->source_count] = strdup(source);
+    return grown[index->source_count] ? index->source_count++ : PTIER_SOURCE_OTHER;
+}
+
+/* ---- the expiry wheel ------------------------------------------------------------------------------------------- */
+
+static void
+link_slot(ptier_index *index, uint32_t list, uint32_t id)
+{
+    ptier_slot *slot = slot_at(index, id);
+    slot->wheel_next = index->heads[list];
+    slot->wheel_prev = list | LIST_BIT;
+    if (slot->wheel_next != PTIER_SLOT_NONE)
+        slot_at(index, slot->wheel_next)->wheel_prev = id;
+    index->heads[list] = id;
+}
+
+/* The due list grows at its tail: it is served in the order in which things expired. */
+static void
+link_due(ptier_index *index, uint32_t id)
+{
+    ptier_slot *slot = slot_at(index, id);
+    slot->wheel_next = PTIER_SLOT_NONE;
+    if (index->due_tail == PTIER_SLOT_NONE) {
+        slot->wheel_prev = DUE_LIST | LIST_BIT;
+        index->heads[DUE_LIST] = id;
+    } else {
+        slot->wheel_prev = index->due_tail;
+        slot_at(index, index->due_tail)->wheel_next = id;
+    }
+    index->due_tail = id;
+    index->due_count++;
+}
+
+static bool
+is_due(const ptier_index *index, const ptier_slot *slot)
+{
+    return (uint64_t)slot->expires_boot_ms >> TICK_SHIFT < index->tick;
+}
+
+static void
+unlink_slot(ptier_index *index, uint32_t id)
+{
+    ptier_slot *slot = slot_at(index, id);
+    if (slot->wheel_prev == UNLINKED)
+        return;
+    if (is_due(index, slot)) {
+        index->due_count--;
+        if (index->due_tail == id)
+            index->due_tail =
+                slot->wheel_prev & LIST_BIT ? PTIER_SLOT_NONE : slot->wheel_prev;
+    }
+    if (slot->wheel_prev & LIST_BIT)
+        index->heads[slot->wheel_prev & ~LIST_BIT] = slot->wheel_next;
+    else
+        slot_at(index, slot->wheel_prev)->wheel_next = slot->wheel_next;
+    if (slot->wheel_next != PTIER_SLOT_NONE)
+        slot_at(index, slot->wheel_next)->wheel_prev = slot->wheel_prev;
+    slot->wheel_prev = UNLINKED;
+}
+
+/* Puts a slot where its expiry belongs, seen from the current tick. */
+static void
+schedule(ptier_index *index, uint32_t id)
+{
+    ptier_slot *slot = slot_at(index, id);
+    slot->wheel_prev = UNLINKED;
+    if (slot->expires_boot_ms == PTIER_NEVER)
+        return;
+    uint64_t tick = (uint64_t)slot->expires_boot_ms >> TICK_SHIFT;
+    if (tick < index->tick) {
+        link_due(index, id);
+        return;
+    }
+    uint64_t ahead = tick ^ index->tick; /* the highest differing digit names the level */
+    unsigned level = ahead ? (63u - (unsigned)__builtin_clzll(ahead)) / LEVEL_SHIFT : 0;
+    if (level >= LEVELS)
+        level = LEVELS - 1;
+    uint32_t bucket = (uint32_t)(tick >> (level * LEVEL_SHIFT)) & (LEVEL_BUCKETS - 1);
+    link_slot(index, level * LEVEL_BUCKETS + bucket, id);
+}
+
+static void
+empty_list(ptier_index *index, uint32_t list)
+{
+    uint32_t id = index->heads[list];
+    index->heads[list] = PTIER_SLOT_NONE;
+    while (id != PTIER_SLOT_NONE) {
+        uint32_t next = slot_at(index, id)->wheel_next;
+        schedule(index, id);
+        id = next;
+    }
+}
+
+void
+ptier_index_advance(ptier_index *index, int64_t boot_ms)
+{
+    uint64_t now = (uint64_t)boot_ms >> TICK_SHIFT;
+    if (index->count == 0 && now > index->tick)
+        index->tick = now; /* nothing to walk past */
+    while (index->tick < now) {
+        uint32_t passed = (uint32_t)index->tick & (LEVEL_BUCKETS - 1);
+        index->tick++;
+        empty_list(index, passed); /* its slots are now behind the tick: due */
+        /* A digit rolled over: the lists of the level above that begin here come down. */
+        for (unsigned level = 1; level < LEVELS; level++) {
+            if (index->tick & ((UINT64_C(1) << (level * LEVEL_SHIFT)) - 1))
+                break;
+            uint32_t bucket =
+                (uint32_t)(index->tick >> (level * LEVEL_SHIFT)) & (LEVEL_BUCKETS - 1);
+            empty_list(index, level * LEVEL_BUCKETS + bucket);
+        }
+    }
+}
+
+size_t
+ptier_index_due(const ptier_index *index, uint32_t *slots, size_t limit)
+{
+    size_t count = 0;
+    for (uint32_t id = index->heads[DUE_LIST]; id != PTIER_SLOT_NONE && count < limit;
+         id = slot_at(index, id)->wheel_next)
+        slots[count++] = id;
+    return count;
+}
+
+uint64_t
+ptier_index_due_count(const ptier_index *index)
+{
+    return index->due_count;
+}
+
+/* ---- slots ------------------------------------------------------------------------------------------------------ */
+
+uint32_t
+ptier_index_first(const ptier_index *index, uint64_t hash)
+{
+    uint32_t id = index->buckets[hash & index->bucket_mask];
+    while (id != PTIER_SLOT_NONE && slot_at(index, id)->hash != hash)
+        id = slot_at(index, id)->next;
+    return id;
+}
+
+uint32_t
+ptier_index_next(const ptier_index *index, uint32_t slot)
+{
+    uint64_t hash = slot_at(index, slot)->hash;
+    uint32_t id = slot_at(index, slot)->next;
+    while (id != PTIER_SLOT_NONE && slot_at(index, id)->hash != hash)
+        id = slot_at(index, id)->next;
+    return id;
+}
+
+uint32_t
+ptier_index_find(const ptier_index *index, uint64_t hash, uint64_t revision)
+{
+    uint32_t id = ptier_index_first(index, hash);
+    while (id != PTIER_SLOT_NONE && slot_at(index, id)->revision != revision)
+        id = ptier_index_next(index, id);
+    return id;
+}
+
+const ptier_slot *
+ptier_index_slot(const ptier_index *index, uint32_t slot)
+{
+    return slot_at(index, slot);
+}
+
+static bool
+grow_buckets(ptier_index *index)
+{
+    uint32_t count = (index->bucket_mask + 1) * 2;
+    uint32_t *grown = malloc(count * sizeof *grown);
+    if (!grown)
+        return false;
+    memset(grown, 0xff, count * sizeof *grown);
+    for (uint32_t id = 0; id < index->limit; id++) {
+        ptier_slot *slot = slot_at(index, id);
+        if (slot->revision == 0)
+            continue;
+        slot->next = grown[slot->hash & (count - 1)];
+        grown[slot->hash & (count - 1)] = id;
+    }
+    free(index->buckets);
+    index->buckets = grown;
+    index->bucket_mask = count - 1;
+    return true;
+}
+
+static bool
+add_chunk(ptier_index *index)
+{
+    if (index->chunk_count == index->chunk_room) {
+        size_t room = index->chunk_room ? index->chunk_room * 2 : 64;
+        ptier_slot **grown = realloc(index->chunks, room * sizeof *grown);
+        if (!grown)
+            return false;
+        index->chunks = grown;
+        index->chunk_room = room;
+    }
+    ptier_slot *chunk = calloc(CHUNK_SLOTS, sizeof *chunk);
+    if (!chunk)
+        return false;
+    index->chunks[index->chunk_count++] = chunk;
+    return true;
+}
+
+static uint32_t
+take_slot(ptier_index *index)
+{
+    uint32_t id = index->free_slot;
+    if (id != PTIER_SLOT_NONE) {
+        index->free_slot = slot_at(index, id)->next;
+        return id;
+    }
+    if (index->limit == MAX_SLOTS)
+        return PTIER_SLOT_NONE;
+    if (index->limit >> CHUNK_SHIFT == index->chunk_count && !add_chunk(index))
+        return PTIER_SLOT_NONE;
+    return index->limit++;
+}
+
+static void
+set_facts(ptier_index *index, ptier_slot *slot, const ptier_index_facts *facts)
+{
+    slot->revision = facts->revision;
+    slot->expires_boot_ms = facts->expires_boot_ms;
+    slot->source = intern_source(index, facts->source);
+    slot->scheme = ptier_scheme_id(facts->url);
+    slot->health = facts->health;
+}
+
+ptier_status
+ptier_index_insert(ptier_index *index, uint64_t hash, const ptier_index_facts *facts)
+{
+    assert(facts->revision != 0);
+    if (index->count > index->bucket_mask && !grow_buckets(index))
+        return PTIER_RESOURCE_EXHAUSTED;
+    uint32_t id = take_slot(index);
+    if (id == PTIER_SLOT_NONE)
+        return PTIER_RESOURCE_EXHAUSTED;
+    ptier_slot *slot = slot_at(index, id);
+    slot->hash = hash;
+    slot->next = index->buckets[hash & index->bucket_mask];
+    index->buckets[hash & index->bucket_mask] = id;
+    set_facts(index, slot, facts);
+    schedule(index, id);
+    index->count++;
+    return PTIER_OK;
+}
+
+void
+ptier_index_update(ptier_index *index, uint32_t id, const ptier_index_facts *facts)
+{
+    unlink_slot(index, id);
+    set_facts(index, slot_at(index, id), facts);
+    schedule(index, id);
+}
+
+void
+ptier_index_remove(ptier_index *index, uint32_t id)
+{
+    ptier_slot *slot = slot_at(index, id);
+    unlink_slot(index, id);
+    uint32_t *link = &index->buckets[slot->hash & index->bucket_mask];
+    while (*link != id)
+        link = &slot_at(index, *link)->next;
+    *link = slot->next;
+    slot->revision = 0;
+    slot->next = index->free_slot;
+    index->free_slot = id;
+    index->count--;
+}
+
+uint64_t
+ptier_index_count(const ptier_index *index)
+{
+    return index->count;
+}
+
+uint32_t
+ptier_index_limit(const ptier_index *index)
+{
+    return index->limit;
+}
+
+size_t
+ptier_index_bytes(const ptier_index *index)
+{
+    return sizeof *index + index->chunk_count * CHUNK_SLOTS * sizeof(ptier_slot) +
+           ((size_t)index->bucket_mask + 1) * sizeof *index->buckets;
+}
