@@ -196,11 +196,12 @@ size_t
 ptier_export_line(const ptier_record *record, const char *username_token,
                   const char *password_token, char *line, size_t room)
 {
-    sink count = {NULL, 0};
-    put_record(&count, record, username_token, password_token);
-    if (count.length > room)
-        return count.length;
-    sink out = {line, 0};
+    sink out = {NULL, 0};
+    put_record(&out, record, username_token, password_token);
+    if (out.length > room)
+        return out.length;
+    out.text = line;
+    out.length = 0;
     put_record(&out, record, username_token, password_token);
     return out.length;
 }

@@ -132,6 +132,16 @@ load_lists() {
     say "loaded $(thousands "$loaded") records"
 }
 
+# Records of the lists are read by key, twice: from whatever tier has them, then from L1. Nobody connects to them.
+serve_records() {
+    local keys
+    mapfile -t keys < <("$bin/proxytier" pick --count 200 --json | grep -oE '"key": ?"[^"]*"' | cut -d'"' -f4)
+    say "three of them, served from the cache and not contacted:"
+    "$bin/proxytier" get "${keys[@]:0:3}"
+    expect "${#keys[@]} random records were read twice by their keys" \
+        eval '"$bin/proxytier" get "${keys[@]}" >/dev/null && "$bin/proxytier" get "${keys[@]}" >/dev/null'
+}
+
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 start_target() {
@@ -273,6 +283,7 @@ check_secrets() {
 start_daemon
 load_lists
 [ -z "$once" ] || expect "the statistics have the number that warm says it created" grep -q " created $loaded," "$work/warm.log"
+serve_records
 start_target
 for ((i = 0; i < proxies_wanted; i++)); do start_proxy "$i"; done
 say "$proxies_wanted proxies (tinyproxy) on 127.0.0.1, ports ${proxy_ports[*]}; target http://127.0.0.1:$target_port/"

@@ -1,5 +1,3 @@
-#ifndef _GNU_SOURCE
-#endif
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

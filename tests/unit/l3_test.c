@@ -1,5 +1,3 @@
-#ifndef _GNU_SOURCE
-#endif
 #include <inttypes.h>
 #include <signal.h>
 #include <pthread.h>

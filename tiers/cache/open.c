@@ -147,6 +147,7 @@ open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
             .capacity = o->l2_entries,
             .shard_bytes = shard_bytes,
             .keyring = cache->keyring,
+            .hash_key = cache->hash_key,
             .clock = &cache->clock,
             .on_log = o->on_log,
             .log_context = o->log_context,

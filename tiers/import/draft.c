@@ -369,7 +369,7 @@ token_of(ptier_draft *draft, ptier_field field)
     const char *text = draft->texts[field];
     if (!text || is_token(text))
         return text;
-    char token[TOKEN_MAX + 1];
+    char token[TOKEN_MAX + 1] = "";
     size_t length = strlen(text) / 2;
     bool right = strlen(text) % 2 == 0 && length <= TOKEN_MAX;
     for (size_t i = 0; right && i < length; i++) {
@@ -377,8 +377,6 @@ token_of(ptier_draft *draft, ptier_field field)
         right = high >= 0 && low >= 0;
         token[i] = (char)(high * 16 + low);
     }
-    if (right)
-        token[length] = '\0';
     if (!right || !is_token(token)) {
         ptier_draft_spoil(draft, "the %s is not a Fernet token", text_limits[field].what);
         return NULL;

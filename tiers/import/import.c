@@ -161,7 +161,7 @@ feed(run *r, const char *data, size_t length)
         if (length > mark)
             status = choose_reader(r, data + mark, length - mark);
     }
-    if (status == PTIER_OK && length > mark)
+    if (status == PTIER_OK && r->reader && length > mark)
         status = r->reader->feed(r->state, data + mark, length - mark);
     r->bytes += length;
     const ptier_import_options *options = r->importer.options;

@@ -25,7 +25,8 @@ copy_line(l2_tier *l2, l2_shard *oldest, uint64_t offset, const char *text, size
           ptier_error *error)
 {
     ptier_l2_line line;
-    if (ptier_l2_line_parse(text, length, l2->options.clock, l2->options.keyring, false, &line))
+    const ptier_l2_reader reader = l2_reader(l2, false);
+    if (ptier_l2_line_parse(text, length, &reader, &line))
         return PTIER_OK; /* damaged: its node, if any, goes when it is read */
     uint64_t hash = line.op.entry ? line.op.entry->hash : 0;
     uint64_t revision = line.op.revision;

@@ -93,9 +93,15 @@ void l2_use_locked(l2_tier *l2, l2_node *node);    /* most recently used */
 void l2_release_log_locked(l2_tier *l2, uint64_t floor);
 PTIER_MUST_CHECK bool l2_end_recovery_locked(l2_tier *l2, uint64_t floor); /* false: out of memory */
 
-/* Takes the lock itself; reads and parses a node's line. */
+static inline ptier_l2_reader
+l2_reader(const l2_tier *l2, bool decrypt)
+{
+    return (ptier_l2_reader){l2->options.clock, l2->options.keyring, l2->options.hash_key, decrypt};
+}
+
+/* Reads and parses one line. Without the lock. */
 PTIER_MUST_CHECK ptier_status
-l2_read_line(l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t length, bool decrypt,
+l2_read_line(const l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t length, bool decrypt,
              ptier_l2_line *line);
 
 /* Makes the next shard when the present one is full. Writer only. */

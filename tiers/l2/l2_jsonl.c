@@ -62,7 +62,7 @@ l2_roll(l2_tier *l2, size_t more, bool force, ptier_error *error)
 }
 
 ptier_status
-l2_read_line(l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t length, bool decrypt,
+l2_read_line(const l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t length, bool decrypt,
              ptier_l2_line *line)
 {
     char small[SMALL_LINE];
@@ -70,9 +70,9 @@ l2_read_line(l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t length,
     if (!text)
         return PTIER_RESOURCE_EXHAUSTED;
     ptier_status status = l2_shard_read(shard, offset, text, length);
+    const ptier_l2_reader reader = l2_reader(l2, decrypt);
     if (!status)
-        status = ptier_l2_line_parse(text, length, l2->options.clock, l2->options.keyring, decrypt,
-                                     line);
+        status = ptier_l2_line_parse(text, length, &reader, line);
     if (text != small)
         free(text);
     return status;
@@ -350,6 +350,8 @@ ptier_l2_open(const ptier_l2_options *options, ptier_tier **tier, ptier_error *e
     l2->tier.ops = &l2_ops;
     l2->options = *options;
     l2->options.directory = directory;
+    if (!l2->options.hash_key)
+        l2->options.hash_key = ptier_hash_key;
     pthread_mutex_init(&l2->lock, NULL);
     ptier_map_init(&l2->map);
     ptier_status status = l2_recover(l2, error);

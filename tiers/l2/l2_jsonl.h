@@ -17,6 +17,7 @@ typedef struct ptier_l2_options {
     uint64_t capacity;    /* resident records; 0 unlimited */
     uint64_t shard_bytes; /* a shard that is this long is followed by a new one */
     ptier_keyring *keyring;   /* borrowed until close */
+    uint64_t (*hash_key)(const char *key); /* as the cache hashes keys (lines do not store it); NULL: ptier_hash_key */
     const ptier_clock *clock; /* borrowed until close */
     ptier_log_fn on_log;      /* may be NULL */
     void *log_context;

@@ -7,7 +7,6 @@
 
 #include <openssl/crypto.h>
 
-#include "hash.h"
 #include "sealed.h"
 
 static const char hex_digits[] = "0123456789abcdef";
@@ -360,26 +359,26 @@ verify(const char *text, size_t length, ptier_keyring *keyring, size_t *body)
 }
 
 static ptier_status
-make_entry(parsed *p, const ptier_clock *clock, ptier_keyring *keyring, bool decrypt, ptier_op *op)
+make_entry(parsed *p, const ptier_l2_reader *reader, ptier_op *op)
 {
     char username[PTIER_CREDENTIAL_MAX + 1] = "", password[PTIER_CREDENTIAL_MAX + 1] = "";
     const char *user_token = p->record.username_token, *pass_token = p->record.password_token;
     user_token = user_token && *user_token ? user_token : NULL;
     pass_token = pass_token && *pass_token ? pass_token : NULL;
     ptier_status status = PTIER_OK;
-    if (decrypt && user_token)
-        status = ptier_sealed_open(keyring, user_token, strlen(user_token), username);
-    if (!status && decrypt && pass_token)
-        status = ptier_sealed_open(keyring, pass_token, strlen(pass_token), password);
+    if (reader->decrypt && user_token)
+        status = ptier_sealed_open(reader->keyring, user_token, strlen(user_token), username);
+    if (!status && reader->decrypt && pass_token)
+        status = ptier_sealed_open(reader->keyring, pass_token, strlen(pass_token), password);
     if (!status)
         status = ptier_sealed_from_tokens(user_token, pass_token, &op->sealed);
     if (!status) {
         p->record.username = username;
         p->record.password = password;
         p->record.revision = op->revision;
-        op->entry = ptier_entry_create(&p->record, ptier_hash_key(p->record.key),
+        op->entry = ptier_entry_create(&p->record, reader->hash_key(p->record.key),
                                        p->record.expires_at_ms,
-                                       ptier_clock_expiry(clock, p->boot_tag, p->expires_boot_ms,
+                                       ptier_clock_expiry(reader->clock, p->boot_tag, p->expires_boot_ms,
                                                           p->record.expires_at_ms));
         status = op->entry ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
     }
@@ -411,12 +410,12 @@ take_op(cursor *c, ptier_op *op, parsed *p)
 }
 
 ptier_status
-ptier_l2_line_parse(const char *text, size_t length, const ptier_clock *clock,
-                    ptier_keyring *keyring, bool decrypt, ptier_l2_line *line)
+ptier_l2_line_parse(const char *text, size_t length, const ptier_l2_reader *reader,
+                    ptier_l2_line *line)
 {
     size_t body;
     memset(line, 0, sizeof *line);
-    if (length > PTIER_L2_LINE_MAX || !verify(text, length, keyring, &body))
+    if (length > PTIER_L2_LINE_MAX || !verify(text, length, reader->keyring, &body))
         return PTIER_DATA_LOSS;
     char small[4096];
     /* One NUL a string: a string takes at least its two quotes, so `body` bytes always suffice. */
@@ -428,7 +427,7 @@ ptier_l2_line_parse(const char *text, size_t length, const ptier_clock *clock,
     ptier_status status = PTIER_DATA_LOSS;
     if (take_op(&c, &line->op, &p))
         status = line->op.kind == PTIER_OP_CLEAR ? PTIER_OK
-                                                 : make_entry(&p, clock, keyring, decrypt, &line->op);
+                                                 : make_entry(&p, reader, &line->op);
     if (room != small)
         free(room);
     if (status)

@@ -22,18 +22,22 @@
 PTIER_MUST_CHECK ptier_status
 ptier_l2_line_write(ptier_buffer *buffer, const ptier_op *op, const ptier_clock *clock, ptier_keyring *keyring);
 
+/* What a line is read with; borrowed. */
+typedef struct ptier_l2_reader {
+    const ptier_clock *clock;
+    ptier_keyring *keyring;
+    uint64_t (*hash_key)(const char *key);
+    bool decrypt; /* false leaves the credentials out of the entry (start-up: the tokens are enough) */
+} ptier_l2_reader;
+
 /* A parsed line: owns its entry and tokens. Tombstones have an entry too: it names only the key. */
 typedef struct ptier_l2_line {
     ptier_op op;
 } ptier_l2_line;
 
-/*
- * Parses one line without its line break. `decrypt` false leaves the credentials out of the entry (start-up: the tokens are
- * enough). DATA_LOSS: not one of our lines, or altered, or no key of ours decrypts it.
- */
+/* Parses one line without its line break. DATA_LOSS: not one of our lines, or altered, or no key of ours decrypts it. */
 PTIER_MUST_CHECK ptier_status
-ptier_l2_line_parse(const char *text, size_t length, const ptier_clock *clock, ptier_keyring *keyring,
-                    bool decrypt, ptier_l2_line *line);
+ptier_l2_line_parse(const char *text, size_t length, const ptier_l2_reader *reader, ptier_l2_line *line);
 void ptier_l2_line_fini(ptier_l2_line *line);
 
 #endif

@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "hash.h"
 #include "l2/l2_internal.h"
 
 enum { CHUNK = 1 << 20 };
@@ -51,8 +50,8 @@ take_line(l2_tier *l2, l2_shard *shard, uint64_t offset, const char *text, size_
           ptier_error *error)
 {
     ptier_l2_line line;
-    ptier_status status = ptier_l2_line_parse(text, length, l2->options.clock, l2->options.keyring,
-                                              false, &line);
+    const ptier_l2_reader reader = l2_reader(l2, false);
+    ptier_status status = ptier_l2_line_parse(text, length, &reader, &line);
     if (status == PTIER_DATA_LOSS) {
         l2->damaged++;
         l2_log(l2, PTIER_LOG_WARN, "l2_damaged",

@@ -1,0 +1,237 @@
+/* server/config*.c: which source wins, what is refused, what is found out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "config.h"
+#include "config_value.h"
+
+static char file_path[64];
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    strcpy(file_path, "/tmp/ptier-config-XXXXXX");
+    int fd = mkstemp(file_path);
+    assert_true(fd >= 0);
+    close(fd);
+    clearenv();
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    return unlink(file_path);
+}
+
+static void
+write_config(const char *text)
+{
+    FILE *file = fopen(file_path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static ptier_config *
+load(const char *const *arguments)
+{
+    const char *argv[16] = {"proxytierd"};
+    int argc = 1;
+    ptier_config *config = NULL;
+    ptier_error error = {0};
+    bool done;
+    for (; arguments && *arguments; arguments++)
+        argv[argc++] = *arguments;
+    if (ptier_config_load(argc, argv, &config, &done, &error) != PTIER_OK)
+        fail_msg("%s", error.message);
+    assert_false(done);
+    return config;
+}
+#define LOAD(...) load((const char *[]){__VA_ARGS__, NULL})
+
+static void
+refuse(const char *const *arguments, const char *message)
+{
+    const char *argv[16] = {"proxytierd"};
+    int argc = 1;
+    ptier_config *config = NULL;
+    ptier_error error = {0};
+    bool done;
+    for (; arguments && *arguments; arguments++)
+        argv[argc++] = *arguments;
+    assert_int_equal(ptier_config_load(argc, argv, &config, &done, &error), PTIER_INVALID_ARGUMENT);
+    if (!strstr(error.message, message))
+        fail_msg("'%s' does not mention '%s'", error.message, message);
+}
+#define REFUSE(message, ...) refuse((const char *[]){__VA_ARGS__, NULL}, message)
+
+static void
+defaults_are_those_of_the_cache(void **state)
+{
+    (void)state;
+    ptier_config *config = load(NULL);
+    ptier_cache_options options;
+    ptier_cache_options_init(&options);
+    assert_int_equal(config->l1_entries, options.l1_entries);
+    assert_int_equal(config->l2_entries, options.l2_entries);
+    assert_int_equal(config->l3_entries, options.l3_entries);
+    assert_int_equal(config->default_ttl_ms, options.default_ttl_ms);
+    assert_int_equal(config->failure_threshold, options.failure_threshold);
+    assert_int_equal(config->health_quarantine_ms, options.health_quarantine_ms);
+    assert_int_equal(config->durability, options.durability);
+    assert_true(config->l1_enabled && config->l2_enabled && config->l3_enabled);
+    assert_null(config->encryption_key);
+    ptier_config_destroy(config);
+}
+
+static void
+flags_win_over_environment_over_file(void **state)
+{
+    (void)state;
+    write_config(
+        "l1-entries = 11\nl2-entries = 22\nl3-entries = 33\nlisten = ipc:///tmp/file.sock\n"
+        "listen = ipc:///tmp/file2.sock\n[ttl.sources]\nlist-a = 2s\nlist b = 0\n");
+    setenv("PROXYTIER_L2_ENTRIES", "222", 1);
+    setenv("PROXYTIER_L3_ENTRIES", "333", 1);
+    setenv("PROXYTIER_L1_ENTRIES", "", 1); /* empty: not set */
+    ptier_config *config = LOAD("--config", file_path, "--l3-entries", "3333");
+    assert_int_equal(config->l1_entries, 11);
+    assert_int_equal(config->l2_entries, 222);
+    assert_int_equal(config->l3_entries, 3333);
+    assert_int_equal(config->listen.count, 2);
+    assert_int_equal(config->source_ttl_count, 2);
+    assert_string_equal(config->source_ttls[1].source, "list b");
+    assert_int_equal(config->source_ttls[0].ttl_ms, 2000);
+    ptier_config_destroy(config);
+
+    setenv("PROXYTIER_CONFIG", file_path, 1);
+    setenv("PROXYTIER_LISTEN", "ipc:///tmp/env.sock,tcp://127.0.0.1:7000", 1);
+    config = load(NULL);
+    assert_int_equal(config->listen.count, 2);
+    assert_string_equal(config->listen.items[1], "tcp://127.0.0.1:7000");
+    ptier_config_destroy(config);
+    config = LOAD("--listen=ipc:///tmp/flag.sock");
+    assert_int_equal(config->listen.count, 1);
+    assert_string_equal(config->listen.items[0], "ipc:///tmp/flag.sock");
+    ptier_config_destroy(config);
+}
+
+static void
+addresses_follow_the_environment(void **state)
+{
+    (void)state;
+    char expected[80];
+    (void)snprintf(expected, sizeof expected, "ipc:///tmp/proxytier-%u/rpc.sock",
+                   (unsigned)geteuid());
+    ptier_config *config = load(NULL);
+    assert_string_equal(config->listen.items[0], expected);
+    ptier_config_destroy(config);
+    setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
+    config = load(NULL);
+    assert_string_equal(config->listen.items[0], "ipc:///run/user/7/proxytier/rpc.sock");
+    assert_string_equal(config->events, "ipc:///run/user/7/proxytier/events.sock");
+    ptier_config_destroy(config);
+    config = LOAD("--listen", "ipc:///tmp/x/a.sock");
+    assert_string_equal(config->events, "ipc:///tmp/x/a.sock.events");
+    ptier_config_destroy(config);
+    config = LOAD("--listen", "tcp://127.0.0.1:7000");
+    assert_null(config->events);
+    ptier_config_destroy(config);
+    config = LOAD("--events", "none");
+    assert_null(config->events);
+    ptier_config_destroy(config);
+}
+
+static void
+mistakes_name_option_file_and_line(void **state)
+{
+    (void)state;
+    REFUSE("--bogus", "--bogus");
+    REFUSE("unexpected argument 'word'", "word");
+    REFUSE("--l1: 'maybe'", "--l1", "maybe");
+    REFUSE("--durability: 'fast'", "--durability", "fast");
+    REFUSE("--heartbeat: '1ms' is out of range", "--heartbeat", "1ms");
+    REFUSE("--data-dir: the value is empty", "--data-dir", "");
+    REFUSE("--listen: http://x", "--listen", "http://x");
+    REFUSE("--listen: ipc://relative", "--listen", "ipc://relative");
+    REFUSE("--events: tcp://127.0.0.1:1", "--events", "tcp://127.0.0.1:1");
+    setenv("PROXYTIER_HEARTBEAT", "x", 1);
+    refuse(NULL, "PROXYTIER_HEARTBEAT: 'x'");
+    unsetenv("PROXYTIER_HEARTBEAT");
+    char expected[128];
+    (void)snprintf(expected, sizeof expected, "%s:2: l1-entries: 'many'", file_path);
+    write_config("l2 = off\nl1-entries = many\n");
+    REFUSE(expected, "--config", file_path);
+    (void)snprintf(expected, sizeof expected, "%s:4: list: '1 year'", file_path);
+    write_config("# comment\n\n[ttl.sources]\nlist = 1 year\n");
+    REFUSE(expected, "--config", file_path);
+    write_config("[other]\nx = 1\n");
+    REFUSE("unknown section [other]", "--config", file_path);
+    write_config("just words\n");
+    REFUSE("not a `name = value` line", "--config", file_path);
+}
+
+static void
+keys_of_the_environment_are_found(void **state)
+{
+    (void)state;
+    setenv("PROXYWHIRL_CACHE_ENCRYPTION_KEY", "old-name", 1);
+    setenv("PROXYWHIRL_CACHE_KEY_PREVIOUS", "one,two", 1);
+    ptier_config *config = load(NULL);
+    assert_string_equal(config->encryption_key, "old-name");
+    assert_int_equal(config->previous_keys.count, 2);
+    assert_string_equal(config->previous_keys.items[1], "two");
+    ptier_config_destroy(config);
+    setenv("PROXYTIER_ENCRYPTION_KEY", "new-name", 1);
+    setenv("PROXYTIER_KEY_PREVIOUS", "three", 1);
+    config = load(NULL);
+    assert_string_equal(config->encryption_key, "new-name");
+    assert_int_equal(config->previous_keys.count, 1);
+    ptier_config_destroy(config);
+}
+
+static void
+durations_have_units(void **state)
+{
+    (void)state;
+    int64_t ms = -7;
+    const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {{"0", 0},        {"500ms", 500},    {"2s", 2000}, {"15m", 900000},
+                {"1h", 3600000}, {"7d", 604800000}, {"0s", 0},    {"36500d", PTIER_TTL_MAX_MS}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_true(ptier_parse_duration(good[i].text, &ms));
+        assert_int_equal(ms, good[i].ms);
+    }
+    const char *const bad[] = {
+        "", "5", "-1s", "s", "1 s", "1y", "36501d", "99999999999999999999s", "1.5h", "+1s"};
+    ms = -7;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(ptier_parse_duration(bad[i], &ms));
+    assert_int_equal(ms, -7);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(defaults_are_those_of_the_cache),   TEST(flags_win_over_environment_over_file),
+        TEST(addresses_follow_the_environment),  TEST(mistakes_name_option_file_and_line),
+        TEST(keys_of_the_environment_are_found), TEST(durations_have_units),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
