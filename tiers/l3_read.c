@@ -1,6 +1,4 @@
 /* Reading L3: any thread, through whichever reader connection is free. */
-#ifndef _GNU_SOURCE
-#endif
 #include "l3_internal.h"
 
 #include <inttypes.h>

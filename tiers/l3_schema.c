@@ -6,8 +6,6 @@
  * share a hash). Usage figures change far more often than records and are kept in a narrow table
  * aside. Sources are few and become small integers.
  */
-#ifndef _GNU_SOURCE
-#endif
 #include "l3_internal.h"
 
 #include <errno.h>

@@ -296,6 +296,8 @@ an_export_is_private_and_restores(void **state)
     write_file(path, "an older file\n");
     RUN(f, "pa55word\n", 0, "put", "http://us3r@10.3.0.1:80", "-p", "-", "-t", "1h");
     RUN(f, NULL, 0, "put", "http://10.3.0.2:80");
+    RUN(f, NULL, 0, "get", "http://us3r@10.3.0.1:80");
+    RUN(f, NULL, 0, "get", "http://us3r@10.3.0.1:80");
     RUN(f, NULL, 0, "export", path);
     assert_has(OUT(f), "exported 2 proxies");
     assert_int_equal(stat(path, &about), 0);
@@ -317,6 +319,7 @@ an_export_is_private_and_restores(void **state)
     RUN(f, NULL, 0, "get", "http://us3r@10.3.0.1:80", "--show-credentials");
     assert_has(OUT(f), "pa55word");
     assert_has(OUT(f), "expires in 59m");
+    assert_has(OUT(f), "reads      3"); /* statistics come back as well */
 }
 
 static void

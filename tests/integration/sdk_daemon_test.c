@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -222,7 +223,7 @@ request_beyond_the_daemons_limit_is_refused_with_advice(void **state)
     ptier_error error = {.message = ""};
     enum { COUNT = PTIER_BATCH_MAX, LABELS = 24 };
     static char value[PTIER_LABEL_VALUE_MAX + 1];
-    static char names[LABELS][8];
+    static char names[LABELS][16];
     ptier_label labels[LABELS];
     ptier_record *records = calloc(COUNT, sizeof *records);
     assert_non_null(records);
@@ -343,7 +344,7 @@ every_kind_of_change_is_told(void **state)
 {
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 10000);
-    heard h;
+    static heard h; /* outlives a failed test, whose subscription goes on */
     uint64_t cleared;
     ptier_records found;
     assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
@@ -381,7 +382,7 @@ burst_of_changes_arrives_complete_and_in_order(void **state)
 {
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 30000);
-    heard h;
+    static heard h; /* outlives a failed test, whose subscription goes on */
     uint64_t cleared;
     assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
     ptier_subscription *subscription = subscribe(client, &h);
@@ -404,13 +405,16 @@ hanging_daemon_is_told_as_lost_and_nothing_is_missed(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 500);
     ptier_client *writer = open_client(daemon, 30000);
-    heard h;
+    static heard h; /* outlives a failed test, whose subscription goes on */
     ptier_stats stats;
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);
     put_range(writer, 1, 10);
     wait_count(&h, &h.count, 10);
+    int stopped;
     assert_int_equal(kill(daemon->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(daemon->pid, &stopped, WUNTRACED), daemon->pid);
+    assert_true(WIFSTOPPED(stopped));
     int64_t start = now_ms();
     ptier_status status = ptier_get_statistics(client, &stats, NULL);
     assert_true(now_ms() - start < 5000);
@@ -432,7 +436,7 @@ restarted_daemon_is_found_again_and_told_as_resync(void **state)
 {
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 20000);
-    heard h;
+    static heard h; /* outlives a failed test, whose subscription goes on */
     ptier_records found;
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);

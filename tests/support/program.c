@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -65,6 +66,7 @@ ptier_test_program_start(ptier_test_program *program, const char *input, const c
         sigset_t none;
         (void)sigemptyset(&none);
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves nothing running */
         if (dup2(in, 0) == 0 && dup2(program->files[0], 1) == 1 && dup2(program->files[1], 2) == 2)
             (void)execv(argv[0], (char *const *)argv);
         _exit(127);

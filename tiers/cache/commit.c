@@ -271,6 +271,16 @@ write_usage(ptier_cache *cache, const ptier_op_list *list)
     }
 }
 
+/* Nothing to do for a while: what was committed becomes safe from power loss, and the log that stood in for it can go. */
+static void
+settle(ptier_cache *cache)
+{
+    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
+    ptier_error error;
+    if (ptier_l3_synced_prefix(l3) != ptier_l3_prefix(l3))
+        PTIER_IGNORE(ptier_l3_checkpoint(l3, true, &error)); /* a reader in the way: the next idle second */
+}
+
 /* Applies what is queued, once around. The lock is given up meanwhile. */
 static void
 serve_l3_locked(ptier_cache *cache)
@@ -289,6 +299,8 @@ serve_l3_locked(ptier_cache *cache)
         status = apply_with_retries(cache, &batch, sync);
     if (!status)
         write_usage(cache, &usage);
+    if (!status && batch.count == 0 && usage.count == 0)
+        settle(cache);
 
     pthread_mutex_lock(&cache->lock);
     finish_batch_locked(cache, &batch, status);

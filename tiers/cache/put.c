@@ -179,6 +179,25 @@ ttl_of(const ptier_cache *cache, const ptier_record *r)
     return cache->options.default_ttl_ms;
 }
 
+/* Metadata that a repeated put does not state stays as it is known. */
+static void
+keep_unstated(ptier_record *out, put_item *item)
+{
+    ptier_record old;
+    ptier_label labels[PTIER_LABELS_MAX];
+    ptier_entry_view(item->old, 0, &old, labels);
+    if (!out->source || !*out->source)
+        out->source = old.source;
+    if (!*out->username && old.username)
+        out->username = old.username;
+    if (!*out->password && old.password)
+        out->password = old.password;
+    if (out->label_count == 0) {
+        memcpy(item->labels, labels, old.label_count * sizeof *labels);
+        out->label_count = old.label_count;
+    }
+}
+
 /* What a repeated put keeps of the state before. */
 static void
 inherit(ptier_record *out, const ptier_record *in, const ptier_entry *old)
@@ -209,7 +228,7 @@ fill_in_defaults(ptier_record *out)
 
 /* The record as it will be cached. */
 static void
-merge(const ptier_cache *cache, const put_item *item, const ptier_put_options *options,
+merge(const ptier_cache *cache, put_item *item, const ptier_put_options *options,
       int64_t wall_ms, ptier_record *out)
 {
     const ptier_record *in = item->record;
@@ -219,7 +238,9 @@ merge(const ptier_cache *cache, const put_item *item, const ptier_put_options *o
     out->username = item->url.username;
     out->password = item->url.password;
     out->labels = item->labels;
-    out->ttl_ms = ttl_of(cache, in);
+    if (item->old)
+        keep_unstated(out, item);
+    out->ttl_ms = ttl_of(cache, out);
     if (out->fetch_time_ms == 0)
         out->fetch_time_ms = wall_ms;
     if (!options->restore) {

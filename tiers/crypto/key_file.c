@@ -1,6 +1,4 @@
 /* Making, reading and keeping the key that is in a file. Stateless, thread-safe. */
-#ifndef _GNU_SOURCE
-#endif
 #include "keyring.h"
 
 #include <errno.h>

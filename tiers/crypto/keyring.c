@@ -3,8 +3,6 @@
  * one costs more than a token, so that there are a few lanes of them, each behind its own short
  * mutex; a thread takes the lane of its CPU.
  */
-#ifndef _GNU_SOURCE
-#endif
 #include "keyring.h"
 
 #include <pthread.h>

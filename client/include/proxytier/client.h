@@ -5,7 +5,9 @@
  * after fork(): a child that uses an inherited one gets FAILED_PRECONDITION. The library is silent: it never writes to
  * stdout or stderr and installs no signal handlers.
  * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's; UNAVAILABLE
- * means that no daemon answered (the library reconnects by itself: just call again), DEADLINE_EXCEEDED that one may have.
+ * means that no daemon answered (the library reconnects by itself: just call again), DEADLINE_EXCEEDED that one may have,
+ * ABORTED that a call which must not be done twice (report_health, clear, a restoring put) was sent and the connection lost: it
+ * may or may not have been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
  * Ownership: input strings and records are borrowed for the call. Results are owned by the caller and freed by the
  * function named at their type; strings inside a result live as long as the result.
  */
@@ -202,7 +204,11 @@ typedef struct ptier_event {
 typedef enum ptier_subscription_state {
     PTIER_SUBSCRIPTION_CONNECTED = 1, /* following; every change from now on will be told */
     PTIER_SUBSCRIPTION_LOST = 2,      /* nothing heard for several heartbeats; still trying */
-    PTIER_SUBSCRIPTION_RESYNC = 3,    /* events were missed for good (restart, too long away): read what you need anew */
+    /*
+     * Events were missed for good (restart, too long away): read what you need anew. The stream is being followed again when
+     * this is told, so that what is read now and the events to come are complete; after LOST, CONNECTED follows.
+     */
+    PTIER_SUBSCRIPTION_RESYNC = 3,
 } ptier_subscription_state;
 
 typedef struct ptier_subscription ptier_subscription;
@@ -227,7 +233,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status
 ptier_subscribe(ptier_client *client, const ptier_subscription_options *options, ptier_subscription **subscription,
                 ptier_error *error);
 
-/* Ends it; no callback runs after this returned. NULL is fine. */
+/* Ends it, within a second or so; no callback runs after this returned. NULL is fine. Close it before its client. */
 PTIER_API void ptier_subscription_close(ptier_subscription *subscription);
 
 #ifdef __cplusplus

@@ -185,7 +185,9 @@ typedef struct ptier_written {
 } ptier_written;
 
 /*
- * Caches records. Each is accepted or rejected by itself (results[i], caller's array; NULL: not wanted); the call fails only as a
+ * Caches records. A repeated put updates in place: metadata that it states wins, what it does not state (source, labels,
+ * credentials) stays; access statistics, failure count and health stay unless stated with a newer fetch time; the TTL starts
+ * again. Each is accepted or rejected by itself (results[i], caller's array; NULL: not wanted); the call fails only as a
  * whole: RESOURCE_EXHAUSTED when the log is full, UNAVAILABLE when closing. `options` NULL: defaults.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status
