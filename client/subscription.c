@@ -262,7 +262,7 @@ stop_listening(ptier_subscription *sub)
     (void)nng_close(sub->socket); /* nothing is under way on it */
 }
 
-/* Why the dialer is closed here: see transport.c. */
+/* Why the dialer is closed here: see supervisor.c. */
 static void
 on_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
 {

@@ -1,244 +1,24 @@
 /*
- * Threads: callers, one supervisor (dials, notices a lost or mute connection, dials anew), and
- * nng's (pipe callbacks). One lock guards everything mutable; under it no blocking nng call is
- * made. Each exchange uses a context of its own from a pool.
+ * Opening, closing, and exchanges, which any number of threads make at once, each on a context of
+ * its own from a pool. One lock guards everything mutable; under it no blocking nng call is made.
+ * The connection is the supervisor's.
  */
 #include "transport.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include <nng/protocol/reqrep0/req.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "monotonic.h"
+#include "transport_internal.h"
 
-/* More contexts make nng 1.5's timers slow; further callers wait for one. */
-#define SLOTS_MAX       64
-#define REPLY_MAX       ((size_t)64 << 20)
-#define BACKOFF_MIN_MS  20
-#define BACKOFF_MAX_MS  2000
-#define ATTEMPT_GAP_MS  20   /* between attempts that callers ask for */
 #define PATIENCE_MS     150  /* a caller waits this long for a daemon that went down a moment ago */
 #define FRESHLY_DOWN_MS 1000 /* "a moment ago" */
 #define DIAL_BOUND_MS   3000 /* an attempt that takes longer is given up */
-#define MUTE_BOUND_MS                                                                              \
-    2000 /* nothing answered for so long when a call runs out of time: dial anew */
+#define MUTE_BOUND_MS   2000 /* nothing answered for so long: the connection is given up */
 #define CANCEL_AGAIN_MS 5
-#define STABLE_MS       1000 /* a connection that held so long resets the back-off */
-
-typedef enum slot_phase { SLOT_IDLE, SLOT_SENDING, SLOT_WAITING } slot_phase;
-
-typedef struct slot {
-    nng_ctx ctx;
-    nng_aio *aio;
-    bool open; /* ctx is */
-    slot_phase phase;
-    struct slot *next_idle;
-} slot;
-
-struct ptier_transport {
-    char *url;
-    nng_socket socket;
-    pthread_t supervisor;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;   /* connection state, closing, a caller's wish */
-    pthread_cond_t slot_idle; /* a slot came back, or closing */
-    bool closing, connected, mute, wanted;
-    int pipe; /* id of the pipe in use */
-    nng_dialer dialer;
-    int64_t dial_started; /* 0: no attempt is running */
-    int64_t down_since;
-    int64_t unanswered_since; /* oldest request sent since the last answer; 0 none */
-    uint64_t failures;        /* attempts that failed */
-    int last_error;           /* of the last one */
-    slot slots[SLOTS_MAX];
-    size_t slot_count;
-    slot *idle;
-};
-
-/* ---- address ----------------------------------------------------------------------- */
-
-static ptier_status
-check_ipc(const char *url, const char *path, ptier_error *error)
-{
-    if (path[0] != '/')
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "address %s: the path of a socket must be absolute, as in "
-                          "ipc:///run/proxytier/rpc.sock",
-                          url);
-    if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "address %s: the path of a socket has at most %zu bytes", url,
-                          sizeof((struct sockaddr_un *)0)->sun_path - 1);
-    return PTIER_OK;
-}
-
-static ptier_status
-check_tcp(const char *url, ptier_error *error)
-{
-    nng_url *parts = NULL;
-    ptier_status status = PTIER_OK;
-    char *end = NULL;
-    int rv = nng_url_parse(&parts, url);
-    if (rv == NNG_ENOMEM)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    long port = rv == 0 && parts->u_port ? strtol(parts->u_port, &end, 10) : 0;
-    if (rv != 0 || !parts->u_hostname || parts->u_hostname[0] == '\0' || port < 1 || port > 65535 ||
-        *end != '\0')
-        status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                            "address %s: give host and port, as in tcp://127.0.0.1:7411", url);
-    if (parts)
-        nng_url_free(parts);
-    return status;
-}
-
-ptier_status
-ptier_transport_check_url(const char *url, ptier_error *error)
-{
-    if (strlen(url) > 512)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "address of the daemon is longer than 512 bytes");
-    if (strncmp(url, "ipc://", 6) == 0)
-        return check_ipc(url, url + 6, error);
-    if (strncmp(url, "tcp://", 6) == 0)
-        return check_tcp(url, error);
-    return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                      "address %s: use ipc:///path or tcp://127.0.0.1:port", url);
-}
-
-/* ---- supervisor -------------------------------------------------------------------- */
-
-static void
-on_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context)
-{
-    ptier_transport *t = context;
-    (void)event;
-    pthread_mutex_lock(&t->lock);
-    t->pipe = nng_pipe_id(pipe);
-    t->connected = true;
-    t->mute = false;
-    t->unanswered_since = 0;
-    pthread_cond_broadcast(&t->changed);
-    pthread_mutex_unlock(&t->lock);
-}
-
-/*
- * Closes the dialer here, before nng takes the pipe from it: later it would already be dialing
- * again, and our closing would cut that connection off in its handshake, which ends the listener of
- * a peer with nng 1.5.
- */
-static void
-on_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
-{
-    ptier_transport *t = context;
-    (void)event;
-    pthread_mutex_lock(&t->lock);
-    bool ours = t->connected && t->pipe == nng_pipe_id(pipe);
-    nng_dialer dialer = t->dialer;
-    if (ours) {
-        t->connected = false;
-        t->down_since = ptier_monotonic_ms();
-        pthread_cond_broadcast(&t->changed);
-    }
-    pthread_mutex_unlock(&t->lock);
-    if (ours)
-        (void)nng_dialer_close(dialer); /* the supervisor may have been faster */
-}
-
-/* One attempt to connect. 0 or an nng error. */
-static int
-dial(ptier_transport *t)
-{
-    nng_dialer dialer;
-    int rv = nng_dialer_create(&dialer, t->socket, t->url);
-    if (rv != 0)
-        return rv;
-    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, REPLY_MAX)) != 0) {
-        (void)nng_dialer_close(dialer); /* was never started */
-        return rv;
-    }
-    pthread_mutex_lock(&t->lock);
-    bool closing = t->closing;
-    t->dialer = dialer;
-    t->dial_started = ptier_monotonic_ms();
-    t->wanted = false;
-    pthread_mutex_unlock(&t->lock);
-    rv = closing ? NNG_ECANCELED : nng_dialer_start(dialer, 0);
-    pthread_mutex_lock(&t->lock);
-    t->dial_started = 0;
-    pthread_mutex_unlock(&t->lock);
-    if (rv != 0)
-        (void)nng_dialer_close(dialer); /* closed already when a caller gave it up */
-    return rv;
-}
-
-static void
-note_failure_locked(ptier_transport *t, int rv)
-{
-    t->failures++;
-    t->last_error = rv;
-    /* What was queued for a connection that has gone must not wait for the next one. */
-    for (size_t i = 0; i < t->slot_count; i++)
-        if (t->slots[i].phase == SLOT_SENDING)
-            nng_aio_cancel(t->slots[i].aio);
-    pthread_cond_broadcast(&t->changed);
-}
-
-/* Stays while the connection is good. Returns how long it held. */
-static int64_t
-watch_connection(ptier_transport *t)
-{
-    int64_t since = ptier_monotonic_ms();
-    pthread_mutex_lock(&t->lock);
-    while (!t->closing && t->connected && !t->mute)
-        pthread_cond_wait(&t->changed, &t->lock);
-    t->connected = false;
-    t->mute = false;
-    t->down_since = ptier_monotonic_ms();
-    nng_dialer dialer = t->dialer;
-    pthread_mutex_unlock(&t->lock);
-    (void)nng_dialer_close(dialer); /* closes its pipe too */
-    return ptier_monotonic_ms() - since;
-}
-
-static void
-back_off_locked(ptier_transport *t, int64_t pause)
-{
-    int64_t now = ptier_monotonic_ms();
-    int64_t soonest = now + ATTEMPT_GAP_MS;
-    int64_t latest = now + pause / 2 + (int64_t)(nng_random() % (uint32_t)(pause / 2 + 1));
-    while (!t->closing) {
-        int64_t until = t->wanted && soonest < latest ? soonest : latest;
-        if (ptier_monotonic_ms() >= until)
-            return;
-        ptier_monotonic_wait(&t->changed, &t->lock, until);
-    }
-}
-
-static void *
-supervise(void *argument)
-{
-    ptier_transport *t = argument;
-    int64_t pause = BACKOFF_MIN_MS;
-    pthread_mutex_lock(&t->lock);
-    while (!t->closing) {
-        pthread_mutex_unlock(&t->lock);
-        int rv = dial(t);
-        if (rv == 0 && watch_connection(t) >= STABLE_MS)
-            pause = BACKOFF_MIN_MS;
-        pthread_mutex_lock(&t->lock);
-        if (rv != 0)
-            note_failure_locked(t, rv);
-        back_off_locked(t, pause);
-        pause = pause * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : pause * 2;
-    }
-    pthread_mutex_unlock(&t->lock);
-    return NULL;
-}
 
 /* ---- open and close ---------------------------------------------------------------- */
 
@@ -264,8 +44,10 @@ open_socket(ptier_transport *t)
     if (rv != 0)
         return rv;
     if ((rv = nng_socket_set_ms(t->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE)) != 0 ||
-        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_POST, on_pipe_added, t)) != 0 ||
-        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_REM_POST, on_pipe_removed, t)) != 0)
+        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_POST, ptier_transport_pipe_added, t)) !=
+            0 ||
+        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_REM_POST, ptier_transport_pipe_removed, t)) !=
+            0)
         (void)nng_close(t->socket); /* nothing was done with it */
     return rv;
 }
@@ -302,7 +84,7 @@ ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot open a socket: %s",
                           nng_strerror(rv));
     }
-    rv = ptier_thread_start(&t->supervisor, supervise, t);
+    rv = ptier_thread_start(&t->supervisor, ptier_transport_supervise, t);
     if (rv != 0) {
         (void)nng_close(t->socket); /* nothing was done with it */
         free_transport(t);
@@ -320,7 +102,7 @@ cancel_exchanges_locked(ptier_transport *t)
     for (;;) {
         size_t busy = 0;
         for (size_t i = 0; i < t->slot_count; i++) {
-            if (t->slots[i].phase == SLOT_IDLE)
+            if (t->slots[i].phase == PTIER_SLOT_IDLE)
                 continue;
             busy++;
             nng_aio_cancel(t->slots[i].aio);
@@ -438,13 +220,13 @@ wait_connected_locked(ptier_transport *t, int64_t deadline, ptier_error *error)
 }
 
 static ptier_status
-find_slot_locked(ptier_transport *t, int64_t deadline, slot **result, ptier_error *error)
+find_slot_locked(ptier_transport *t, int64_t deadline, ptier_slot **result, ptier_error *error)
 {
     while (!t->closing) {
-        slot *s = t->idle;
+        ptier_slot *s = t->idle;
         if (s) {
             t->idle = s->next_idle;
-        } else if (t->slot_count < SLOTS_MAX) {
+        } else if (t->slot_count < PTIER_SLOTS_MAX) {
             s = &t->slots[t->slot_count];
             if (nng_aio_alloc(&s->aio, NULL, NULL) != 0)
                 return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
@@ -452,12 +234,12 @@ find_slot_locked(ptier_transport *t, int64_t deadline, slot **result, ptier_erro
         } else if (ptier_monotonic_ms() >= deadline) {
             return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
                               "all %d calls that one client can have under way are busy",
-                              SLOTS_MAX);
+                              PTIER_SLOTS_MAX);
         } else {
             ptier_monotonic_wait(&t->slot_idle, &t->lock, deadline);
             continue;
         }
-        s->phase = SLOT_SENDING;
+        s->phase = PTIER_SLOT_SENDING;
         *result = s;
         return PTIER_OK;
     }
@@ -467,10 +249,10 @@ find_slot_locked(ptier_transport *t, int64_t deadline, slot **result, ptier_erro
 /* The context stays open: what goes wrong with a request resets it, and a late reply finds nobody.
  */
 static void
-release_slot(ptier_transport *t, slot *s)
+release_slot(ptier_transport *t, ptier_slot *s)
 {
     pthread_mutex_lock(&t->lock);
-    s->phase = SLOT_IDLE;
+    s->phase = PTIER_SLOT_IDLE;
     s->next_idle = t->idle;
     t->idle = s;
     pthread_cond_signal(&t->slot_idle);
@@ -478,7 +260,7 @@ release_slot(ptier_transport *t, slot *s)
 }
 
 static ptier_status
-take_slot(ptier_transport *t, int64_t deadline, slot **result, ptier_error *error)
+take_slot(ptier_transport *t, int64_t deadline, ptier_slot **result, ptier_error *error)
 {
     pthread_mutex_lock(&t->lock);
     ptier_status status = wait_connected_locked(t, deadline, error);
@@ -487,7 +269,7 @@ take_slot(ptier_transport *t, int64_t deadline, slot **result, ptier_error *erro
     pthread_mutex_unlock(&t->lock);
     if (status != PTIER_OK)
         return status;
-    slot *s = *result;
+    ptier_slot *s = *result;
     if (!s->open) {
         int rv = nng_ctx_open(&s->ctx, t->socket);
         s->open = rv == 0;
@@ -509,7 +291,7 @@ remaining(int64_t deadline)
 
 /* Moves the request. 0 or an nng error. */
 static int
-send_request(ptier_transport *t, slot *s, nng_msg *request, int64_t deadline)
+send_request(ptier_transport *t, ptier_slot *s, nng_msg *request, int64_t deadline)
 {
     nng_aio_set_timeout(s->aio, remaining(deadline));
     nng_aio_set_msg(s->aio, request);
@@ -525,7 +307,7 @@ send_request(ptier_transport *t, slot *s, nng_msg *request, int64_t deadline)
     }
     nng_aio_set_msg(s->aio, NULL);
     pthread_mutex_lock(&t->lock);
-    s->phase = SLOT_WAITING;
+    s->phase = PTIER_SLOT_WAITING;
     if (t->unanswered_since == 0)
         t->unanswered_since = ptier_monotonic_ms();
     pthread_mutex_unlock(&t->lock);
@@ -533,7 +315,7 @@ send_request(ptier_transport *t, slot *s, nng_msg *request, int64_t deadline)
 }
 
 static int
-receive_reply(ptier_transport *t, slot *s, int64_t deadline, nng_msg **reply)
+receive_reply(ptier_transport *t, ptier_slot *s, int64_t deadline, nng_msg **reply)
 {
     nng_aio_set_timeout(s->aio, remaining(deadline));
     nng_ctx_recv(s->ctx, s->aio);
@@ -582,7 +364,7 @@ ptier_status
 ptier_transport_exchange(ptier_transport *t, nng_msg *request, int64_t deadline, nng_msg **reply,
                          ptier_fate *fate, ptier_error *error)
 {
-    slot *s = NULL;
+    ptier_slot *s = NULL;
     *fate = PTIER_FATE_UNSENT;
     ptier_status status = take_slot(t, deadline, &s, error);
     if (status != PTIER_OK) {

@@ -13,6 +13,7 @@
 
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
+#include <nng/supplemental/util/platform.h>
 
 #include "listen.h"
 #include "workers.h"
@@ -30,6 +31,8 @@
 #define SEND_PATIENCE_MS         500
 #define SEND_PATIENCE_CROWDED_MS 50
 #define CROWDED                  (CONTEXTS / 2) /* contexts whose replies one peer leaves unread */
+
+#define LINGER_MS 100 /* between the last reply and the end of all connections */
 
 typedef enum context_state {
     CONTEXT_RECEIVING = 0,
@@ -56,6 +59,7 @@ struct ptier_rpc {
     ptier_workers *workers;
     atomic_uint in_flight; /* with a worker, or waiting for one */
     atomic_uint busy;      /* contexts that are not receiving */
+    _Atomic int64_t last_sent_ms;
     pthread_mutex_t idle_lock;
     pthread_cond_t idle;
     bool drained; /* under idle_lock */
@@ -188,6 +192,7 @@ sent(rpc_context *context, int result)
         ptier_log_write(context->rpc->service->log, PTIER_LOG_WARN, "peer_cut_off",
                         "a client did not read its replies");
     }
+    atomic_store(&context->rpc->last_sent_ms, ptier_monotonic_ms());
     leave_busy(context->rpc);
     receive(context); /* on a closed socket this ends the context */
 }
@@ -328,6 +333,16 @@ wait_until_idle(ptier_rpc *rpc, int64_t drain_ms)
     pthread_mutex_unlock(&rpc->idle_lock);
 }
 
+/* nng's own clients drop a reply that they find together with the end of the connection: leave time
+ * between the two. */
+static void
+linger(const ptier_rpc *rpc)
+{
+    int64_t left = atomic_load(&rpc->last_sent_ms) + LINGER_MS - ptier_monotonic_ms();
+    if (left > 0)
+        nng_msleep((nng_duration)left);
+}
+
 void
 ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms)
 {
@@ -335,8 +350,9 @@ ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms)
         return;
     atomic_store(&rpc->service->stopping, true);
     wait_until_idle(rpc, drain_ms);
-    ptier_workers_stop(
-        rpc->workers);            /* before the contexts: a late job still sends through its own */
+    /* Workers before contexts: a late job still sends through its own. */
+    ptier_workers_stop(rpc->workers);
+    linger(rpc);
     (void)nng_close(rpc->socket); /* fails only for a bad handle */
     free_contexts(rpc);
     pthread_cond_destroy(&rpc->idle);

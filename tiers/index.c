@@ -153,10 +153,17 @@ link_due(ptier_index *index, uint32_t id)
     index->due_count++;
 }
 
+/* What ended before this boot has an expiry below zero: it is as due as can be. */
+static uint64_t
+tick_of(int64_t boot_ms)
+{
+    return boot_ms < 0 ? 0 : (uint64_t)boot_ms >> TICK_SHIFT;
+}
+
 static bool
 is_due(const ptier_index *index, const ptier_slot *slot)
 {
-    return (uint64_t)slot->expires_boot_ms >> TICK_SHIFT < index->tick;
+    return tick_of(slot->expires_boot_ms) < index->tick;
 }
 
 static void
@@ -188,7 +195,7 @@ schedule(ptier_index *index, uint32_t id)
     slot->wheel_prev = UNLINKED;
     if (slot->expires_boot_ms == PTIER_NEVER)
         return;
-    uint64_t tick = (uint64_t)slot->expires_boot_ms >> TICK_SHIFT;
+    uint64_t tick = tick_of(slot->expires_boot_ms);
     if (tick < index->tick) {
         link_due(index, id);
         return;

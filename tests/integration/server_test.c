@@ -53,6 +53,22 @@ set_up(void **state)
     return 0;
 }
 
+/* The client anew as well: the old one may not have noticed yet that its connection is gone. */
+static void
+start_again(fixture *f, const char *const *extra)
+{
+    raw_client_close(&f->client);
+    test_daemon_start(&f->daemon, extra);
+    raw_client_open(&f->client, f->daemon.url);
+}
+
+static void
+restart(fixture *f, const char *const *extra)
+{
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
+    start_again(f, extra);
+}
+
 static int
 tear_down(void **state)
 {
@@ -625,7 +641,7 @@ replay_older_than_the_journal_is_truncated(void **state)
 {
     fixture *f = *state;
     const char *small[] = {"--journal-events", "100", NULL};
-    test_daemon_restart(&f->daemon, small);
+    restart(f, small);
     put_many(f, 150);
     Proxytier__V1__CheckRequest check = PROXYTIER__V1__CHECK_REQUEST__INIT;
     raw_reply reply = CALL(f, "Health", "Check", &check, check_response);
@@ -826,7 +842,7 @@ entries_survive_kill_and_stale_sockets_are_replaced(void **state)
     struct stat left;
     assert_int_equal(stat(f->daemon.url + strlen("ipc://"), &left),
                      0); /* the dead daemon's socket is still there */
-    test_daemon_start(&f->daemon, NULL);
+    start_again(f, NULL);
     raw_reply reply = get(f, key);
     assert_int_equal(raw_status(&reply), PTIER_OK);
     assert_string_equal(((const Proxytier__V1__GetResponse *)reply.body)->proxy->password,
@@ -842,10 +858,10 @@ term_and_int_end_with_zero_and_keep_everything(void **state)
     fixture *f = *state;
     char key[300];
     put_one(f, "http://10.0.0.11:11", "", "", -1, key);
-    test_daemon_restart(&f->daemon, NULL);
+    restart(f, NULL);
     assert_int_equal(get_status(f, key), PTIER_OK);
     assert_int_equal(test_daemon_end(&f->daemon, SIGINT), 0);
-    test_daemon_start(&f->daemon, NULL);
+    start_again(f, NULL);
     assert_int_equal(get_status(f, key), PTIER_OK);
 }
 
@@ -919,7 +935,7 @@ files_of_the_command_line_are_loaded_at_start(void **state)
     (void)snprintf(path, sizeof path, "%s/list.txt", f->daemon.directory);
     write_file(path, "10.2.0.1:8080\n10.2.0.2:8080\nnot a proxy at all\n", 0600);
     assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
-    test_daemon_start(&f->daemon, (const char *[]){"--warm", path, NULL});
+    start_again(f, (const char *[]){"--warm", path, NULL});
     Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
     int64_t deadline = now_ms() + 10000;
     uint64_t entries = 0;
@@ -941,7 +957,7 @@ static void
 credentials_are_neither_in_files_nor_in_the_log(void **state)
 {
     fixture *f = *state;
-    test_daemon_restart(&f->daemon, (const char *[]){"--log-level", "debug", NULL});
+    restart(f, (const char *[]){"--log-level", "debug", NULL});
     char key[300];
     put_one(f, "http://hidden-user:hidden-secret@10.0.0.12:12", "", "", -1, key);
     assert_int_equal(get_status(f, key), PTIER_OK);
@@ -953,7 +969,7 @@ credentials_are_neither_in_files_nor_in_the_log(void **state)
     assert_int_equal(raw_status(&reply), PTIER_INVALID_ARGUMENT);
     assert_null(strstr(reply.header->message, "hidden"));
     raw_reply_free(&reply);
-    test_daemon_restart(&f->daemon, NULL);
+    restart(f, NULL);
     assert_false(test_directory_contains(f->daemon.directory, "hidden-secret"));
     assert_false(test_directory_contains(f->daemon.directory, "hidden-user"));
     assert_true(

@@ -8,6 +8,7 @@ crashed, timed out or printed no plan is a failure, and so is every case of a pl
 Beside them, `demo` is the main job (`./dev run --once`) from each preset's programs.
 The last line is `N passed, N failed` (and `, N skipped`, if any). Exit code 0: something ran and nothing failed.
 """
+import collections
 import json
 import os
 import re
@@ -133,8 +134,8 @@ def report(tally):
             print(f"\n---- output of {name.split(':')[0]}\n{output.rstrip()}")
     if tally.failures:
         print("\nfailed:")
-    for name, _ in tally.failures:
-        print(f"  {name}")
+    for name, times in collections.Counter(name for name, _ in tally.failures).items():
+        print(f"  {name}" + (f" ({times} of them)" if times > 1 else ""))
     line = f"{tally.passed} passed, {len(tally.failures)} failed"
     print(line + (f", {tally.skipped} skipped" if tally.skipped else ""), flush=True)
 

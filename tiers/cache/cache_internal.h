@@ -71,7 +71,8 @@ struct ptier_cache {
     pthread_mutex_t lock;
     ptier_state state;
     ptier_index *index;
-    _Atomic uint64_t revision; /* the latest; written under the lock, read anywhere */
+    uint64_t assigned;         /* the latest revision given to a change */
+    _Atomic uint64_t revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
     ptier_map pending;         /* entries not yet in the tiers that will keep them; the queues own the references */
     ptier_map writeback;       /* owned entries that left L1 with news for the tiers below */
     ptier_map quarantine;      /* ptier_quarantined */
@@ -82,6 +83,8 @@ struct ptier_cache {
     uint64_t logged;           /* L2 has everything up to this revision */
     uint64_t log_synced;       /* ... on stable storage */
     uint64_t l3_prefix, l3_synced;
+    uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was found on disk, */
+    uint64_t opened_l3;       /* ... and is in L3 once its prefix is this far */
     bool log_busy;    /* somebody leads the log group */
     bool sync_wanted; /* a SYNCED caller waits for the next group */
     bool reserving;   /* the maintenance thread is asked for a block of revisions */

@@ -137,15 +137,21 @@ queue_op_locked(ptier_cache *cache, const ptier_op *op)
 static uint64_t
 next_revision_locked(ptier_cache *cache)
 {
-    uint64_t revision = atomic_load_explicit(&cache->revision, memory_order_relaxed) + 1;
+    uint64_t revision = ++cache->assigned;
     assert(revision < cache->state.reserved || !cache->data_dir);
-    atomic_store_explicit(&cache->revision, revision, memory_order_release);
     if (cache->data_dir && !cache->reserving &&
         cache->state.reserved - revision < REVISION_BLOCK / 2) {
         cache->reserving = true;
         pthread_cond_signal(&cache->maintenance_work);
     }
     return revision;
+}
+
+/* What was assigned is visible everywhere: readers may be told so. */
+static void
+publish_revision_locked(ptier_cache *cache)
+{
+    atomic_store_explicit(&cache->revision, cache->assigned, memory_order_release);
 }
 
 ptier_status
@@ -157,9 +163,8 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
     for (;;) {
         if (cache->stopping)
             return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
-        uint64_t next = atomic_load_explicit(&cache->revision, memory_order_relaxed) + 1;
         if (cache->pending_count + count <= PENDING_MAX &&
-            (!cache->data_dir || next + count < cache->state.reserved))
+            (!cache->data_dir || cache->assigned + 1 + count < cache->state.reserved))
             return PTIER_OK;
         pthread_cond_signal(&cache->maintenance_work);
         pthread_cond_signal(&cache->l3_work);
@@ -270,6 +275,7 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
     tell_change(cache, type, PTIER_REASON_NONE, entry->revision, entry);
     if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision */
         put_into_l1_locked(cache, entry);
+    publish_revision_locked(cache);
     return PTIER_OK;
 }
 
@@ -295,6 +301,7 @@ ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old, ptier_reason re
         ptier_quarantine_add_locked(cache, old);
     ptier_count(&cache->count.removals[reason], 1);
     tell_change(cache, PTIER_EVENT_REMOVED, reason, op.revision, old);
+    publish_revision_locked(cache);
     return PTIER_OK;
 }
 
@@ -316,6 +323,7 @@ ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh)
         (void)l1->ops->apply(l1, &op, 1, false, &error); /* cannot fail */
     }
     tell_change(cache, PTIER_EVENT_CLEARED, PTIER_REASON_CLEARED, op.revision, NULL);
+    publish_revision_locked(cache);
     return PTIER_OK;
 }
 

@@ -89,9 +89,10 @@ reached_locked(const ptier_cache *cache, uint64_t revision)
         if (cache->logged >= revision)
             return PTIER_DURABILITY_LOGGED;
     }
-    if (cache->tiers[PTIER_TIER_L3] && cache->l3_synced >= revision)
+    uint64_t for_l3 = revision <= cache->opened_revision ? cache->opened_l3 : revision;
+    if (cache->tiers[PTIER_TIER_L3] && cache->l3_synced >= for_l3)
         return PTIER_DURABILITY_SYNCED;
-    if (cache->tiers[PTIER_TIER_L3] && cache->l3_prefix >= revision)
+    if (cache->tiers[PTIER_TIER_L3] && cache->l3_prefix >= for_l3)
         return PTIER_DURABILITY_LOGGED;
     return PTIER_DURABILITY_MEMORY;
 }

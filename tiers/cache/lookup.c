@@ -1,10 +1,11 @@
 /* Finding an entry: which revision is current (index), and where that revision is (memory, L2, L3). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cache/cache_internal.h"
 
 enum {
-    CANDIDATES = 8, /* keys under one 64-bit hash that are looked through */
+    CANDIDATES = 8, /* keys under one 64-bit hash; for more there is malloc */
     ATTEMPTS = 8,   /* an entry may move or change while we look */
 };
 
@@ -74,6 +75,8 @@ ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_
             break;
         }
         status = read_disk_tiers(cache, &ref, entry, &where);
+        if (status && status != PTIER_NOT_FOUND)
+            break; /* damaged everywhere, or a disk that fails: once more gives no more */
         if (status == PTIER_NOT_FOUND) /* on its way between two tiers? L1 may have got it back */
             status = attempt + 1 == ATTEMPTS ? PTIER_DATA_LOSS
                      : l1                    ? l1->ops->get(l1, &ref, entry)
@@ -84,14 +87,30 @@ ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_
     return status;
 }
 
-static size_t
-candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t revisions[CANDIDATES])
+/* All revisions under a hash: in `few` when they fit, else malloc'ed. NULL: no memory for them. */
+static uint64_t *
+candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t few[CANDIDATES], size_t *count)
 {
-    size_t count = 0;
-    for (uint32_t id = ptier_index_first(cache->index, hash);
-         id != PTIER_SLOT_NONE && count < CANDIDATES; id = ptier_index_next(cache->index, id))
-        revisions[count++] = ptier_index_slot(cache->index, id)->revision;
-    return count;
+    size_t room = CANDIDATES;
+    uint64_t *revisions = few;
+    *count = 0;
+    for (uint32_t id = ptier_index_first(cache->index, hash); id != PTIER_SLOT_NONE;
+         id = ptier_index_next(cache->index, id)) {
+        if (*count == room) {
+            uint64_t *grown = realloc(revisions == few ? NULL : revisions, 2 * room * sizeof *grown);
+            if (!grown) {
+                if (revisions != few)
+                    free(revisions);
+                return NULL;
+            }
+            if (revisions == few)
+                memcpy(grown, few, CANDIDATES * sizeof *few);
+            revisions = grown;
+            room *= 2;
+        }
+        revisions[(*count)++] = ptier_index_slot(cache->index, id)->revision;
+    }
+    return revisions;
 }
 
 /* One look: OK, NOT_FOUND for sure, ABORTED when something moved, or an error. */
@@ -99,25 +118,32 @@ static ptier_status
 look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
           ptier_tier_id *tier)
 {
-    uint64_t revisions[CANDIDATES];
+    uint64_t few[CANDIDATES];
+    size_t count;
+    *entry = NULL;
     pthread_mutex_lock(&cache->lock);
-    size_t count = candidates_locked(cache, hash, revisions);
+    uint64_t *revisions = candidates_locked(cache, hash, few, &count);
     pthread_mutex_unlock(&cache->lock);
+    if (!revisions)
+        return PTIER_RESOURCE_EXHAUSTED;
     bool moved = false;
     ptier_status worst = PTIER_NOT_FOUND;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !*entry; i++) {
         ptier_status status = ptier_load_revision(cache, hash, revisions[i], entry, tier);
-        if (!status) {
-            if (strcmp(ptier_entry_key(*entry), key) == 0)
-                return PTIER_OK;
-            ptier_entry_release(*entry); /* another key with this hash */
-        } else if (status == PTIER_NOT_FOUND) {
-            moved = true;
-        } else {
+        moved |= status == PTIER_NOT_FOUND;
+        if (status && status != PTIER_NOT_FOUND)
             worst = status;
+        if (status) {
+            *entry = NULL;
+        } else if (strcmp(ptier_entry_key(*entry), key) != 0) {
+            ptier_entry_release(*entry); /* another key with this hash */
+            *entry = NULL;
         }
     }
-    *entry = NULL;
+    if (revisions != few)
+        free(revisions);
+    if (*entry)
+        return PTIER_OK;
     return moved ? PTIER_ABORTED : worst;
 }
 

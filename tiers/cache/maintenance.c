@@ -113,7 +113,9 @@ admit_to_l2(ptier_cache *cache, void *context)
         ptier_error error;
         ptier_sealed *sealed = NULL;
         pthread_mutex_lock(&cache->lock);
-        bool current = ptier_is_current_locked(cache, entry) && ptier_tier_active(cache, PTIER_TIER_L2);
+        /* What is still queued for the log gets its line from there, and with it its place in the chain of revisions. */
+        bool current = ptier_is_current_locked(cache, entry) && entry->revision <= cache->logged &&
+                       ptier_tier_active(cache, PTIER_TIER_L2);
         pthread_mutex_unlock(&cache->lock);
         if (!current || ptier_sealed_create(cache->keyring, entry, &sealed))
             continue;
@@ -220,22 +222,22 @@ in_l1(ptier_cache *cache, const ptier_ref *ref)
     return true;
 }
 
-/* The lowest tier gives an entry up: it leaves the cache. */
-static bool
+/* The lowest tier gives an entry up: it leaves the cache. NOT_FOUND: it had left already. */
+static ptier_status
 remove_for_capacity(ptier_cache *cache, const ptier_ref *ref)
 {
     ptier_entry *entry;
     ptier_error error;
     ptier_status status = ptier_load_revision(cache, ref->hash, ref->revision, &entry, NULL);
     if (status)
-        return false;
+        return status;
     pthread_mutex_lock(&cache->lock);
     status = ptier_change_room_locked(cache, 1, &error);
     if (!status && ptier_is_current_locked(cache, entry))
         status = ptier_change_remove_locked(cache, entry, PTIER_REASON_CAPACITY);
     pthread_mutex_unlock(&cache->lock);
     ptier_entry_release(entry);
-    return status == PTIER_OK;
+    return status;
 }
 
 void
@@ -253,7 +255,10 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
             tier->ops->touch(tier, &ref); /* hot above: not the one to go */
             spared++;
         } else {
-            removed |= remove_for_capacity(cache, &ref);
+            ptier_status status = remove_for_capacity(cache, &ref);
+            if (status && status != PTIER_NOT_FOUND && status != PTIER_DATA_LOSS)
+                break; /* no room for the change now, or closing: it stays until the next time */
+            removed |= status == PTIER_OK;
             tier->ops->drop(tier, ref.hash, ref.revision);
         }
     }
@@ -279,7 +284,7 @@ reserve_revisions(ptier_cache *cache)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot reserve revisions: %s", error.message);
     pthread_mutex_lock(&cache->lock);
     if (!status)
-        cache->state = next;
+        cache->state.reserved = next.reserved; /* the store_id is read without the lock */
     cache->reserving = false;
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
@@ -314,6 +319,7 @@ ptier_maintenance_thread(void *context)
         pthread_mutex_unlock(&cache->lock);
         reserve_revisions(cache);
         size_t expired = ptier_expire(cache);
+        ptier_flush_log(cache); /* changes that nobody waits for */
         ptier_write_back(cache);
         compact(cache);
         pthread_mutex_lock(&cache->lock);

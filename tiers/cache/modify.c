@@ -226,8 +226,8 @@ clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error
     if (status)
         return ptier_fail(error, status, "no memory to clear the cache");
     pthread_mutex_lock(&cache->lock);
-    ptier_index *old = cache->index;
     status = ptier_change_room_locked(cache, 1, error);
+    ptier_index *old = cache->index; /* only now: waiting for room gives the lock up */
     if (!status) {
         *cleared = ptier_index_count(old);
         status = ptier_change_clear_locked(cache, fresh);

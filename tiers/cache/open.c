@@ -262,6 +262,10 @@ recover(ptier_cache *cache, ptier_error *error)
     recovery r = {.cache = cache};
     ptier_status status = PTIER_OK;
     if (l3) {
+        /* L2's log lets go of what L3 has: so let it really have that. */
+        ptier_error why;
+        if (ptier_l3_checkpoint(l3, true, &why))
+            ptier_cache_log(cache, PTIER_LOG_WARN, "l3_open", "the first checkpoint failed: %s", why.message);
         cache->l3_prefix = ptier_l3_prefix(l3);
         cache->l3_synced = ptier_l3_synced_prefix(l3);
         r.highest = cache->l3_prefix;
@@ -279,7 +283,8 @@ recover(ptier_cache *cache, ptier_error *error)
         status = ptier_fail(error, r.status, "no memory for the index");
     if (status)
         return status;
-    cache->logged = cache->log_synced = 0;
+    cache->opened_l3 =
+        cache->l3_queue.count ? cache->l3_queue.ops[cache->l3_queue.count - 1].revision : cache->l3_prefix;
     if (r.highest >= cache->state.reserved)
         cache->state.reserved = r.highest + 1; /* issue of an older state file: never go back */
     ptier_cache_log(cache, PTIER_LOG_INFO, "cache_open",
@@ -292,7 +297,10 @@ recover(ptier_cache *cache, ptier_error *error)
 static ptier_status
 reserve_first_block(ptier_cache *cache, ptier_error *error)
 {
-    atomic_store(&cache->revision, cache->state.reserved);
+    cache->assigned = cache->state.reserved;
+    atomic_store(&cache->revision, cache->assigned);
+    cache->opened_revision = cache->state.reserved;
+    cache->logged = cache->log_synced = cache->opened_revision; /* L2 was synced when it was read */
     if (!cache->data_dir)
         return ptier_random_id(cache->state.store_id, error);
     cache->state.reserved += REVISION_BLOCK;

@@ -94,6 +94,8 @@ check_numbers(const ptier_record *r)
 {
     if (r->ttl_ms != PTIER_TTL_DEFAULT && (r->ttl_ms < 0 || r->ttl_ms > PTIER_TTL_MAX_MS))
         return "the TTL must be 0 (never expires) to 100 years";
+    if (r->fetch_time_ms < 0 || r->expires_at_ms < 0 || r->last_access_ms < 0)
+        return "times are milliseconds since 1970, not negative";
     if ((unsigned)r->health > PTIER_HEALTH_UNKNOWN)
         return "unknown health word";
     return NULL;
@@ -188,10 +190,14 @@ keep_unstated(ptier_record *out, put_item *item)
     ptier_entry_view(item->old, 0, &old, labels);
     if (!out->source || !*out->source)
         out->source = old.source;
-    if (!*out->username && old.username)
-        out->username = old.username;
-    if (!*out->password && old.password)
-        out->password = old.password;
+    /* Credentials are for this proxy and user: another one under the key does not get them. */
+    bool same_user = !*out->username || (old.username && strcmp(out->username, old.username) == 0);
+    if (same_user && strcmp(out->url, old.url) == 0) {
+        if (!*out->username && old.username)
+            out->username = old.username;
+        if (!*out->password && old.password)
+            out->password = old.password;
+    }
     if (out->label_count == 0) {
         memcpy(item->labels, labels, old.label_count * sizeof *labels);
         out->label_count = old.label_count;
@@ -333,8 +339,6 @@ publish_locked(ptier_cache *cache, put_item *item, const ptier_put_options *opti
 {
     if (!still_so_locked(cache, item))
         return false;
-    if (skipped_locked(cache, item, options))
-        return true;
     ptier_entry *old = item->old;
     if (old && ptier_entry_expired(old, ptier_clock_boot(&cache->clock))) {
         /* Its time had ended before this put came: that is an end and a beginning. */
@@ -346,6 +350,8 @@ publish_locked(ptier_cache *cache, put_item *item, const ptier_put_options *opti
         item->old = NULL;
         return false; /* without what it inherited */
     }
+    if (skipped_locked(cache, item, options))
+        return true;
     ptier_status status = ptier_change_put_locked(cache, item->entry, item->sealed, old,
                                                   old ? PTIER_EVENT_UPDATED : PTIER_EVENT_CREATED);
     if (status) {

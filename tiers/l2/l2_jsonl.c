@@ -100,7 +100,7 @@ l2_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     l2_tier *l2 = (l2_tier *)tier;
     pthread_mutex_lock(&l2->lock);
     l2_node *n = l2_find_locked(l2, ref->hash, ref->revision);
-    if (!n || n->kind != PTIER_OP_PUT) {
+    if (!n || !n->resident) { /* a line that is only logged is L3's to serve */
         pthread_mutex_unlock(&l2->lock);
         return PTIER_NOT_FOUND;
     }

@@ -151,6 +151,10 @@ l2_recover(l2_tier *l2, ptier_error *error)
     for (size_t i = 0; !status && i < count; i++)
         status = add_shard(l2, numbers[i], i + 1 == count, error);
     free(numbers);
+    if (!status && count) { /* the others were synced before they were followed by this one */
+        l2->shards[count - 1]->unsynced = true;
+        status = l2_shard_sync(l2->shards[count - 1], error);
+    }
     return status;
 }
 

@@ -136,16 +136,16 @@ compare_numbers(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* "shard_00000012.jsonl" gives 12; anything else 0. */
+/* "shard_00000012.jsonl" gives 12; anything that is not spelled exactly so 0. */
 static uint32_t
 number_of(const char *name)
 {
     uint32_t number = 0;
-    int length = 0;
-    if (sscanf(name, "shard_%8" SCNu32 ".jsonl%n", &number, &length) != 1 || length == 0 ||
-        name[length])
+    char again[32];
+    if (sscanf(name, "shard_%8" SCNu32, &number) != 1)
         return 0;
-    return number;
+    (void)snprintf(again, sizeof again, "shard_%08" PRIu32 ".jsonl", number);
+    return strcmp(name, again) == 0 ? number : 0;
 }
 
 ptier_status

@@ -98,6 +98,11 @@ ptier_fail(ptier_error *error, ptier_status status, const char *format, ...)
     return status;
 }
 
+#ifdef __clang_analyzer__
+/* clang's analyzer does not look into variadic functions, and would think that a failure may be PTIER_OK. */
+#define ptier_fail(error, status, ...) (ptier_fail((error), (status), __VA_ARGS__), (status))
+#endif
+
 #ifdef __cplusplus
 }
 #endif

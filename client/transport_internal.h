@@ -1,0 +1,51 @@
+/* For transport.c and supervisor.c only: what a transport is made of. */
+#ifndef PTIER_TRANSPORT_INTERNAL_H
+#define PTIER_TRANSPORT_INTERNAL_H
+
+#include "transport.h"
+
+/* More contexts make nng 1.5's timers slow; further callers wait for one. */
+#define PTIER_SLOTS_MAX 64
+
+typedef enum ptier_slot_phase {
+    PTIER_SLOT_IDLE,
+    PTIER_SLOT_SENDING,
+    PTIER_SLOT_WAITING
+} ptier_slot_phase;
+
+typedef struct ptier_slot {
+    nng_ctx ctx;
+    nng_aio *aio;
+    bool open; /* ctx is */
+    ptier_slot_phase phase;
+    struct ptier_slot *next_idle;
+} ptier_slot;
+
+struct ptier_transport {
+    char *url;
+    nng_socket socket;
+    pthread_t supervisor;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;   /* connection state, closing, a caller's wish */
+    pthread_cond_t slot_idle; /* a slot came back, or closing */
+    bool closing, connected, mute, wanted;
+    int pipe; /* id of the pipe in use */
+    nng_dialer dialer;
+    int64_t dial_started; /* 0: no attempt is running */
+    int64_t down_since;
+    int64_t unanswered_since; /* oldest request sent since the last answer; 0 none */
+    uint64_t failures;        /* attempts that failed */
+    int last_error;           /* of the last one */
+    ptier_slot slots[PTIER_SLOTS_MAX];
+    size_t slot_count;
+    ptier_slot *idle;
+};
+
+/* The supervisor's thread: keeps a connection until `closing`. */
+void *ptier_transport_supervise(void *transport);
+
+/* nng's callbacks, which tell the supervisor. */
+void ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *transport);
+void ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *transport);
+
+#endif
