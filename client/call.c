@@ -114,7 +114,7 @@ read_header(attempt *a, const nng_msg *message, ptier_error *error)
                           &detail) != PTIER_OK)
         return ptier_fail(error, PTIER_INTERNAL, "the reply is not one of proxytier: %s",
                           detail.message);
-    ptier_arena *arena = ptier_arena_create(a->frame.header_length, false);
+    ptier_arena *arena = ptier_arena_create(PTIER_REPLY_BUDGET(a->frame.header_length));
     if (!arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ptier_status status = PTIER_OK;
@@ -254,7 +254,7 @@ static ptier_status
 unpack_reply(const attempt *a, const ProtobufCMessageDescriptor *type, ptier_arena **arena,
              void *reply, ptier_error *error)
 {
-    *arena = ptier_arena_create(a->frame.body_length, a->facts.secret);
+    *arena = ptier_arena_create(PTIER_REPLY_BUDGET(a->frame.body_length));
     if (!*arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ProtobufCMessage *message =

@@ -12,6 +12,9 @@
 #include "arena.h"
 #include "client_internal.h"
 
+/* Unpacked records take 3 to 12 times their packed size; short labels and empty records more. */
+#define PTIER_REPLY_BUDGET(packed_length) (((size_t)64 << 10) + (packed_length) * 32)
+
 /* X(name, full method, may be sent twice, reply holds credentials) */
 #define PTIER_METHOD_TABLE(X)                                                                      \
     X(GET, "/proxytier.v1.ProxyCache/Get", true, true)                                             \

@@ -12,7 +12,7 @@ static ptier_status
 fill_results(ptier_put_results *results, ptier_arena *arena, Proxytier__V1__PutResult *const *items,
              size_t count, ptier_error *error)
 {
-    ptier_put_item_result *out = ptier_arena_take(arena, count, sizeof *out);
+    ptier_put_item_result *out = ptier_arena_array(arena, count, sizeof *out);
     if (!out)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     for (size_t i = 0; i < count; i++)

@@ -9,7 +9,7 @@ fill_record(ptier_record *record, ptier_arena *arena, const Proxytier__V1__Proxy
 {
     ptier_error detail = {.message = ""};
     size_t room = proxy->n_labels < PTIER_LABELS_MAX ? proxy->n_labels : PTIER_LABELS_MAX;
-    ptier_label *labels = ptier_arena_take(arena, room, sizeof *labels);
+    ptier_label *labels = ptier_arena_array(arena, room, sizeof *labels);
     if (!labels)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     if (ptier_record_from_proxy(record, labels, proxy, &detail) != PTIER_OK)
@@ -24,7 +24,7 @@ ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Pro
                    size_t count, ptier_error *error)
 {
     ptier_status status = PTIER_OK;
-    ptier_record *records = ptier_arena_take(arena, count, sizeof *records);
+    ptier_record *records = ptier_arena_array(arena, count, sizeof *records);
     if (!records)
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     for (size_t i = 0; i < count && status == PTIER_OK; i++)

@@ -244,7 +244,7 @@ take_message(ptier_subscription *sub, nng_msg *message)
     size_t length = nng_msg_len(message);
     if (length < PTIER_TOPIC_BYTES)
         return GO_ON;
-    ptier_arena_reset(sub->arena, length);
+    ptier_arena_reset(sub->arena, PTIER_REPLY_BUDGET(length));
     Proxytier__V1__EventBatch *batch = proxytier__v1__event_batch__unpack(
         &sub->arena->allocator, length - PTIER_TOPIC_BYTES,
         (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES);
@@ -443,7 +443,7 @@ free_subscription(ptier_subscription *sub)
 static ptier_status
 start(ptier_subscription *sub, ptier_error *error)
 {
-    sub->arena = ptier_arena_create(0, false);
+    sub->arena = ptier_arena_create(0);
     if (!sub->arena || nng_aio_alloc(&sub->aio, NULL, NULL) != 0)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     int rv = ptier_thread_start(&sub->thread, run, sub);

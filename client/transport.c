@@ -330,7 +330,11 @@ receive_reply(ptier_transport *t, ptier_slot *s, int64_t deadline, nng_msg **rep
         t->unanswered_since = 0;
     } else if (rv == NNG_ETIMEDOUT && t->unanswered_since != 0 &&
                ptier_monotonic_ms() - t->unanswered_since >= MUTE_BOUND_MS) {
-        t->mute = true; /* a connection may look open and lead nowhere */
+        /* It may look open and lead nowhere. No call may use it from here on: nng leaks what is
+         * sent while it closes. */
+        t->mute = true;
+        t->connected = false;
+        t->down_since = ptier_monotonic_ms();
         pthread_cond_broadcast(&t->changed);
     }
     pthread_mutex_unlock(&t->lock);

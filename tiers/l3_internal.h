@@ -9,7 +9,8 @@
 
 #include "l3_sqlite.h"
 
-#define PTIER_L3_READERS 4
+#define PTIER_L3_READERS         4
+#define PTIER_L3_BUSY_TIMEOUT_MS 5000 /* other programs that look into the file */
 
 /* Everything but the texts of the record; an entry's text, two tokens and the fixed fields fit. */
 #define PTIER_L3_CANON_MAX (65536 + 8192)

@@ -15,11 +15,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION  1
-#define APPLICATION_ID  1347703122 /* "PTIR" */
-#define BUSY_TIMEOUT_MS 5000
-#define VALUE_MAX       (1 << 20) /* of one column: a damaged length allocates no more than this */
-#define KEY_CHECK_TEXT  "proxytier database key"
+#define SCHEMA_VERSION 1
+#define APPLICATION_ID 1347703122 /* "PTIR" */
+#define VALUE_MAX      (1 << 20)  /* of one column: a damaged length allocates no more than this */
+#define KEY_CHECK_TEXT "proxytier database key"
 
 static const char schema_sql[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -141,7 +140,7 @@ open_connection(const ptier_l3 *l3, ptier_l3_conn *conn, const char *pragmas)
     if (code != SQLITE_OK)
         return code;
     (void)sqlite3_extended_result_codes(conn->db, 1); /* cannot fail on an open handle */
-    (void)sqlite3_busy_timeout(conn->db, BUSY_TIMEOUT_MS);
+    (void)sqlite3_busy_timeout(conn->db, PTIER_L3_BUSY_TIMEOUT_MS);
     (void)sqlite3_limit(conn->db, SQLITE_LIMIT_LENGTH, VALUE_MAX);
     (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);

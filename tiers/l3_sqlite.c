@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "l3_internal.h"
 
-#define CHECKPOINT_PAGES                                                                           \
-    16384 /* 64 MiB: more is faster over all, and stalls a commit for longer                       \
-           */
+/* 64 MiB: more is faster over all, and stalls a commit for longer. */
+#define CHECKPOINT_PAGES    16384
+#define CHECKPOINT_TRIES    2000
+#define CHECKPOINT_PAUSE_US 1000
+#define TRUNCATE_TIMEOUT_MS 100
 
 static uint64_t
 l3_count(ptier_tier *tier)
@@ -131,6 +134,34 @@ ptier_l3_damaged(const ptier_tier *tier)
     return atomic_load(&((const ptier_l3 *)tier)->damaged);
 }
 
+/* One pass that waits for nobody. */
+static int
+checkpoint_once(ptier_l3 *l3, bool *complete)
+{
+    int pages = -1, done = -1;
+    int code =
+        sqlite3_wal_checkpoint_v2(l3->writer.db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &done);
+    *complete = code == SQLITE_OK && pages >= 0 && pages == done;
+    return code;
+}
+
+/*
+ * Not by the blocking modes: those wait for one reader slot, which busy readers hand to each other
+ * for as long as they like, while each new pass finds them moved on.
+ */
+static int
+checkpoint_all(ptier_l3 *l3)
+{
+    bool complete = false;
+    for (int i = 0; i < CHECKPOINT_TRIES; i++) {
+        int code = checkpoint_once(l3, &complete);
+        if (code != SQLITE_OK || complete)
+            return code;
+        (void)usleep(CHECKPOINT_PAUSE_US); /* shorter is fine */
+    }
+    return SQLITE_BUSY;
+}
+
 ptier_status
 ptier_l3_checkpoint(ptier_tier *tier, bool force, ptier_error *error)
 {
@@ -138,16 +169,21 @@ ptier_l3_checkpoint(ptier_tier *tier, bool force, ptier_error *error)
     if (!force && l3->wal_pages < CHECKPOINT_PAGES)
         return PTIER_OK;
     uint64_t prefix = atomic_load(&l3->prefix);
-    int pages = -1, done = -1;
-    int code = sqlite3_wal_checkpoint_v2(
-        l3->writer.db, NULL, force ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &pages,
-        &done);
-    bool complete = pages >= 0 && pages == done;
-    if (code != SQLITE_OK && !(code == SQLITE_BUSY && complete))
+    bool complete = force;
+    int code = force ? checkpoint_all(l3) : checkpoint_once(l3, &complete);
+    if (code != SQLITE_OK)
         return ptier_l3_fail(l3, &l3->writer, code, "checkpoint", error);
-    if (complete)
+    if (complete) {
         atomic_store(&l3->synced_prefix, prefix); /* SQLite has fsynced the file */
-    l3->wal_pages = 0;                            /* the next commit says how many there are */
+        l3->wal_pages = 0;                        /* the next commit says how many there are */
+    }
+    if (force) {
+        (void)sqlite3_busy_timeout(l3->writer.db, TRUNCATE_TIMEOUT_MS);
+        /* Only gives space back: a busy reader may prevent it. */
+        (void)sqlite3_wal_checkpoint_v2(l3->writer.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
+                                        NULL);
+        (void)sqlite3_busy_timeout(l3->writer.db, PTIER_L3_BUSY_TIMEOUT_MS);
+    }
     ptier_l3_measure(l3);
     return PTIER_OK;
 }

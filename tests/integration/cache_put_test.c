@@ -488,7 +488,7 @@ feed_is_in_revision_order_and_tells_one_life_after_the_other(void **state)
         else
             ptier_test_box_put(&box, number);
         if (i % 100 == 99)
-            ptier_test_box_advance(&box, 1800000);
+            ptier_test_box_advance(&box, 3600000);
     }
     bool alive[50] = {false};
     for (size_t i = 0; i < box.change_count; i++) {

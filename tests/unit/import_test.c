@@ -501,14 +501,15 @@ unreadable_files_are_refused(void **state)
     assert_true(fd >= 0);
     assert_int_equal(fchmod(fd, 0), 0);
     assert_int_equal(close(fd), 0);
-    if (geteuid() != 0) {
-        collected c;
-        memset(&c, 0, sizeof c);
-        ptier_import_options options = options_for(&c);
-        c.status = ptier_import_file(path, &options, &c.summary, &c.error);
-        expect_error(&c, PTIER_PERMISSION_DENIED, "Permission denied");
-    }
-    assert_int_equal(unlink(path), 0); /* root reads everything: nothing to see then */
+    uid_t self = geteuid();
+    assert_int_equal(self == 0 ? seteuid(65534) : 0, 0); /* root reads everything */
+    collected c;
+    memset(&c, 0, sizeof c);
+    ptier_import_options options = options_for(&c);
+    c.status = ptier_import_file(path, &options, &c.summary, &c.error);
+    assert_int_equal(self == 0 ? seteuid(self) : 0, 0);
+    assert_int_equal(unlink(path), 0);
+    expect_error(&c, PTIER_PERMISSION_DENIED, "Permission denied");
 }
 
 static void

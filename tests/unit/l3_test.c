@@ -497,7 +497,9 @@ static void
 l3_full_disk_undoes_the_whole_batch(void **state)
 {
     fixture *f = *state;
-    apply_one(f, put_op(f, "first", 999999, 1));
+    ptier_op first = put_op(f, "first", 999999, 1);
+    strcpy(first.entry->text + first.entry->source_at, "list"); /* "list-a" is new to the batch */
+    apply_one(f, first);
     sqlite3 *writer = ptier_l3_of(f->tier)->writer.db;
     assert_int_equal(sqlite3_exec(writer, "PRAGMA max_page_count=30", NULL, NULL, NULL), SQLITE_OK);
     enum { many = 2000 };
@@ -682,6 +684,7 @@ l3_any_changed_field_is_data_loss_and_never_a_wrong_value(void **state)
         "revalidate = 0",
         "failures = 0",
         "source = 99",
+        "source = (SELECT id FROM sources WHERE name = 'list-b')",
         "fetch_time = 1",
         "ttl = 1",
         "integrity = x'0011223344556677'",
@@ -694,6 +697,7 @@ l3_any_changed_field_is_data_loss_and_never_a_wrong_value(void **state)
         "labels = x'6100'",
         "labels = NULL",
     };
+    meddle(f, "INSERT INTO sources(name) VALUES('list-b')");
     for (unsigned i = 0; i < sizeof changes / sizeof *changes; i++) {
         char sql[256];
         apply_one(f, put_op(f, "key", 1, 2 * i + 1));

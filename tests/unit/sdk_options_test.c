@@ -1,4 +1,4 @@
-/* What needs no daemon: options, addresses, arguments, the arena of replies. */
+/* What needs no daemon: options, addresses, arguments. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include <proxytier/client.h>
 
-#include "arena.h"
+#include "call.h"
 #include "proxytier/v1/cache.pb-c.h"
 
 static void
@@ -110,33 +110,6 @@ arguments_are_checked_before_anything_is_sent(void **state)
     ptier_client_close(NULL);
 }
 
-static void
-arena_hands_out_zeroed_aligned_memory_within_its_budget(void **state)
-{
-    (void)state;
-    ptier_arena *arena = ptier_arena_create(100, true);
-    assert_non_null(arena);
-    for (size_t size = 0; size < 300; size++) {
-        unsigned char *memory = ptier_arena_take(arena, 1, size);
-        assert_non_null(memory);
-        assert_int_equal((uintptr_t)memory % 16, 0);
-        for (size_t i = 0; i < size; i++)
-            assert_int_equal(memory[i], 0);
-        memset(memory, 0xff, size);
-    }
-    assert_null(ptier_arena_take(arena, SIZE_MAX, 2));
-    assert_null(ptier_arena_take(arena, 1, SIZE_MAX - 4));
-    assert_null(ptier_arena_take(arena, 1, 1 << 20));
-    size_t taken = 0;
-    while (ptier_arena_take(arena, 1, 1000))
-        taken += 1000;
-    assert_true(taken < 100000); /* 64 KiB of slack and 32 times 100 */
-    ptier_arena_reset(arena, 0);
-    assert_non_null(ptier_arena_take(arena, 1, 1000));
-    ptier_arena_destroy(arena);
-    ptier_arena_destroy(NULL);
-}
-
 /* Two bytes on the wire ask for a record of some 300. */
 static void
 message_that_unpacks_beyond_its_budget_is_refused(void **state)
@@ -149,7 +122,7 @@ message_that_unpacks_beyond_its_budget_is_refused(void **state)
         packed[i * 2] = 0x0a; /* proxies, length 0 */
         packed[i * 2 + 1] = 0;
     }
-    ptier_arena *arena = ptier_arena_create(COUNT * 2, false);
+    ptier_arena *arena = ptier_arena_create(PTIER_REPLY_BUDGET(COUNT * 2));
     assert_non_null(arena);
     assert_null(proxytier__v1__get_many_response__unpack(&arena->allocator, COUNT * 2, packed));
     ptier_arena_destroy(arena);
@@ -164,7 +137,6 @@ main(void)
         cmocka_unit_test(address_that_cannot_be_dialed_is_refused_with_advice),
         cmocka_unit_test(options_of_an_older_program_are_completed),
         cmocka_unit_test(arguments_are_checked_before_anything_is_sent),
-        cmocka_unit_test(arena_hands_out_zeroed_aligned_memory_within_its_budget),
         cmocka_unit_test(message_that_unpacks_beyond_its_budget_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

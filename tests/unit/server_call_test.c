@@ -1,4 +1,4 @@
-/* server/call.c, methods.c, wire_check.c, arena.c, bytes.c: a request's way without a socket. */
+/* server/call.c, methods.c, wire_check.c, bytes.c: a request's way without a socket. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -198,30 +198,7 @@ cut_messages_are_refused(void **state)
     }
 }
 
-/* ---- arena and bytes ---- */
-
-static void
-arena_keeps_to_its_budget(void **state)
-{
-    (void)state;
-    ptier_arena arena;
-    ptier_arena_init(&arena);
-    assert_null(ptier_arena_alloc(&arena, 1));
-    ptier_arena_reset(&arena, 100000);
-    char *first = ptier_arena_alloc(&arena, 60000);
-    assert_non_null(first);
-    memset(first, 1, 60000);
-    assert_false(arena.exhausted);
-    assert_null(ptier_arena_alloc(&arena, 60000));
-    assert_true(arena.exhausted);
-    assert_null(ptier_arena_array(&arena, SIZE_MAX / 2, 3));
-    ptier_arena_reset(&arena, 100000);
-    const char *again = ptier_arena_alloc(&arena, 60000);
-    assert_non_null(again);
-    for (size_t i = 0; i < 60000; i++)
-        assert_int_equal(again[i], 0);
-    ptier_arena_fini(&arena);
-}
+/* ---- bytes ---- */
 
 static void
 appended_fields_read_as_one_message(void **state)
@@ -262,7 +239,6 @@ main(void)
         cmocka_unit_test(strings_must_be_utf8_without_nul),
         cmocka_unit_test(wire_check_sees_into_nested_messages),
         cmocka_unit_test(cut_messages_are_refused),
-        cmocka_unit_test(arena_keeps_to_its_budget),
         cmocka_unit_test(appended_fields_read_as_one_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_BYTES   ((size_t)16 * 1024)
+#define BLOCK_MIN     ((size_t)2 * 1024)
+#define BLOCK_MAX     ((size_t)1024 * 1024) /* blocks double up to it */
+#define KEPT_MAX      ((size_t)16 * 1024)
 #define ALIGNED(size) (((size) + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1))
 
 struct ptier_arena_block {
@@ -33,15 +35,27 @@ void
 ptier_arena_init(ptier_arena *arena)
 {
     memset(arena, 0, sizeof *arena);
+    arena->step = BLOCK_MIN;
     arena->allocator.alloc = unpack_alloc;
     arena->allocator.free = unpack_free;
     arena->allocator.allocator_data = arena;
 }
 
+ptier_arena *
+ptier_arena_create(size_t budget)
+{
+    ptier_arena *arena = malloc(sizeof *arena);
+    if (!arena)
+        return NULL;
+    ptier_arena_init(arena);
+    arena->budget = budget;
+    return arena;
+}
+
 static ptier_arena_block *
 add_block(ptier_arena *arena, size_t size)
 {
-    size_t room = size > BLOCK_BYTES ? size : BLOCK_BYTES;
+    size_t room = size > arena->step ? size : arena->step;
     ptier_arena_block *block = malloc(sizeof *block + room);
     if (!block)
         return NULL;
@@ -49,6 +63,8 @@ add_block(ptier_arena *arena, size_t size)
     block->used = 0;
     block->room = room;
     arena->first = block;
+    if (arena->step < BLOCK_MAX)
+        arena->step *= 2;
     return block;
 }
 
@@ -93,7 +109,7 @@ ptier_arena_reset(ptier_arena *arena, size_t budget)
         next = block->next;
         explicit_bzero(block->bytes, block->used);
         block->used = 0;
-        if (!kept && block->room == BLOCK_BYTES)
+        if (!kept && block->room <= KEPT_MAX)
             kept = block;
         else
             free(block);
@@ -102,6 +118,7 @@ ptier_arena_reset(ptier_arena *arena, size_t budget)
         kept->next = NULL;
     arena->first = kept;
     arena->used = 0;
+    arena->step = BLOCK_MIN;
     arena->budget = budget;
     arena->exhausted = false;
 }
@@ -112,4 +129,13 @@ ptier_arena_fini(ptier_arena *arena)
     ptier_arena_reset(arena, 0);
     free(arena->first);
     arena->first = NULL;
+}
+
+void
+ptier_arena_destroy(ptier_arena *arena)
+{
+    if (!arena)
+        return;
+    ptier_arena_fini(arena);
+    free(arena);
 }

@@ -1,7 +1,7 @@
 /*
- * Memory of one request, taken in large pieces, given back all at once, and bounded: unpacking a
- * hostile message takes up to 50 times its size, so each request has a budget beyond which
- * allocations fail. Not thread-safe. Wiped on reset.
+ * Memory of one unpacked message, taken in pieces, given back all at once, and bounded: unpacking a
+ * hostile message takes up to fifty times its size, so each has a budget beyond which allocations
+ * fail. Wiped when it is emptied: messages hold credentials. Not thread-safe; one owner.
  */
 #ifndef PTIER_ARENA_H
 #define PTIER_ARENA_H
@@ -19,11 +19,18 @@ typedef struct ptier_arena {
     ptier_arena_block *first; /* the newest one */
     size_t used;              /* bytes handed out */
     size_t budget;
+    size_t step;    /* size of the next block */
     bool exhausted; /* something was refused for the budget's sake (or by malloc) */
     ProtobufCAllocator allocator;
 } ptier_arena;
 
+/* In the caller's storage. The budget is 0 until a reset gives one. */
 void ptier_arena_init(ptier_arena *arena);
+void ptier_arena_fini(ptier_arena *arena);
+
+/* On the heap, for results that keep it. NULL: out of memory. destroy(NULL) is fine. */
+ptier_arena *ptier_arena_create(size_t budget);
+void ptier_arena_destroy(ptier_arena *arena);
 
 /* Zeroed memory, aligned for anything; NULL: over budget or out of memory. */
 PTIER_MUST_CHECK void *ptier_arena_alloc(ptier_arena *arena, size_t size);
@@ -31,8 +38,7 @@ PTIER_MUST_CHECK void *ptier_arena_alloc(ptier_arena *arena, size_t size);
 /* The same for `count` items of `size` bytes, overflow included. */
 PTIER_MUST_CHECK void *ptier_arena_array(ptier_arena *arena, size_t count, size_t size);
 
-/* Wipes and empties; one ordinary block is kept for the next request. */
+/* Wipes and empties; one small block is kept for the next message. */
 void ptier_arena_reset(ptier_arena *arena, size_t budget);
-void ptier_arena_fini(ptier_arena *arena);
 
 #endif

@@ -1,0 +1,247 @@
+/* Expiry: never served after it, told in time, counted on the right clock. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/cache_box.h"
+
+static ptier_test_box box;
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    ptier_test_box_init(&box, BOX_ALL);
+    ptier_test_box_open(&box);
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    ptier_test_box_fini(&box);
+    return 0;
+}
+
+static void
+put_with_ttl(int number, int64_t ttl_ms, const char *source)
+{
+    ptier_record record;
+    char key[16], url[40];
+    ptier_test_box_record(&record, number, key, url);
+    record.ttl_ms = ttl_ms;
+    record.source = source;
+    assert_true(ptier_test_box_put_record(&box, &record, NULL).outcome <= PTIER_PUT_UPDATED);
+}
+
+static int64_t
+remaining(int number)
+{
+    char key[16];
+    ptier_entry *entry;
+    ptier_record record;
+    (void)snprintf(key, sizeof key, "p%d", number);
+    if (ptier_cache_get(box.cache, key, &entry, NULL))
+        return -2;
+    ptier_cache_read(box.cache, entry, &record, NULL);
+    ptier_entry_release(entry);
+    return record.remaining_ttl_ms;
+}
+
+static void
+expired_is_not_served_from_the_instant_on(void **state)
+{
+    (void)state;
+    for (int tiers = 1; tiers <= BOX_ALL; tiers++) {
+        ptier_test_box_fini(&box);
+        ptier_test_box_init(&box, tiers);
+        ptier_test_box_open(&box);
+        put_with_ttl(1, 1000, NULL);
+        put_with_ttl(2, 0, NULL);
+        ptier_test_clock_advance(&box.clock, 999);
+        assert_int_equal(remaining(1), 1);
+        ptier_test_clock_advance(&box.clock, 1);
+        assert_int_equal(remaining(1), -2);
+        assert_int_equal(remaining(2), -1);
+        ptier_test_box_advance(&box, 128);
+        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+        assert_int_equal(ptier_test_box_entries(&box), 1);
+        assert_int_equal(ptier_test_box_statistics(&box).removals[PTIER_REASON_TTL], 1);
+        ptier_test_box_advance(&box, INT64_C(20) * 86400 * 1000);
+        assert_int_equal(remaining(2), -1);
+    }
+}
+
+/* The cache's own thread, on its own. */
+static void
+expiry_comes_without_being_asked_for(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3000; i++)
+        put_with_ttl(i, 1000 + i, NULL);
+    ptier_test_clock_advance(&box.clock, 5000);
+    BOX_AWAIT(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, NULL) == 3000);
+    BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
+    ptier_statistics s = ptier_test_box_statistics(&box);
+    for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++)
+        assert_int_equal(s.tiers[tier].entries, 0);
+}
+
+static void
+expiry_is_told_in_order_of_expiry(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2000; i++)
+        put_with_ttl(i, 1000 + i * 997 % 2000 * 100, NULL);
+    ptier_test_box_advance(&box, 300000);
+    int last = 0;
+    size_t seen = 0;
+    for (size_t i = 0; i < box.change_count; i++) {
+        if (box.changes[i].type != PTIER_EVENT_REMOVED)
+            continue;
+        int number;
+        assert_int_equal(sscanf(box.changes[i].key, "p%d", &number), 1);
+        int expiry = number * 997 % 2000 * 100;
+        assert_true(expiry >= last - 64);
+        last = expiry;
+        seen++;
+    }
+    assert_int_equal(seen, 2000);
+}
+
+static void
+ttl_is_that_of_the_record_then_the_source_then_the_cache(void **state)
+{
+    (void)state;
+    static const ptier_source_ttl ttls[] = {{"fast", 10000}, {"eternal", 0}};
+    box.options.source_ttls = ttls;
+    box.options.source_ttl_count = 2;
+    box.options.default_ttl_ms = 50000;
+    ptier_test_box_reopen(&box);
+    put_with_ttl(1, PTIER_TTL_DEFAULT, "fast");
+    put_with_ttl(2, PTIER_TTL_DEFAULT, "eternal");
+    put_with_ttl(3, PTIER_TTL_DEFAULT, "other");
+    put_with_ttl(4, PTIER_TTL_DEFAULT, NULL);
+    put_with_ttl(5, 7000, "fast");
+    put_with_ttl(6, 0, "fast");
+    put_with_ttl(7, PTIER_TTL_MAX_MS, NULL);
+    assert_int_equal(remaining(1), 10000);
+    assert_int_equal(remaining(2), -1);
+    assert_int_equal(remaining(3), 50000);
+    assert_int_equal(remaining(4), 50000);
+    assert_int_equal(remaining(5), 7000);
+    assert_int_equal(remaining(6), -1);
+    assert_int_equal(remaining(7), PTIER_TTL_MAX_MS);
+}
+
+static void
+put_after_expiry_is_an_end_and_a_beginning(void **state)
+{
+    (void)state;
+    put_with_ttl(1, 1000, NULL);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0);
+    ptier_test_clock_advance(&box.clock, 1000);
+    put_with_ttl(1, 1000, NULL);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_CREATED, 0, "p1"), 2);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_UPDATED, 0, "p1"), 0);
+    assert_int_equal(ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0).failure_count, 1);
+}
+
+static void
+delete_and_report_of_the_expired_find_nothing(void **state)
+{
+    (void)state;
+    put_with_ttl(1, 1000, NULL);
+    put_with_ttl(2, 1000, NULL);
+    ptier_test_clock_advance(&box.clock, 1000);
+    assert_false(ptier_test_box_delete(&box, 1));
+    assert_false(ptier_test_box_report(&box, "p2", PTIER_REPORT_OK, 1).found);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_DELETED, NULL), 0);
+}
+
+/* In one run of the kernel, steps of the wall clock change nothing, nor does a restart of the cache. */
+static void
+expiry_counts_on_boot_time_within_one_boot(void **state)
+{
+    (void)state;
+    put_with_ttl(1, 10000, NULL);
+    atomic_fetch_add(&box.clock.wall_ms, INT64_C(86400000));
+    assert_int_equal(remaining(1), 10000);
+    ptier_test_box_reopen(&box);
+    assert_int_equal(remaining(1), 10000);
+    atomic_fetch_sub(&box.clock.wall_ms, INT64_C(2) * 86400000);
+    ptier_test_box_reopen(&box);
+    assert_int_equal(remaining(1), 10000);
+    ptier_test_clock_advance(&box.clock, 10000);
+    assert_int_equal(remaining(1), -2);
+}
+
+static void
+expiry_trusts_the_wall_clock_after_a_reboot(void **state)
+{
+    (void)state;
+    for (int tiers = BOX_L2; tiers <= BOX_ALL; tiers++) {
+        ptier_test_box_fini(&box);
+        ptier_test_box_init(&box, tiers);
+        ptier_test_box_open(&box);
+        put_with_ttl(1, 100000, NULL);
+        put_with_ttl(2, INT64_C(100000000), NULL);
+        put_with_ttl(3, 0, NULL);
+        ptier_test_box_close(&box);
+        ptier_test_clock_reboot(&box.clock, INT64_C(50000000)); /* longer than the new boot has been up */
+        ptier_test_box_open(&box);
+        assert_int_equal(remaining(1), -2);
+        assert_int_equal(remaining(2), 50000000);
+        assert_int_equal(remaining(3), -1);
+        ptier_test_box_advance(&box, 128);
+        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+        assert_int_equal(ptier_test_box_entries(&box), 2);
+        ptier_test_box_advance(&box, 50000000);
+        assert_int_equal(remaining(2), -2);
+        assert_int_equal(ptier_test_box_entries(&box), 1);
+    }
+}
+
+static void
+restart_keeps_the_remaining_ttl(void **state)
+{
+    (void)state;
+    put_with_ttl(1, 10000, NULL);
+    ptier_test_clock_advance(&box.clock, 4000);
+    ptier_test_box_close(&box);
+    ptier_test_clock_advance(&box.clock, 3000);
+    ptier_test_box_open(&box);
+    assert_int_equal(remaining(1), 3000);
+    ptier_test_box_close(&box);
+    ptier_test_clock_advance(&box.clock, 3000);
+    ptier_test_box_open(&box);
+    assert_int_equal(remaining(1), -2);
+    ptier_test_box_advance(&box, 128);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+}
+
+#define WITH_CACHE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_CACHE(expired_is_not_served_from_the_instant_on),
+        WITH_CACHE(expiry_comes_without_being_asked_for),
+        WITH_CACHE(expiry_is_told_in_order_of_expiry),
+        WITH_CACHE(ttl_is_that_of_the_record_then_the_source_then_the_cache),
+        WITH_CACHE(put_after_expiry_is_an_end_and_a_beginning),
+        WITH_CACHE(delete_and_report_of_the_expired_find_nothing),
+        WITH_CACHE(expiry_counts_on_boot_time_within_one_boot),
+        WITH_CACHE(expiry_trusts_the_wall_clock_after_a_reboot),
+        WITH_CACHE(restart_keeps_the_remaining_ttl),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
