@@ -11,6 +11,7 @@
 #include <proxytier/import.h>
 
 #include "support/cache_box.h"
+#include "support/sample_entry.h"
 
 static ptier_test_box box;
 
@@ -477,13 +478,15 @@ feed_is_in_revision_order_and_tells_one_life_after_the_other(void **state)
     box.options.failure_threshold = 2;
     box.options.l1_entries = 20;
     ptier_test_box_reopen(&box);
+    uint64_t seed = 3;
     for (int i = 0; i < 2000; i++) {
-        int number = i * 7 % 50;
+        int number = (int)ptier_test_random(&seed, 50);
+        uint64_t what = ptier_test_random(&seed, 5);
         char key[16];
         (void)snprintf(key, sizeof key, "p%d", number);
-        if (i % 5 == 0)
+        if (what == 0)
             ptier_test_box_delete(&box, number);
-        else if (i % 5 == 1)
+        else if (what == 1)
             ptier_test_box_report(&box, key, PTIER_REPORT_FAILED, 0);
         else
             ptier_test_box_put(&box, number);

@@ -165,7 +165,8 @@ list_sees_what_lives_through_it(void **state)
         for (int i = 0; i < 10; i++) { /* odd ones change, every tenth goes and comes */
             ptier_test_box_put(&box, (round * 20 + 2 * i + 1) % ENTRIES);
             ptier_test_box_delete(&box, (round + i) * 10 % ENTRIES);
-            ptier_test_box_put(&box, ENTRIES + round * 10 + i);
+            if (round < 20)
+                ptier_test_box_put(&box, ENTRIES + round * 10 + i);
         }
     } while (cursor && ++round < 10000);
     assert_int_equal(cursor, 0);

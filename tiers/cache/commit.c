@@ -318,6 +318,7 @@ void *
 ptier_l3_thread(void *context)
 {
     ptier_cache *cache = context;
+    ptier_enforce_bound(cache, PTIER_TIER_L3); /* it may have been made smaller */
     pthread_mutex_lock(&cache->lock);
     while (!cache->stopping || cache->l3_queue.count || cache->usage_queue.count) {
         wait_for_work_locked(cache);

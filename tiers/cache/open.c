@@ -361,7 +361,7 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status)
         status = open_keyring(cache, options, error);
     if (!status && cache->data_dir)
-        status = ptier_state_load(cache->data_dir, &cache->state, error);
+        status = ptier_state_load(cache->data_dir, cache->keyring, &cache->state, error);
     if (!status && ptier_index_create(cache->opened_boot_ms, &cache->index))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the index");
     if (!status)
