@@ -141,12 +141,9 @@ static void
 state_in_a_missing_directory_says_so(void **state)
 {
     fixture *f = *state;
-    assert_int_not_equal(ptier_state_load("/nonexistent/directory", &f->state, &f->error), PTIER_OK);
+    assert_int_not_equal(ptier_state_load("/nonexistent/directory", f->keyring, &f->state, &f->error), PTIER_OK);
     assert_non_null(strstr(f->error.message, "/nonexistent/directory"));
 }
-
-#define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(state_of_another_key_is_refused_and_of_a_previous_one_is_not, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 static void
 state_of_another_key_is_refused_and_of_a_previous_one_is_not(void **state)
@@ -162,6 +159,8 @@ state_of_another_key_is_refused_and_of_a_previous_one_is_not(void **state)
     assert_int_equal(ptier_state_load(f->directory, f->keyring, &f->state, &f->error), PTIER_OK);
 }
 
+#define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int
 main(void)
 {
@@ -173,6 +172,7 @@ main(void)
         WITH_DIRECTORY(state_refuses_a_newer_version),
         WITH_DIRECTORY(state_survives_a_left_over_temporary_file),
         WITH_DIRECTORY(state_in_a_missing_directory_says_so),
+        WITH_DIRECTORY(state_of_another_key_is_refused_and_of_a_previous_one_is_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

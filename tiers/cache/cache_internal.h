@@ -135,9 +135,12 @@ ptier_entry *ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint
 PTIER_MUST_CHECK ptier_status
 ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry, ptier_tier_id *tier);
 
+/* What no tier can give any more leaves the index; there is no key to tell anybody. False: it is not current. */
+bool ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
+
 /*
- * The current state of a key, expired or not, without counting it as a read. OK: owned; NOT_FOUND: no such key. DATA_LOSS: the index
- * knows it, but no tier can give it.
+ * The current state of a key, expired or not, without counting it as a read. OK: owned; NOT_FOUND: no such key, also when it
+ * was lost to damage. UNAVAILABLE: a disk fails.
  */
 PTIER_MUST_CHECK ptier_status
 ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry, ptier_tier_id *tier);

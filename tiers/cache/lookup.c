@@ -1,4 +1,5 @@
 /* Finding an entry: which revision is current (index), and where that revision is (memory, L2, L3). */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,6 +88,29 @@ ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_
     return status;
 }
 
+bool
+ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
+{
+    uint32_t slot = ptier_index_find(cache->index, hash, revision);
+    if (slot == PTIER_SLOT_NONE)
+        return false;
+    ptier_index_remove(cache->index, slot);
+    ptier_count(&cache->count.removals[PTIER_REASON_CORRUPTION], 1);
+    return true;
+}
+
+/* So that the key can be used again. */
+static void
+drop_lost(ptier_cache *cache, uint64_t hash, uint64_t revision)
+{
+    pthread_mutex_lock(&cache->lock);
+    bool dropped = ptier_drop_lost_locked(cache, hash, revision);
+    pthread_mutex_unlock(&cache->lock);
+    if (dropped)
+        ptier_cache_log(cache, PTIER_LOG_WARN, "record_lost",
+                        "revision %" PRIu64 " cannot be read from any tier: the record is dropped", revision);
+}
+
 /* All revisions under a hash: in `few` when they fit, else malloc'ed. NULL: no memory for them. */
 static uint64_t *
 candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t few[CANDIDATES], size_t *count)
@@ -131,7 +155,9 @@ look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entr
     for (size_t i = 0; i < count && !*entry; i++) {
         ptier_status status = ptier_load_revision(cache, hash, revisions[i], entry, tier);
         moved |= status == PTIER_NOT_FOUND;
-        if (status && status != PTIER_NOT_FOUND)
+        if (status == PTIER_DATA_LOSS)
+            drop_lost(cache, hash, revisions[i]);
+        else if (status && status != PTIER_NOT_FOUND)
             worst = status;
         if (status) {
             *entry = NULL;

@@ -33,17 +33,6 @@ collect_due_locked(ptier_cache *cache, due_item items[EXPIRY_BATCH])
     return count;
 }
 
-/* What no tier can give any more leaves the index all the same; there is no key to tell anybody. */
-static void
-drop_lost_locked(ptier_cache *cache, const due_item *item)
-{
-    uint32_t slot = ptier_index_find(cache->index, item->hash, item->revision);
-    if (slot == PTIER_SLOT_NONE)
-        return;
-    ptier_index_remove(cache->index, slot);
-    ptier_count(&cache->count.removals[PTIER_REASON_CORRUPTION], 1);
-}
-
 static void
 expire_batch(ptier_cache *cache, const due_item *items, size_t count)
 {
@@ -56,7 +45,7 @@ expire_batch(ptier_cache *cache, const due_item *items, size_t count)
     ptier_status status = ptier_change_room_locked(cache, count, &error);
     for (size_t i = 0; !status && i < count; i++) {
         if (!entries[i])
-            drop_lost_locked(cache, &items[i]);
+            (void)ptier_drop_lost_locked(cache, items[i].hash, items[i].revision); /* gone either way */
         else if (ptier_is_current_locked(cache, entries[i]))
             status = ptier_change_remove_locked(cache, entries[i], PTIER_REASON_TTL);
     }

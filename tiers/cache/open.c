@@ -439,8 +439,9 @@ ptier_cache_close(ptier_cache *cache)
         return;
     bool opened = cache->maintenance_started;
     if (opened) {
-        ptier_l1_write_back_all(cache);
         ptier_flush_log(cache);
+        ptier_l1_write_back_all(cache);
+        ptier_write_back(cache); /* without L1 there is something all the same */
     }
     stop_threads(cache);
     ptier_error error;
