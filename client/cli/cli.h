@@ -158,12 +158,30 @@ PTIER_MUST_CHECK bool ptier_cli_label(ptier_cli_labels *labels, char *text);
 
 /* ---- arguments and secrets (keys.c, secret.c) ----------------------------------------------- */
 
+/* How KEY arguments name entries. Rows for the option table of each command that takes KEYs. */
+typedef struct ptier_cli_naming {
+    bool exact;       /* as they stand */
+    const char *user; /* NULL: what an address itself says */
+} ptier_cli_naming;
+#define PTIER_CLI_NAMING_OPTIONS(naming)                                                           \
+    {"exact",                                                                                      \
+     0,                                                                                            \
+     PTIER_CLI_FLAG,                                                                               \
+     &(naming)->exact,                                                                             \
+     NULL,                                                                                         \
+     "take KEY as it stands, even if it looks like an address",                                    \
+     NULL},                                                                                        \
+    {                                                                                              \
+        "user", 0, PTIER_CLI_STRING, &(naming)->user, "NAME",                                      \
+            "the user name that belongs to an address without one", NULL                           \
+    }
+
 /*
  * Turns cli->arguments[0..count) into keys: a proxy address (scheme://…, host:port) into its
- * derived key, anything else, or everything when `exact`, as it stands. The keys live as long as
+ * derived key, anything else as it stands. `naming` borrowed. The keys live as long as
  * the context. False: told, *code is set.
  */
-PTIER_MUST_CHECK bool ptier_cli_keys(ptier_cli *cli, size_t count, bool exact,
+PTIER_MUST_CHECK bool ptier_cli_keys(ptier_cli *cli, size_t count, const ptier_cli_naming *naming,
                                      const char *const **keys, ptier_cli_exit *code);
 
 /* Room for a secret; wipe with explicit_bzero. */

@@ -15,19 +15,14 @@
     {                                                                                              \
         NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL                                            \
     }
-#define EXACT_OPTION(target)                                                                       \
-    {                                                                                              \
-        "exact", 0, PTIER_CLI_FLAG, (target), NULL,                                                \
-            "take KEY as it stands, even if it looks like an address", NULL                        \
-    }
 
 /* ---- delete --------------------------------------------------------------------------------- */
 
 ptier_cli_exit
 ptier_cmd_delete(ptier_cli *cli)
 {
-    bool exact = false;
-    const ptier_cli_option options[] = {EXACT_OPTION(&exact), END_OF_OPTIONS};
+    ptier_cli_naming naming = {0};
+    const ptier_cli_option options[] = {PTIER_CLI_NAMING_OPTIONS(&naming), END_OF_OPTIONS};
     Proxytier__V1__DeleteResponse response = PROXYTIER__V1__DELETE_RESPONSE__INIT;
     ptier_error error = {0};
     const char *const *keys;
@@ -37,7 +32,7 @@ ptier_cmd_delete(ptier_cli *cli)
     if (!ptier_cli_parse(cli, options, 1, PTIER_BATCH_MAX, &code))
         return code;
     size_t count = cli->argument_count;
-    if (!ptier_cli_keys(cli, count, exact, &keys, &code))
+    if (!ptier_cli_keys(cli, count, &naming, &keys, &code))
         return code;
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
@@ -122,12 +117,12 @@ ptier_cli_exit
 ptier_cmd_report(ptier_cli *cli)
 {
     ptier_report report = {0};
-    bool exact = false;
+    ptier_cli_naming naming = {0};
     const ptier_cli_option options[] = {
         {"latency", 0, PTIER_CLI_REAL, &report.latency_ms, "MS", "how long it took, in ms", NULL},
         {"error", 0, PTIER_CLI_STRING, &report.error, "TEXT",
          "what went wrong, for the daemon's log (no credentials)", NULL},
-        EXACT_OPTION(&exact),
+        PTIER_CLI_NAMING_OPTIONS(&naming),
         END_OF_OPTIONS,
     };
     const char *const *keys;
@@ -142,7 +137,7 @@ ptier_cmd_report(ptier_cli *cli)
     report.outcome = (ptier_outcome)outcome;
     if (report.error && strlen(report.error) > 256)
         return ptier_cli_usage(cli, "--error takes up to 256 bytes");
-    if (!ptier_cli_keys(cli, count, exact, &keys, &code))
+    if (!ptier_cli_keys(cli, count, &naming, &keys, &code))
         return code;
     code = ptier_cli_connect(cli);
     return code == PTIER_CLI_OK ? send_reports(cli, keys, count, &report) : code;

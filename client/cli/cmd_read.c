@@ -24,7 +24,10 @@ get_one(ptier_cli *cli, const char *key, const char *shown, bool credentials)
 
     ptier_status status = ptier_get(cli->client, key, &found, &error);
     if (status == PTIER_NOT_FOUND)
-        code = ptier_cli_fail(cli, PTIER_CLI_NOT_FOUND, "%s is not cached", shown);
+        code = ptier_cli_fail(
+            cli, PTIER_CLI_NOT_FOUND,
+            "%s is not cached (an entry with a user name is named by its key, or with --user)",
+            shown);
     else if (status != PTIER_OK)
         code = ptier_cli_status(cli, status, &error);
     else if (found.count > 0)
@@ -36,11 +39,11 @@ get_one(ptier_cli *cli, const char *key, const char *shown, bool credentials)
 ptier_cli_exit
 ptier_cmd_get(ptier_cli *cli)
 {
-    bool credentials = false, exact = false;
+    bool credentials = false;
+    ptier_cli_naming naming = {0};
     const ptier_cli_option options[] = {
         SHOW_OPTION(&credentials),
-        {"exact", 0, PTIER_CLI_FLAG, &exact, NULL,
-         "take KEY as it stands, even if it looks like an address", NULL},
+        PTIER_CLI_NAMING_OPTIONS(&naming),
         END_OF_OPTIONS,
     };
     const char *const *keys;
@@ -49,7 +52,7 @@ ptier_cmd_get(ptier_cli *cli)
     if (!ptier_cli_parse(cli, options, 1, PTIER_BATCH_MAX, &code))
         return code;
     size_t count = cli->argument_count;
-    if (!ptier_cli_keys(cli, count, exact, &keys, &code))
+    if (!ptier_cli_keys(cli, count, &naming, &keys, &code))
         return code;
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)

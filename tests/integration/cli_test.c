@@ -134,6 +134,9 @@ a_put_expires_and_watch_tells_both(void **state)
         "--ttl", "2s");
     assert_has(OUT(f), "created");
     RUN(f, NULL, 0, "get", "http://us3r@10.0.0.1:8080");
+    RUN(f, NULL, 0, "get", "http://10.0.0.1:8080", "--user", "us3r");
+    RUN(f, NULL, 3, "get", "http://10.0.0.1:8080");
+    assert_has(ERR(f), "--user");
     assert_true(ptier_test_program_says(&watch, PTIER_TEST_OUT, "REMOVAL_REASON_TTL"));
     RUN(f, NULL, 3, "get", "http://us3r@10.0.0.1:8080");
     assert_has(ERR(f), "not cached");
