@@ -13,7 +13,7 @@
 #include "client_internal.h"
 
 /* Unpacked records take 3 to 12 times their packed size; short labels and empty records more. */
-#define PTIER_REPLY_BUDGET(packed_length) (((size_t)64 << 10) + (packed_length) * 32)
+#define PTIER_REPLY_BUDGET(packed_length) (((size_t)64 << 10) + (packed_length)*32)
 
 /* X(name, full method, may be sent twice, reply holds credentials) */
 #define PTIER_METHOD_TABLE(X)                                                                      \

@@ -16,15 +16,18 @@ typedef struct ptier_proxy_message {
     Proxytier__V1__Label *label_list[PTIER_LABELS_MAX];
 } ptier_proxy_message;
 
-/* Fills *message for packing; its strings are borrowed from the record. `credentials` false leaves them out. */
-void ptier_proxy_from_record(ptier_proxy_message *message, const ptier_record *record, bool credentials);
+/* Fills *message for packing; its strings are borrowed from the record. `credentials` false leaves
+ * them out. */
+void ptier_proxy_from_record(ptier_proxy_message *message, const ptier_record *record,
+                             bool credentials);
 
 /*
- * Fills *record from an unpacked message; strings are borrowed from it, `labels` is the caller's room. INVALID_ARGUMENT: too many
- * labels, an enum value we do not know, a limit exceeded.
+ * Fills *record from an unpacked message; strings are borrowed from it, `labels` is the caller's
+ * room. INVALID_ARGUMENT: too many labels, an enum value we do not know, a limit exceeded.
  */
-PTIER_MUST_CHECK ptier_status
-ptier_record_from_proxy(ptier_record *record, ptier_label labels[PTIER_LABELS_MAX],
-                        const Proxytier__V1__Proxy *proxy, ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_record_from_proxy(ptier_record *record,
+                                                      ptier_label labels[PTIER_LABELS_MAX],
+                                                      const Proxytier__V1__Proxy *proxy,
+                                                      ptier_error *error);
 
 #endif

@@ -7,7 +7,8 @@ ptier_frame_split(const void *message, size_t length, ptier_frame *frame, ptier_
     if (length < PTIER_FRAME_PREFIX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "message of %zu bytes is too short for a header length", length);
-    size_t header = (size_t)bytes[0] << 24 | (size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3];
+    size_t header =
+        (size_t)bytes[0] << 24 | (size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3];
     if (header > PTIER_HEADER_MAX || header > length - PTIER_FRAME_PREFIX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "header length %zu does not fit a message of %zu bytes", header, length);

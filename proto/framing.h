@@ -1,5 +1,6 @@
 /*
- * The framing both ends share: u32 big-endian header length | header | body. Knows no sockets. Thread-safe (no state).
+ * The framing both ends share: u32 big-endian header length | header | body. Knows no sockets.
+ * Thread-safe (no state).
  */
 #ifndef PTIER_FRAMING_H
 #define PTIER_FRAMING_H
@@ -9,11 +10,11 @@
 
 #include <proxytier/status.h>
 
-#define PTIER_FRAME_PREFIX 4
-#define PTIER_HEADER_MAX 8192
-#define PTIER_TOPIC_BYTES 4
+#define PTIER_FRAME_PREFIX  4
+#define PTIER_HEADER_MAX    8192
+#define PTIER_TOPIC_BYTES   4
 #define PTIER_TOPIC_CHANGES "PTC1"
-#define PTIER_TOPIC_TIERS "PTT1"
+#define PTIER_TOPIC_TIERS   "PTT1"
 
 /* Borrowed parts of one message. */
 typedef struct ptier_frame {
@@ -24,8 +25,8 @@ typedef struct ptier_frame {
 } ptier_frame;
 
 /* Splits a message; parts are borrowed from it. INVALID_ARGUMENT: not a frame. */
-PTIER_MUST_CHECK ptier_status
-ptier_frame_split(const void *message, size_t length, ptier_frame *frame, ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_frame_split(const void *message, size_t length,
+                                                ptier_frame *frame, ptier_error *error);
 
 /* Writes the length prefix. */
 static inline void

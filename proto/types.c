@@ -12,7 +12,7 @@ static const char *const reason_names[] = {
     "NONE", "CAPACITY", "TTL", "HEALTH", "CORRUPTION", "DELETED", "CLEARED",
 };
 static const char *const put_outcome_names[] = {
-    "unspecified",   "created",         "updated",  "skipped: quarantined",
+    "unspecified",    "created",          "updated",  "skipped: quarantined",
     "skipped: older", "skipped: expired", "rejected",
 };
 

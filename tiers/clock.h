@@ -1,6 +1,6 @@
 /*
- * The two clocks of the cache, replaceable by tests. Thread-safe. Wall time is for people and other machines; expiry
- * counts on boot time (CLOCK_BOOTTIME), which no step of the wall clock touches.
+ * The two clocks of the cache, replaceable by tests. Thread-safe. Wall time is for people and other
+ * machines; expiry counts on boot time (CLOCK_BOOTTIME), which no step of the wall clock touches.
  */
 #ifndef PTIER_CLOCK_H
 #define PTIER_CLOCK_H
@@ -10,7 +10,7 @@
 typedef struct ptier_clock {
     int64_t (*wall_ms)(void *context); /* since the Unix epoch */
     int64_t (*boot_ms)(void *context); /* since the kernel started, suspend included */
-    uint64_t boot_tag;                 /* names this run of the kernel: boot times compare only within one */
+    uint64_t boot_tag; /* names this run of the kernel: boot times compare only within one */
     void *context;
 } ptier_clock;
 
@@ -32,11 +32,13 @@ ptier_clock_boot(const ptier_clock *clock)
 }
 
 /*
- * Boot-time expiry of a record read from disk: what was stored when the same kernel still runs (steps of the wall clock
- * then change nothing), else counted anew from the wall-clock expiry (0: never).
+ * Boot-time expiry of a record read from disk: what was stored when the same kernel still runs
+ * (steps of the wall clock then change nothing), else counted anew from the wall-clock expiry (0:
+ * never).
  */
 static inline int64_t
-ptier_clock_expiry(const ptier_clock *clock, uint64_t stored_tag, int64_t stored_boot_ms, int64_t wall_ms)
+ptier_clock_expiry(const ptier_clock *clock, uint64_t stored_tag, int64_t stored_boot_ms,
+                   int64_t wall_ms)
 {
     if (wall_ms == 0)
         return PTIER_NEVER;

@@ -15,7 +15,8 @@ text_size(const char *text)
     return text && *text ? strlen(text) + 1 : 0;
 }
 
-/* Copies text to entry->text + *at when there is some, and moves on. Returns where it is; 0: nowhere. */
+/* Copies text to entry->text + *at when there is some, and moves on. Returns where it is; 0:
+ * nowhere. */
 static uint16_t
 put_text(ptier_entry *entry, size_t *at, const char *text)
 {

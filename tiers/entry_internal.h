@@ -1,7 +1,7 @@
 /*
- * For tiers/ only: the inside of an entry. One allocation: this header, then NUL-terminated strings at 16-bit offsets.
- * Everything but the atomics is immutable once the entry is published (its revision is set under the change lock just
- * before that).
+ * For tiers/ only: the inside of an entry. One allocation: this header, then NUL-terminated strings
+ * at 16-bit offsets. Everything but the atomics is immutable once the entry is published (its
+ * revision is set under the change lock just before that).
  */
 #ifndef PTIER_ENTRY_INTERNAL_H
 #define PTIER_ENTRY_INTERNAL_H
@@ -35,9 +35,9 @@ struct ptier_entry {
     uint8_t label_count;
     uint16_t username_at, password_at; /* offsets into text; 0: none (the key is at 0) */
     uint16_t url_at, source_at;
-    uint16_t labels_at; /* name NUL value NUL ..., in name order */
+    uint16_t labels_at;  /* name NUL value NUL ..., in name order */
     uint16_t text_bytes; /* credentials are never empty strings: an empty one is none */
-    char text[]; /* the key first */
+    char text[];         /* the key first */
 };
 
 static inline const char *
@@ -78,9 +78,9 @@ ptier_entry_expired(const ptier_entry *entry, int64_t boot_ms)
 }
 
 /*
- * Makes an entry from a complete, valid record (key, url without user information, ttl_ms, health, failure_count set;
- * labels in name order). Usage fields are taken from the record; expiry from the two arguments. NULL: out of memory.
- * Owned, one reference.
+ * Makes an entry from a complete, valid record (key, url without user information, ttl_ms, health,
+ * failure_count set; labels in name order). Usage fields are taken from the record; expiry from the
+ * two arguments. NULL: out of memory. Owned, one reference.
  */
 ptier_entry *ptier_entry_create(const ptier_record *record, uint64_t hash, int64_t expires_wall_ms,
                                 int64_t expires_boot_ms);

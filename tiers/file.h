@@ -17,9 +17,11 @@ ptier_status ptier_fail_errno(ptier_error *error, int number, const char *format
 
 PTIER_MUST_CHECK ptier_status ptier_sync_directory(const char *path, ptier_error *error);
 
-/* Replaces `directory`/`name` with these bytes: temporary file, fsync, rename, fsync of the directory. 0600. */
-PTIER_MUST_CHECK ptier_status
-ptier_replace_file(const char *directory, const char *name, const void *data, size_t length, ptier_error *error);
+/* Replaces `directory`/`name` with these bytes: temporary file, fsync, rename, fsync of the
+ * directory. 0600. */
+PTIER_MUST_CHECK ptier_status ptier_replace_file(const char *directory, const char *name,
+                                                 const void *data, size_t length,
+                                                 ptier_error *error);
 
 /* mkdir -p with mode 0700 for what is made. */
 PTIER_MUST_CHECK ptier_status ptier_make_directories(const char *path, ptier_error *error);

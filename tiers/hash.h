@@ -1,4 +1,5 @@
-/* The 64-bit hash of a key, as indexes use it. Not unique: the full key is always compared. Thread-safe. */
+/* The 64-bit hash of a key, as indexes use it. Not unique: the full key is always compared.
+ * Thread-safe. */
 #ifndef PTIER_HASH_H
 #define PTIER_HASH_H
 

@@ -1,6 +1,7 @@
 /*
- * Slots live in chunks (no copying when it grows), buckets chain them by number, and a hierarchical timing wheel threads
- * through them: 64 ms a tick, 64 buckets a level, so that live entries are never scanned for expiry.
+ * Slots live in chunks (no copying when it grows), buckets chain them by number, and a hierarchical
+ * timing wheel threads through them: 64 ms a tick, 64 buckets a level, so that live entries are
+ * never scanned for expiry.
  */
 #include "index.h"
 
@@ -48,7 +49,8 @@ struct ptier_index {
 uint8_t
 ptier_scheme_id(const char *text)
 {
-    static const char *const schemes[] = {"http", "https", "socks4", "socks4a", "socks5", "socks5h"};
+    static const char *const schemes[] = {"http",    "https",  "socks4",
+                                          "socks4a", "socks5", "socks5h"};
     size_t length = strcspn(text, ":");
     for (uint8_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
         if (strlen(schemes[i]) == length && strncasecmp(schemes[i], text, length) == 0)
@@ -98,7 +100,9 @@ ptier_index_destroy(ptier_index *index)
     free(index);
 }
 
-/* ---- sources ---------------------------------------------------------------------------------------------------- */
+/* ---- sources
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 uint16_t
 ptier_index_source(const ptier_index *index, const char *source)
@@ -123,7 +127,8 @@ intern_source(ptier_index *index, const char *source)
     return grown[index->source_count] ? index->source_count++ : PTIER_SOURCE_OTHER;
 }
 
-/* ---- the expiry wheel ------------------------------------------------------------------------------------------- */
+/* ---- the expiry wheel
+ * ------------------------------------------------------------------------------------------- */
 
 static void
 link_slot(ptier_index *index, uint32_t list, uint32_t id)
@@ -175,8 +180,7 @@ unlink_slot(ptier_index *index, uint32_t id)
     if (is_due(index, slot)) {
         index->due_count--;
         if (index->due_tail == id)
-            index->due_tail =
-                slot->wheel_prev & LIST_BIT ? PTIER_SLOT_NONE : slot->wheel_prev;
+            index->due_tail = slot->wheel_prev & LIST_BIT ? PTIER_SLOT_NONE : slot->wheel_prev;
     }
     if (slot->wheel_prev & LIST_BIT)
         index->heads[slot->wheel_prev & ~LIST_BIT] = slot->wheel_next;
@@ -257,7 +261,9 @@ ptier_index_due_count(const ptier_index *index)
     return index->due_count;
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------------------ */
+/* ---- slots
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 uint32_t
 ptier_index_first(const ptier_index *index, uint64_t hash)

@@ -1,7 +1,8 @@
 /*
- * The index of all keys: what exists, which revision of it is current, and when it expires. Compact (40 bytes a slot and a
- * bucket of 4), so that it holds millions; it stores no key text, only its hash. Answers existence, expiry and currency
- * without the disk. Not thread-safe: the cache's change lock guards it.
+ * The index of all keys: what exists, which revision of it is current, and when it expires. Compact
+ * (40 bytes a slot and a bucket of 4), so that it holds millions; it stores no key text, only its
+ * hash. Answers existence, expiry and currency without the disk. Not thread-safe: the cache's
+ * change lock guards it.
  */
 #ifndef PTIER_INDEX_H
 #define PTIER_INDEX_H
@@ -57,7 +58,8 @@ typedef struct ptier_index_facts {
 } ptier_index_facts;
 
 /* RESOURCE_EXHAUSTED: no memory or 2^32 entries; nothing changed. */
-PTIER_MUST_CHECK ptier_status ptier_index_insert(ptier_index *index, uint64_t hash, const ptier_index_facts *facts);
+PTIER_MUST_CHECK ptier_status ptier_index_insert(ptier_index *index, uint64_t hash,
+                                                 const ptier_index_facts *facts);
 void ptier_index_update(ptier_index *index, uint32_t slot, const ptier_index_facts *facts);
 void ptier_index_remove(ptier_index *index, uint32_t slot);
 
@@ -67,13 +69,15 @@ size_t ptier_index_bytes(const ptier_index *index);
 /* Slots are numbered 0 .. limit-1; some are free (revision 0). */
 uint32_t ptier_index_limit(const ptier_index *index);
 
-/* The id of a source, or PTIER_SOURCE_OTHER when no slot can have it... see ptier_index_source_known. */
+/* The id of a source, or PTIER_SOURCE_OTHER when no slot can have it... see
+ * ptier_index_source_known. */
 uint16_t ptier_index_source(const ptier_index *index, const char *source);
 
 /* Moves what has expired by boot_ms to the due list. */
 void ptier_index_advance(ptier_index *index, int64_t boot_ms);
 
-/* What is due, about in order of expiry: at most `limit` slots, which stay due until removed or updated. */
+/* What is due, about in order of expiry: at most `limit` slots, which stay due until removed or
+ * updated. */
 size_t ptier_index_due(const ptier_index *index, uint32_t *slots, size_t limit);
 uint64_t ptier_index_due_count(const ptier_index *index);
 

@@ -1,6 +1,6 @@
 /*
- * A hash table and an LRU list, in shards with a mutex each. Small caches have one shard and so are exactly LRU; larger
- * ones trade that for less contention.
+ * A hash table and an LRU list, in shards with a mutex each. Small caches have one shard and so are
+ * exactly LRU; larger ones trade that for less contention.
  */
 #include "l1_memory.h"
 
@@ -40,7 +40,9 @@ shard_of(ptier_tier *tier, uint64_t hash)
     return &l1->shards[(hash >> 48) & (l1->shard_count - 1)];
 }
 
-/* ---- the list --------------------------------------------------------------------------------------------------- */
+/* ---- the list
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void
 list_remove(shard *s, node *n)
@@ -88,7 +90,9 @@ clear_locked(shard *s)
         remove_locked(s, s->oldest);
 }
 
-/* ---- the contract ----------------------------------------------------------------------------------------------- */
+/* ---- the contract
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
@@ -273,7 +277,8 @@ l1_bytes(ptier_tier *tier)
     for (size_t i = 0; i < l1->shard_count; i++) {
         shard *s = &l1->shards[i];
         pthread_mutex_lock(&s->lock);
-        bytes += s->bytes + ptier_map_bytes(&s->map) + s->map.count * (sizeof(node) + sizeof(size_t));
+        bytes +=
+            s->bytes + ptier_map_bytes(&s->map) + s->map.count * (sizeof(node) + sizeof(size_t));
         pthread_mutex_unlock(&s->lock);
     }
     return bytes;

@@ -1,6 +1,7 @@
 /*
- * A hash table from 64-bit hashes to pointers that allows several values under one hash. Not thread-safe.
- * Open addressing with linear probing; removal shifts back, so that there are no tombstones to clean.
+ * A hash table from 64-bit hashes to pointers that allows several values under one hash. Not
+ * thread-safe. Open addressing with linear probing; removal shifts back, so that there are no
+ * tombstones to clean.
  */
 #ifndef PTIER_MAP_H
 #define PTIER_MAP_H
@@ -45,10 +46,11 @@ bool ptier_map_remove(ptier_map *map, uint64_t hash, const void *value);
 /* Replaces this very value in place. False: it was not there. */
 bool ptier_map_replace(ptier_map *map, uint64_t hash, const void *old_value, void *new_value);
 
-/* The first value under `hash` for which match(value, key) holds; match NULL takes any. NULL: none. */
+/* The first value under `hash` for which match(value, key) holds; match NULL takes any. NULL: none.
+ */
 static inline void *
-ptier_map_find(const ptier_map *map, uint64_t hash, bool (*match)(const void *value, const void *key),
-               const void *key)
+ptier_map_find(const ptier_map *map, uint64_t hash,
+               bool (*match)(const void *value, const void *key), const void *key)
 {
     if (!map->cells)
         return NULL;

@@ -54,7 +54,8 @@ ptier_sealed_from_tokens(const char *username, const char *password, ptier_seale
     *out = NULL;
     if (!username && !password)
         return PTIER_OK;
-    ptier_sealed *sealed = allocate(username ? strlen(username) : 0, password ? strlen(password) : 0);
+    ptier_sealed *sealed =
+        allocate(username ? strlen(username) : 0, password ? strlen(password) : 0);
     if (!sealed)
         return PTIER_RESOURCE_EXHAUSTED;
     if (username)

@@ -1,11 +1,12 @@
 /*
  * For tiers/cache/ only (and tests that bring their own clock): the inside of the cache.
  *
- * Locks: `lock` (the change lock) guards everything that is not marked otherwise; the tiers' own locks are taken inside it,
- * never the other way round. No disk I/O, no log, no sleep under it; callbacks of the change feed run under it by contract.
+ * Locks: `lock` (the change lock) guards everything that is not marked otherwise; the tiers' own
+ * locks are taken inside it, never the other way round. No disk I/O, no log, no sleep under it;
+ * callbacks of the change feed run under it by contract.
  *
- * A change goes: change lock (revision, index, L1, pending, feed, log queue) → leader of the log group writes L2 → L3's thread
- * applies → gone from pending. See docs/ARCHITECTURE.md.
+ * A change goes: change lock (revision, index, L1, pending, feed, log queue) → leader of the log
+ * group writes L2 → L3's thread applies → gone from pending. See docs/ARCHITECTURE.md.
  */
 #ifndef PTIER_CACHE_INTERNAL_H
 #define PTIER_CACHE_INTERNAL_H
@@ -27,8 +28,9 @@
 #include "tier.h"
 
 enum {
-    PENDING_MAX = 262144,        /* changes that L3 does not have yet; beyond it writers wait */
-    WRITEBACK_MAX = 8192,        /* entries on their way down from L1; beyond it they are let go (they are below already) */
+    PENDING_MAX = 262144, /* changes that L3 does not have yet; beyond it writers wait */
+    WRITEBACK_MAX = 8192, /* entries on their way down from L1; beyond it they are let go (they are
+                             below already) */
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
     MAINTENANCE_PERIOD_MS = 100, /* of expiry */
     QUARANTINE_MAX = 65536,
@@ -61,7 +63,7 @@ struct ptier_cache {
     ptier_source_ttl *source_ttls;
     ptier_clock clock;
     uint64_t (*hash_key)(const char *key);
-    ptier_keyring *keyring; /* NULL without a disk tier and without a key */
+    ptier_keyring *keyring;              /* NULL without a disk tier and without a key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
     int lock_fd;
@@ -71,28 +73,32 @@ struct ptier_cache {
     pthread_mutex_t lock;
     ptier_state state;
     ptier_index *index;
-    uint64_t assigned;         /* the latest revision given to a change */
-    _Atomic uint64_t revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
-    ptier_map pending;         /* entries not yet in the tiers that will keep them; the queues own the references */
-    ptier_map writeback;       /* owned entries that left L1 with news for the tiers below */
-    ptier_map quarantine;      /* ptier_quarantined */
-    ptier_op_list log_queue;   /* revision order; to be written to L2 by the next leader */
-    ptier_op_list l3_queue;    /* revision order; to be applied by L3's thread */
+    uint64_t assigned; /* the latest revision given to a change */
+    _Atomic uint64_t
+        revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
+    ptier_map pending;       /* entries not yet in the tiers that will keep them; the queues own the
+                                references */
+    ptier_map writeback;     /* owned entries that left L1 with news for the tiers below */
+    ptier_map quarantine;    /* ptier_quarantined */
+    ptier_op_list log_queue; /* revision order; to be written to L2 by the next leader */
+    ptier_op_list l3_queue;  /* revision order; to be applied by L3's thread */
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t pending_count;    /* in the queues and in flight between them */
     uint64_t logged;           /* L2 has everything up to this revision */
     uint64_t log_synced;       /* ... on stable storage */
     uint64_t l3_prefix, l3_synced;
-    uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was found on disk, */
+    uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
+                                 found on disk, */
     uint64_t opened_l3;       /* ... and is in L3 once its prefix is this far */
-    bool log_busy;    /* somebody leads the log group */
-    bool sync_wanted; /* a SYNCED caller waits for the next group */
-    bool reserving;   /* the maintenance thread is asked for a block of revisions */
+    bool log_busy;            /* somebody leads the log group */
+    bool sync_wanted;         /* a SYNCED caller waits for the next group */
+    bool reserving;           /* the maintenance thread is asked for a block of revisions */
     bool stopping;
     bool degraded[PTIER_TIER_COUNT];
     unsigned l3_failures; /* in a row */
 
-    pthread_cond_t progress; /* logged, l3_prefix, reserved, log_busy, room: whoever waits looks again */
+    pthread_cond_t
+        progress; /* logged, l3_prefix, reserved, log_busy, room: whoever waits looks again */
     pthread_cond_t l3_work;
     pthread_cond_t maintenance_work;
     pthread_t l3_thread, maintenance_thread;
@@ -107,9 +113,9 @@ typedef struct ptier_cache_hooks {
     uint64_t (*hash_key)(const char *key);
     uint64_t l2_shard_bytes;
 } ptier_cache_hooks;
-PTIER_MUST_CHECK ptier_status
-ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hooks *hooks, ptier_cache **cache,
-                      ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
+                                                    const ptier_cache_hooks *hooks,
+                                                    ptier_cache **cache, ptier_error *error);
 
 static inline void
 ptier_count(_Atomic uint64_t *counter, uint64_t by)
@@ -124,42 +130,50 @@ ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)
 }
 
 PTIER_PRINTF(4, 5)
-void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char *event, const char *format, ...);
+void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char *event,
+                     const char *format, ...);
 
-/* ---- lookup.c: where an entry is ---------------------------------------------------------------------------------- */
+/* ---- lookup.c: where an entry is
+ * ---------------------------------------------------------------------------------- */
 
 /* In memory, but not in L1. Owned reference or NULL. */
 ptier_entry *ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
 
-/* Reads exactly this revision from wherever it is; *tier (may be NULL) says where. NOT_FOUND: it is gone or superseded. */
-PTIER_MUST_CHECK ptier_status
-ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry, ptier_tier_id *tier);
+/* Reads exactly this revision from wherever it is; *tier (may be NULL) says where. NOT_FOUND: it is
+ * gone or superseded. */
+PTIER_MUST_CHECK ptier_status ptier_load_revision(ptier_cache *cache, uint64_t hash,
+                                                  uint64_t revision, ptier_entry **entry,
+                                                  ptier_tier_id *tier);
 
-/* What no tier can give any more leaves the index; there is no key to tell anybody. False: it is not current. */
+/* What no tier can give any more leaves the index; there is no key to tell anybody. False: it is
+ * not current. */
 bool ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
 
 /*
- * The current state of a key, expired or not, without counting it as a read. OK: owned; NOT_FOUND: no such key, also when it
- * was lost to damage. UNAVAILABLE: a disk fails.
+ * The current state of a key, expired or not, without counting it as a read. OK: owned; NOT_FOUND:
+ * no such key, also when it was lost to damage. UNAVAILABLE: a disk fails.
  */
-PTIER_MUST_CHECK ptier_status
-ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry, ptier_tier_id *tier);
+PTIER_MUST_CHECK ptier_status ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash,
+                                                 ptier_entry **entry, ptier_tier_id *tier);
 
-/* ---- change.c: what happens under the change lock ------------------------------------------------------------------- */
+/* ---- change.c: what happens under the change lock
+ * ------------------------------------------------------------------- */
 
-/* The entry becomes the current state of its key (`old`: the one before, or NULL). Sets its revision. */
-PTIER_MUST_CHECK ptier_status
-ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *sealed, ptier_entry *old,
-                        ptier_event_type type);
+/* The entry becomes the current state of its key (`old`: the one before, or NULL). Sets its
+ * revision. */
+PTIER_MUST_CHECK ptier_status ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry,
+                                                      ptier_sealed *sealed, ptier_entry *old,
+                                                      ptier_event_type type);
 
 /* `old` is the current state and leaves the cache. */
-PTIER_MUST_CHECK ptier_status
-ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old, ptier_reason reason);
+PTIER_MUST_CHECK ptier_status ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old,
+                                                         ptier_reason reason);
 
 PTIER_MUST_CHECK ptier_status ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh);
 
 /* Waits until `count` more changes may be made: room in the queues, revisions reserved. */
-PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
+                                                       ptier_error *error);
 
 /* Puts a current entry into L1 and deals with what L1 then gives up. */
 void ptier_promote_locked(ptier_cache *cache, ptier_entry *entry);
@@ -173,17 +187,21 @@ void ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry);
 /* Facts of an entry for the index. */
 ptier_index_facts ptier_facts_of(const ptier_entry *entry);
 
-PTIER_MUST_CHECK bool ptier_op_list_push(ptier_op_list *list, const ptier_op *op); /* takes its own references */
+PTIER_MUST_CHECK bool ptier_op_list_push(ptier_op_list *list,
+                                         const ptier_op *op); /* takes its own references */
 void ptier_op_list_release(ptier_op_list *list); /* gives the references back, keeps the room */
 void ptier_op_list_fini(ptier_op_list *list);
 
-/* ---- commit.c: log group and L3 ------------------------------------------------------------------------------------- */
+/* ---- commit.c: log group and L3
+ * ------------------------------------------------------------------------------------- */
 
 /* Waits until everything up to `revision` is as durable as asked, and says what was reached. */
-void ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability, ptier_written *written);
+void ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
+                  ptier_written *written);
 
 /* Becomes the log's only writer (waits for the present one), runs fn without the lock, ends it. */
-void ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *context), void *context);
+void ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *context),
+                    void *context);
 
 /* Writes what is queued now. */
 void ptier_flush_log(ptier_cache *cache);
@@ -193,7 +211,8 @@ void *ptier_l3_thread(void *cache);
 /* A tier could not do its work: it is switched off and said so. */
 void ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier);
 
-/* ---- maintenance.c: expiry, write-back, compaction, reserving revisions ---------------------------------------------- */
+/* ---- maintenance.c: expiry, write-back, compaction, reserving revisions
+ * ---------------------------------------------- */
 
 void *ptier_maintenance_thread(void *cache);
 
@@ -209,7 +228,9 @@ void ptier_l1_write_back_all(ptier_cache *cache);
 /* Keeps L2 (`tier`) or L3 within its bound, after changes. */
 void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id tier);
 
-/* ---- quarantine.c ------------------------------------------------------------------------------------------------- */
+/* ---- quarantine.c
+ * -------------------------------------------------------------------------------------------------
+ */
 
 void ptier_quarantine_add_locked(ptier_cache *cache, const ptier_entry *entry);
 bool ptier_quarantined_locked(ptier_cache *cache, const char *key, uint64_t hash);

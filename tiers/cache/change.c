@@ -1,6 +1,7 @@
 /*
- * Changes of the contents: the critical section that assigns a revision and makes it visible to readers, to the change
- * feed and to the queues below, all at once. Every function here needs the change lock; none does I/O.
+ * Changes of the contents: the critical section that assigns a revision and makes it visible to
+ * readers, to the change feed and to the queues below, all at once. Every function here needs the
+ * change lock; none does I/O.
  */
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +11,9 @@
 
 #include "cache/cache_internal.h"
 
-/* ---- lists of changes ----------------------------------------------------------------------------------------------- */
+/* ---- lists of changes
+ * -----------------------------------------------------------------------------------------------
+ */
 
 bool
 ptier_op_list_push(ptier_op_list *list, const ptier_op *op)
@@ -49,7 +52,9 @@ ptier_op_list_fini(ptier_op_list *list)
     *list = (ptier_op_list){0};
 }
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------------- */
+/* ---- helpers
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 has_revision(const void *value, const void *key)
@@ -169,13 +174,16 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
         pthread_cond_signal(&cache->maintenance_work);
         pthread_cond_signal(&cache->l3_work);
         if (pthread_cond_timedwait(&cache->progress, &cache->lock, &deadline) == ETIMEDOUT)
-            return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
-                              "the disk does not keep up: %llu changes wait to be written; try again later",
-                              (unsigned long long)cache->pending_count);
+            return ptier_fail(
+                error, PTIER_RESOURCE_EXHAUSTED,
+                "the disk does not keep up: %llu changes wait to be written; try again later",
+                (unsigned long long)cache->pending_count);
     }
 }
 
-/* ---- L1 --------------------------------------------------------------------------------------------------------------- */
+/* ---- L1
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 void
 ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
@@ -194,7 +202,8 @@ evict_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
 {
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     if (cache->lowest == PTIER_TIER_L1) {
-        /* Nothing below has it: it leaves the cache. Cannot fail: without disk tiers nothing is queued. */
+        /* Nothing below has it: it leaves the cache. Cannot fail: without disk tiers nothing is
+         * queued. */
         PTIER_IGNORE(ptier_change_remove_locked(cache, victim, PTIER_REASON_CAPACITY));
         return;
     }
@@ -244,7 +253,9 @@ ptier_promote_locked(ptier_cache *cache, ptier_entry *entry)
     tell_tier_event(cache, PTIER_EVENT_PROMOTED, PTIER_TIER_L1, entry);
 }
 
-/* ---- the changes -------------------------------------------------------------------------------------------------------- */
+/* ---- the changes
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 ptier_status
 ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *sealed,
@@ -273,7 +284,8 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
             return status; /* queued, but not visible: as if it had been removed at once */
     }
     tell_change(cache, type, PTIER_REASON_NONE, entry->revision, entry);
-    if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision */
+    if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision
+                                      */
         put_into_l1_locked(cache, entry);
     publish_revision_locked(cache);
     return PTIER_OK;

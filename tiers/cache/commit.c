@@ -1,6 +1,6 @@
 /*
- * Durability: callers become the leader of the log group one after the other and write for everybody who waits; one thread
- * applies what is logged to L3 in large transactions.
+ * Durability: callers become the leader of the log group one after the other and write for
+ * everybody who waits; one thread applies what is logged to L3 in large transactions.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -14,7 +14,9 @@ enum {
     L3_IDLE_MS = 1000, /* a checkpoint is looked at this often */
 };
 
-/* ---- the log group ---------------------------------------------------------------------------------------------------- */
+/* ---- the log group
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* Gives what was logged to L3, or lets go of it when L2 is the lowest tier. */
 static void
@@ -54,7 +56,8 @@ write_group_locked(ptier_cache *cache)
         ptier_l2_release_log(l2, synced_prefix);
         if (status) {
             ptier_count(&cache->count.errors[PTIER_TIER_L2], 1);
-            ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_degraded", "L2 is switched off: %s", error.message);
+            ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_degraded", "L2 is switched off: %s",
+                            error.message);
         }
     }
 
@@ -116,7 +119,8 @@ describe_locked(const ptier_cache *cache, uint64_t revision, ptier_written *writ
 }
 
 void
-ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability, ptier_written *written)
+ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
+             ptier_written *written)
 {
     bool led = false;
     if (durability == PTIER_DURABILITY_DEFAULT)
@@ -173,7 +177,9 @@ ptier_flush_log(ptier_cache *cache)
     pthread_mutex_unlock(&cache->lock);
 }
 
-/* ---- L3's thread ------------------------------------------------------------------------------------------------------ */
+/* ---- L3's thread
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void
 wait_for_work_locked(ptier_cache *cache)
@@ -182,8 +188,10 @@ wait_for_work_locked(ptier_cache *cache)
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += L3_IDLE_MS / 1000;
     bool sync_here = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
-    if (!cache->stopping && cache->l3_queue.count == 0 && cache->usage_queue.count == 0 && !sync_here)
-        (void)pthread_cond_timedwait(&cache->l3_work, &cache->lock, &until); /* time-out: idle work */
+    if (!cache->stopping && cache->l3_queue.count == 0 && cache->usage_queue.count == 0 &&
+        !sync_here)
+        (void)pthread_cond_timedwait(&cache->l3_work, &cache->lock,
+                                     &until); /* time-out: idle work */
 }
 
 /* Takes at most one batch from the front of the queue. */
@@ -272,14 +280,16 @@ write_usage(ptier_cache *cache, const ptier_op_list *list)
     }
 }
 
-/* Nothing to do for a while: what was committed becomes safe from power loss, and the log that stood in for it can go. */
+/* Nothing to do for a while: what was committed becomes safe from power loss, and the log that
+ * stood in for it can go. */
 static void
 settle(ptier_cache *cache)
 {
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
     ptier_error error;
     if (ptier_l3_synced_prefix(l3) != ptier_l3_prefix(l3))
-        PTIER_IGNORE(ptier_l3_checkpoint(l3, true, &error)); /* a reader in the way: the next idle second */
+        PTIER_IGNORE(
+            ptier_l3_checkpoint(l3, true, &error)); /* a reader in the way: the next idle second */
 }
 
 /* Applies what is queued, once around. The lock is given up meanwhile. */

@@ -1,4 +1,5 @@
-/* Finding an entry: which revision is current (index), and where that revision is (memory, L2, L3). */
+/* Finding an entry: which revision is current (index), and where that revision is (memory, L2, L3).
+ */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +109,8 @@ drop_lost(ptier_cache *cache, uint64_t hash, uint64_t revision)
     pthread_mutex_unlock(&cache->lock);
     if (dropped)
         ptier_cache_log(cache, PTIER_LOG_WARN, "record_lost",
-                        "revision %" PRIu64 " cannot be read from any tier: the record is dropped", revision);
+                        "revision %" PRIu64 " cannot be read from any tier: the record is dropped",
+                        revision);
 }
 
 /* All revisions under a hash: in `few` when they fit, else malloc'ed. NULL: no memory for them. */
@@ -121,7 +123,8 @@ candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t few[CANDIDATES], s
     for (uint32_t id = ptier_index_first(cache->index, hash); id != PTIER_SLOT_NONE;
          id = ptier_index_next(cache->index, id)) {
         if (*count == room) {
-            uint64_t *grown = realloc(revisions == few ? NULL : revisions, 2 * room * sizeof *grown);
+            uint64_t *grown =
+                realloc(revisions == few ? NULL : revisions, 2 * room * sizeof *grown);
             if (!grown) {
                 if (revisions != few)
                     free(revisions);

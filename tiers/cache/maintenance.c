@@ -1,6 +1,6 @@
 /*
- * The maintenance thread: removes what has expired, writes back what left L1, reserves revisions, compacts L2 in small
- * steps. Also the bounds of L2 and L3, which whoever wrote to them enforces.
+ * The maintenance thread: removes what has expired, writes back what left L1, reserves revisions,
+ * compacts L2 in small steps. Also the bounds of L2 and L3, which whoever wrote to them enforces.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,9 @@ typedef struct due_item {
     uint64_t hash, revision;
 } due_item;
 
-/* ---- expiry ----------------------------------------------------------------------------------------------------------- */
+/* ---- expiry
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static size_t
 collect_due_locked(ptier_cache *cache, due_item items[EXPIRY_BATCH])
@@ -45,7 +47,8 @@ expire_batch(ptier_cache *cache, const due_item *items, size_t count)
     ptier_status status = ptier_change_room_locked(cache, count, &error);
     for (size_t i = 0; !status && i < count; i++) {
         if (!entries[i])
-            (void)ptier_drop_lost_locked(cache, items[i].hash, items[i].revision); /* gone either way */
+            (void)ptier_drop_lost_locked(cache, items[i].hash,
+                                         items[i].revision); /* gone either way */
         else if (ptier_is_current_locked(cache, entries[i]))
             status = ptier_change_remove_locked(cache, entries[i], PTIER_REASON_TTL);
     }
@@ -68,14 +71,17 @@ ptier_expire(ptier_cache *cache)
     return count;
 }
 
-/* ---- write-back --------------------------------------------------------------------------------------------------------- */
+/* ---- write-back
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 /* Takes owned references over from the map. */
 static size_t
 take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH])
 {
     size_t count = 0;
-    for (size_t i = 0; cache->writeback.cells && i <= cache->writeback.mask && count < WRITEBACK_BATCH;) {
+    for (size_t i = 0;
+         cache->writeback.cells && i <= cache->writeback.mask && count < WRITEBACK_BATCH;) {
         ptier_entry *entry = cache->writeback.cells[i].value;
         if (entry) {
             ptier_map_remove(&cache->writeback, entry->hash, entry); /* look at this cell again */
@@ -92,7 +98,8 @@ typedef struct admission {
     size_t count;
 } admission;
 
-/* As leader of the log: nothing can be logged for these keys meanwhile, so a current entry's line stays behind none newer. */
+/* As leader of the log: nothing can be logged for these keys meanwhile, so a current entry's line
+ * stays behind none newer. */
 static void
 admit_to_l2(ptier_cache *cache, void *context)
 {
@@ -102,7 +109,8 @@ admit_to_l2(ptier_cache *cache, void *context)
         ptier_error error;
         ptier_sealed *sealed = NULL;
         pthread_mutex_lock(&cache->lock);
-        /* What is still queued for the log gets its line from there, and with it its place in the chain of revisions. */
+        /* What is still queued for the log gets its line from there, and with it its place in the
+         * chain of revisions. */
         bool current = ptier_is_current_locked(cache, entry) && entry->revision <= cache->logged &&
                        ptier_tier_active(cache, PTIER_TIER_L2);
         pthread_mutex_unlock(&cache->lock);
@@ -121,9 +129,11 @@ static void
 pass_usage_on(ptier_cache *cache, ptier_entry **entries, size_t count)
 {
     pthread_mutex_lock(&cache->lock);
-    bool wanted = ptier_tier_active(cache, PTIER_TIER_L3) && cache->usage_queue.count < WRITEBACK_MAX;
+    bool wanted =
+        ptier_tier_active(cache, PTIER_TIER_L3) && cache->usage_queue.count < WRITEBACK_MAX;
     for (size_t i = 0; i < count; i++) {
-        const ptier_op op = {.kind = PTIER_OP_PUT, .revision = entries[i]->revision, .entry = entries[i]};
+        const ptier_op op = {
+            .kind = PTIER_OP_PUT, .revision = entries[i]->revision, .entry = entries[i]};
         bool dirty = atomic_exchange_explicit(&entries[i]->usage_dirty, 0, memory_order_relaxed);
         if (dirty && wanted && !ptier_op_list_push(&cache->usage_queue, &op))
             wanted = false; /* no memory: figures are lost, no data */
@@ -198,7 +208,9 @@ ptier_l1_write_back_all(ptier_cache *cache)
     ptier_write_back(cache);
 }
 
-/* ---- bounds ----------------------------------------------------------------------------------------------------------- */
+/* ---- bounds
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 in_l1(ptier_cache *cache, const ptier_ref *ref)
@@ -255,14 +267,17 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
         ptier_flush_log(cache);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------------------------- */
+/* ---- the thread
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void
 reserve_revisions(ptier_cache *cache)
 {
     ptier_error error;
     pthread_mutex_lock(&cache->lock);
-    bool wanted = cache->data_dir && cache->state.reserved - ptier_cache_revision(cache) < REVISION_BLOCK / 2;
+    bool wanted =
+        cache->data_dir && cache->state.reserved - ptier_cache_revision(cache) < REVISION_BLOCK / 2;
     ptier_state next = cache->state;
     pthread_mutex_unlock(&cache->lock);
     if (!wanted)
@@ -270,7 +285,8 @@ reserve_revisions(ptier_cache *cache)
     next.reserved += REVISION_BLOCK;
     ptier_status status = ptier_state_save(cache->data_dir, &next, &error);
     if (status)
-        ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot reserve revisions: %s", error.message);
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot reserve revisions: %s",
+                        error.message);
     pthread_mutex_lock(&cache->lock);
     if (!status)
         cache->state.reserved = next.reserved; /* the store_id is read without the lock */
@@ -287,7 +303,8 @@ compact_step(ptier_cache *cache, void *context)
     if (ptier_l2_compact(cache->tiers[PTIER_TIER_L2], worked, &error)) {
         *worked = false;
         ptier_count(&cache->count.errors[PTIER_TIER_L2], 1);
-        ptier_cache_log(cache, PTIER_LOG_WARN, "l2_compact", "compaction failed: %s", error.message);
+        ptier_cache_log(cache, PTIER_LOG_WARN, "l2_compact", "compaction failed: %s",
+                        error.message);
     }
 }
 
@@ -319,7 +336,8 @@ ptier_maintenance_thread(void *context)
         until.tv_nsec += MAINTENANCE_PERIOD_MS * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
-        (void)pthread_cond_timedwait(&cache->maintenance_work, &cache->lock, &until); /* time-out: the next round */
+        (void)pthread_cond_timedwait(&cache->maintenance_work, &cache->lock,
+                                     &until); /* time-out: the next round */
     }
     pthread_mutex_unlock(&cache->lock);
     return NULL;

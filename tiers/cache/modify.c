@@ -1,4 +1,5 @@
-/* Delete, health reports, clear: read what is there, then change it in one short critical section, or look again. */
+/* Delete, health reports, clear: read what is there, then change it in one short critical section,
+ * or look again. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,10 +7,13 @@
 
 enum { ATTEMPTS = 1000 };
 
-/* ---- delete --------------------------------------------------------------------------------------------------------- */
+/* ---- delete
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
-remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *removed, ptier_error *error)
+remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *removed,
+           ptier_error *error)
 {
     uint64_t hash = cache->hash_key(key);
     *removed = false;
@@ -27,7 +31,8 @@ remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *remov
             status = ptier_change_room_locked(cache, 1, error);
             current = ptier_is_current_locked(cache, old); /* waiting for room gave the lock up */
             if (!status && current)
-                status = ptier_change_remove_locked(cache, old, expired ? PTIER_REASON_TTL : reason);
+                status =
+                    ptier_change_remove_locked(cache, old, expired ? PTIER_REASON_TTL : reason);
             *removed = !status && current && !expired;
         }
         pthread_mutex_unlock(&cache->lock);
@@ -57,7 +62,9 @@ ptier_cache_delete(ptier_cache *cache, const char *const *keys, size_t count,
     return status;
 }
 
-/* ---- health ------------------------------------------------------------------------------------------------------------ */
+/* ---- health
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 typedef enum verdict {
     STATISTIC, /* only latency and counts move */
@@ -138,8 +145,8 @@ rebuild(ptier_cache *cache, const ptier_entry *old, const assessment *a, ptier_e
 
 /* ABORTED: the entry changed meanwhile. */
 static ptier_status
-apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *report, const assessment *a,
-                 ptier_error *error)
+apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *report,
+                 const assessment *a, ptier_error *error)
 {
     ptier_entry *entry = NULL;
     ptier_sealed *sealed = NULL;
@@ -169,7 +176,8 @@ apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *repor
 }
 
 static ptier_status
-report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *result, ptier_error *error)
+report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *result,
+           ptier_error *error)
 {
     uint64_t hash = cache->hash_key(report->key);
     ptier_status status = PTIER_ABORTED;
@@ -200,8 +208,8 @@ report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *
 
 ptier_status
 ptier_cache_report(ptier_cache *cache, const ptier_report *reports, size_t count,
-                   ptier_durability durability, ptier_report_result *results, ptier_written *written,
-                   ptier_error *error)
+                   ptier_durability durability, ptier_report_result *results,
+                   ptier_written *written, ptier_error *error)
 {
     ptier_status status = PTIER_OK;
     size_t done = 0;
@@ -216,7 +224,9 @@ ptier_cache_report(ptier_cache *cache, const ptier_report *reports, size_t count
     return status;
 }
 
-/* ---- clear ------------------------------------------------------------------------------------------------------------- */
+/* ---- clear
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error *error)
@@ -259,7 +269,8 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
     uint64_t count = 0, at = 0;
     ptier_status status = PTIER_OK;
     if ((unsigned)tier > PTIER_TIER_L3 || (tier && !cache->tiers[tier]))
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled", ptier_tier_name(tier));
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled",
+                          ptier_tier_name(tier));
     if (tier && tier == cache->lowest)
         return ptier_fail(error, PTIER_FAILED_PRECONDITION,
                           "%s is the lowest tier: it is the whole cache; clear all tiers instead",

@@ -1,6 +1,7 @@
 /*
- * Life cycle. Open: lock the directory, key, state, L3, L2; the index from L3, then what the log has beyond L3's
- * prefix; threads last. Close: refuse, write everything out, stop the threads, close the tiers.
+ * Life cycle. Open: lock the directory, key, state, L3, L2; the index from L3, then what the log
+ * has beyond L3's prefix; threads last. Close: refuse, write everything out, stop the threads,
+ * close the tiers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,13 +34,16 @@ ptier_cache_options_init(ptier_cache_options *options)
     };
 }
 
-/* ---- options -------------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 check_options(const ptier_cache_options *o, ptier_error *error)
 {
     if (o->size != sizeof *o)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "options were not made by ptier_cache_options_init");
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "options were not made by ptier_cache_options_init");
     if (!o->l1_enabled && !(o->data_dir && (o->l2_enabled || o->l3_enabled)))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at least one tier must be enabled");
     if (o->l1_enabled && o->l1_entries == 0)
@@ -78,7 +82,9 @@ copy_options(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
     return PTIER_OK;
 }
 
-/* ---- the directory ----------------------------------------------------------------------------------------------------- */
+/* ---- the directory
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 lock_directory(ptier_cache *cache, ptier_error *error)
@@ -96,7 +102,8 @@ lock_directory(ptier_cache *cache, ptier_error *error)
     if (errno != EWOULDBLOCK)
         return ptier_fail_errno(error, errno, "cannot lock %s", path);
     return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                      "data directory %s is in use by another process: stop that one, or choose another directory",
+                      "data directory %s is in use by another process: stop that one, or choose "
+                      "another directory",
                       cache->data_dir);
 }
 
@@ -127,7 +134,9 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
     return status;
 }
 
-/* ---- the tiers ----------------------------------------------------------------------------------------------------------- */
+/* ---- the tiers
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
@@ -171,7 +180,8 @@ open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
     return status;
 }
 
-/* ---- recovery: single-threaded ------------------------------------------------------------------------------------------- */
+/* ---- recovery: single-threaded
+ * ------------------------------------------------------------------------------------------- */
 
 typedef struct recovery {
     ptier_cache *cache;
@@ -265,7 +275,8 @@ recover(ptier_cache *cache, ptier_error *error)
         /* L2's log lets go of what L3 has: so let it really have that. */
         ptier_error why;
         if (ptier_l3_checkpoint(l3, true, &why))
-            ptier_cache_log(cache, PTIER_LOG_WARN, "l3_open", "the first checkpoint failed: %s", why.message);
+            ptier_cache_log(cache, PTIER_LOG_WARN, "l3_open", "the first checkpoint failed: %s",
+                            why.message);
         cache->l3_prefix = ptier_l3_prefix(l3);
         cache->l3_synced = ptier_l3_synced_prefix(l3);
         r.highest = cache->l3_prefix;
@@ -283,8 +294,9 @@ recover(ptier_cache *cache, ptier_error *error)
         status = ptier_fail(error, r.status, "no memory for the index");
     if (status)
         return status;
-    cache->opened_l3 =
-        cache->l3_queue.count ? cache->l3_queue.ops[cache->l3_queue.count - 1].revision : cache->l3_prefix;
+    cache->opened_l3 = cache->l3_queue.count
+                           ? cache->l3_queue.ops[cache->l3_queue.count - 1].revision
+                           : cache->l3_prefix;
     if (r.highest >= cache->state.reserved)
         cache->state.reserved = r.highest + 1; /* issue of an older state file: never go back */
     ptier_cache_log(cache, PTIER_LOG_INFO, "cache_open",
@@ -307,7 +319,9 @@ reserve_first_block(ptier_cache *cache, ptier_error *error)
     return ptier_state_save(cache->data_dir, &cache->state, error);
 }
 
-/* ---- open and close -------------------------------------------------------------------------------------------------------- */
+/* ---- open and close
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static ptier_status
 start_threads(ptier_cache *cache, ptier_error *error)
@@ -365,7 +379,8 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status && ptier_index_create(cache->opened_boot_ms, &cache->index))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the index");
     if (!status)
-        status = open_tiers(cache, hooks->l2_shard_bytes ? hooks->l2_shard_bytes : SHARD_BYTES, error);
+        status =
+            open_tiers(cache, hooks->l2_shard_bytes ? hooks->l2_shard_bytes : SHARD_BYTES, error);
     if (!status)
         status = recover(cache, error);
     if (!status)
@@ -447,6 +462,7 @@ ptier_cache_close(ptier_cache *cache)
     ptier_error error;
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
     if (opened && l3 && !cache->degraded[PTIER_TIER_L3] && ptier_l3_checkpoint(l3, true, &error))
-        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_close", "the last checkpoint failed: %s", error.message);
+        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_close", "the last checkpoint failed: %s",
+                        error.message);
     free_cache(cache);
 }

@@ -1,6 +1,7 @@
 /*
- * Put: records are prepared without a lock (parsed, merged with what is cached, encrypted), then made visible in one short
- * critical section. A record whose key changed in between is prepared again.
+ * Put: records are prepared without a lock (parsed, merged with what is cached, encrypted), then
+ * made visible in one short critical section. A record whose key changed in between is prepared
+ * again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,9 @@ typedef struct put_item {
     ptier_put_result result;
 } put_item;
 
-/* ---- input ---------------------------------------------------------------------------------------------------------- */
+/* ---- input
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 valid_text(const char *text, size_t limit)
@@ -142,7 +145,9 @@ finish_item(put_item *item, ptier_put_outcome outcome, const char *message)
                    (int)sizeof item->result.message - 1, message);
 }
 
-/* ---- preparing -------------------------------------------------------------------------------------------------------- */
+/* ---- preparing
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 same_proxy(const put_item *item, const ptier_entry *entry)
@@ -152,7 +157,8 @@ same_proxy(const put_item *item, const ptier_entry *entry)
            strcmp(item->url.username, username ? username : "") == 0;
 }
 
-/* Finds what is cached under the key; a derived key that another proxy has is replaced by the long one. */
+/* Finds what is cached under the key; a derived key that another proxy has is replaced by the long
+ * one. */
 static ptier_status
 load_old(ptier_cache *cache, put_item *item)
 {
@@ -234,8 +240,8 @@ fill_in_defaults(ptier_record *out)
 
 /* The record as it will be cached. */
 static void
-merge(const ptier_cache *cache, put_item *item, const ptier_put_options *options,
-      int64_t wall_ms, ptier_record *out)
+merge(const ptier_cache *cache, put_item *item, const ptier_put_options *options, int64_t wall_ms,
+      ptier_record *out)
 {
     const ptier_record *in = item->record;
     *out = *in;
@@ -300,7 +306,9 @@ prepare(ptier_cache *cache, put_item *items, size_t count, const ptier_put_optio
     }
 }
 
-/* ---- making visible ------------------------------------------------------------------------------------------------------ */
+/* ---- making visible
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 skipped_locked(ptier_cache *cache, put_item *item, const ptier_put_options *options)
@@ -317,8 +325,9 @@ skipped_locked(ptier_cache *cache, put_item *item, const ptier_put_options *opti
     return item->done;
 }
 
-/* Whether what the item was merged with is still so. Another key with the same hash makes it look changed: then the
- * slot of that other key is what was found, and preparing again finds the same: so compare the number of slots, too. */
+/* Whether what the item was merged with is still so. Another key with the same hash makes it look
+ * changed: then the slot of that other key is what was found, and preparing again finds the same:
+ * so compare the number of slots, too. */
 static bool
 still_so_locked(ptier_cache *cache, const put_item *item)
 {
@@ -386,7 +395,9 @@ publish(ptier_cache *cache, put_item *items, size_t count, const ptier_put_optio
     return status;
 }
 
-/* ---- the call ----------------------------------------------------------------------------------------------------------- */
+/* ---- the call
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void
 take_chunk(ptier_cache *cache, put_item *items, const ptier_record *records, size_t count)

@@ -1,4 +1,5 @@
-/* Keys that were removed for HEALTH a short while ago: public lists bring the dead back every hour. Under the change lock. */
+/* Keys that were removed for HEALTH a short while ago: public lists bring the dead back every hour.
+ * Under the change lock. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -66,7 +66,8 @@ ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_
 }
 
 size_t
-ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry **entries)
+ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
+                     ptier_entry **entries)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++)

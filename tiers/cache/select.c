@@ -16,7 +16,9 @@ typedef struct found {
     uint32_t slot;
 } found;
 
-/* ---- filters ---------------------------------------------------------------------------------------------------------- */
+/* ---- filters
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 /* A filter as the index can answer it. */
 typedef struct slot_filter {
@@ -31,7 +33,8 @@ typedef struct slot_filter {
 static slot_filter
 slot_filter_locked(const ptier_cache *cache, const ptier_filter *filter, bool pick)
 {
-    slot_filter f = {.any_source = true, .any_scheme = true, .now = ptier_clock_boot(&cache->clock)};
+    slot_filter f = {
+        .any_source = true, .any_scheme = true, .now = ptier_clock_boot(&cache->clock)};
     if (filter && filter->source && *filter->source) {
         f.source = ptier_index_source(cache->index, filter->source);
         f.any_source = false;
@@ -89,7 +92,9 @@ entry_matches(const ptier_cache *cache, const ptier_filter *filter, const ptier_
     return true;
 }
 
-/* ---- pick --------------------------------------------------------------------------------------------------------------- */
+/* ---- pick
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct picking {
     ptier_cache *cache;
@@ -207,7 +212,9 @@ ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter,
     return p.count;
 }
 
-/* ---- list ----------------------------------------------------------------------------------------------------------------- */
+/* ---- list
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 static bool
 resident_in(ptier_cache *cache, ptier_tier_id tier, const ptier_entry *entry)
@@ -260,7 +267,8 @@ read_slot(ptier_cache *cache, found *f, ptier_entry **entry)
         const ptier_slot *slot = f->slot < ptier_index_limit(cache->index)
                                      ? ptier_index_slot(cache->index, f->slot)
                                      : NULL;
-        bool still = slot && slot->revision && slot->hash == f->hash && slot->revision != f->revision;
+        bool still =
+            slot && slot->revision && slot->hash == f->hash && slot->revision != f->revision;
         if (still)
             f->revision = slot->revision;
         pthread_mutex_unlock(&cache->lock);
@@ -277,7 +285,8 @@ ptier_cache_list(ptier_cache *cache, uint64_t *cursor, const ptier_filter *filte
 {
     *count = 0;
     if ((unsigned)tier > PTIER_TIER_L3 || (tier && !cache->tiers[tier]))
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled", ptier_tier_name(tier));
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled",
+                          ptier_tier_name(tier));
     found *batch = malloc((limit ? limit : 1) * sizeof *batch);
     if (!batch)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for a page of %zu", limit);

@@ -84,8 +84,7 @@ parse_state(const char *text, ptier_state *state)
 static ptier_status
 sign_with_key(ptier_state *state, ptier_keyring *keyring, ptier_error *error)
 {
-    ptier_status status =
-        ptier_keyring_check(keyring, KEY_TEXT, sizeof KEY_TEXT, state->key_check);
+    ptier_status status = ptier_keyring_check(keyring, KEY_TEXT, sizeof KEY_TEXT, state->key_check);
     return status ? ptier_fail(error, status, "the crypto library fails") : PTIER_OK;
 }
 
@@ -116,12 +115,14 @@ ptier_state_load(const char *directory, ptier_keyring *keyring, ptier_state *sta
         return ptier_fail_errno(error, errno, "cannot read %s", path);
     text[length] = 0;
     if (!parse_state(text, state))
-        return ptier_fail(error, PTIER_DATA_LOSS,
-                          "%s is damaged or of a newer version: restore it, or remove it to start a new history",
-                          path);
+        return ptier_fail(
+            error, PTIER_DATA_LOSS,
+            "%s is damaged or of a newer version: restore it, or remove it to start a new history",
+            path);
     if (!ptier_keyring_verify(keyring, KEY_TEXT, sizeof KEY_TEXT, state->key_check))
         return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "the data in %s was written with another key: give that one (as previous key, if it was replaced)",
+                          "the data in %s was written with another key: give that one (as previous "
+                          "key, if it was replaced)",
                           directory);
     return sign_with_key(state, keyring, error); /* saved with the next block of revisions */
 }

@@ -80,13 +80,14 @@ ptier_cache_export_line(ptier_cache *cache, const ptier_entry *entry, bool plain
     ptier_sealed *sealed = NULL;
     ptier_cache_read(cache, entry, &record, labels);
     if (!plain_credentials) {
-        bool sealable = cache->keyring && ptier_sealed_create(cache->keyring, entry, &sealed) == PTIER_OK;
+        bool sealable =
+            cache->keyring && ptier_sealed_create(cache->keyring, entry, &sealed) == PTIER_OK;
         if (!sealable)
             sealed = NULL; /* never plain instead: the line then has no credentials */
         record.username = record.password = NULL;
     }
-    size_t length = ptier_export_line(&record, ptier_sealed_username(sealed), ptier_sealed_password(sealed),
-                                      line, room);
+    size_t length = ptier_export_line(&record, ptier_sealed_username(sealed),
+                                      ptier_sealed_password(sealed), line, room);
     ptier_sealed_release(sealed);
     return length;
 }

@@ -1,6 +1,7 @@
 /*
- * Compaction, in small steps: the oldest shard's living lines are copied to the newest, then it is deleted. Working from the
- * oldest end is what makes tombstones safe: when one is reached, no older line of its key exists any more.
+ * Compaction, in small steps: the oldest shard's living lines are copied to the newest, then it is
+ * deleted. Working from the oldest end is what makes tombstones safe: when one is reached, no older
+ * line of its key exists any more.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -13,8 +14,8 @@ static bool
 worth_it(l2_tier *l2)
 {
     pthread_mutex_lock(&l2->lock);
-    bool worth = l2->compact_at > 0 ||
-                 l2->total_bytes > 2 * l2->live_bytes + l2->options.shard_bytes;
+    bool worth =
+        l2->compact_at > 0 || l2->total_bytes > 2 * l2->live_bytes + l2->options.shard_bytes;
     pthread_mutex_unlock(&l2->lock);
     return worth;
 }
@@ -72,7 +73,8 @@ copy_step(l2_tier *l2, l2_shard *oldest, ptier_error *error)
         const char *end = memchr(l2->buffer.data + at, '\n', want - at);
         size_t length = end ? (size_t)(end - (l2->buffer.data + at)) : want - at;
         if (end)
-            status = copy_line(l2, oldest, l2->compact_at + at, l2->buffer.data + at, length, error);
+            status =
+                copy_line(l2, oldest, l2->compact_at + at, l2->buffer.data + at, length, error);
         at += length + 1;
     }
     if (!status)

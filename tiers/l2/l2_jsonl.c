@@ -78,7 +78,9 @@ l2_read_line(const l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t l
     return status;
 }
 
-/* ---- the contract ----------------------------------------------------------------------------------------------- */
+/* ---- the contract
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void
 drop_damaged(l2_tier *l2, const ptier_ref *ref, const l2_shard *shard, uint32_t offset)
@@ -158,7 +160,8 @@ install_group(l2_tier *l2, const ptier_op *ops, size_t count, const uint32_t *en
     }
     l2->total_bytes += l2->buffer.length;
     pthread_mutex_unlock(&l2->lock);
-    return fits ? PTIER_OK : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for L2's table");
+    return fits ? PTIER_OK
+                : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for L2's table");
 }
 
 /* Writes one group of lines; *taken says how many of the ops were in it. */
@@ -245,7 +248,8 @@ l2_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
     pthread_mutex_unlock(&l2->lock);
 }
 
-/* Writer only, so that nodes do not move; readers may still reorder them, hence the copy of what is to be read. */
+/* Writer only, so that nodes do not move; readers may still reorder them, hence the copy of what is
+ * to be read. */
 static ptier_status
 l2_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
 {
@@ -335,7 +339,8 @@ static const ptier_tier_ops l2_ops = {
     .close = l2_close,
 };
 
-/* ---- beyond the contract ------------------------------------------------------------------------------------------ */
+/* ---- beyond the contract
+ * ------------------------------------------------------------------------------------------ */
 
 ptier_status
 ptier_l2_open(const ptier_l2_options *options, ptier_tier **tier, ptier_error *error)

@@ -11,7 +11,8 @@
 
 static const char hex_digits[] = "0123456789abcdef";
 
-/* ---- writing: into room that was reserved for the longest line ---------------------------------------------------- */
+/* ---- writing: into room that was reserved for the longest line
+ * ---------------------------------------------------- */
 
 #define PUT_LITERAL(at, text) put_bytes(at, text, sizeof(text) - 1)
 
@@ -123,8 +124,8 @@ put_entry(char *at, const ptier_op *op, const ptier_clock *clock)
     at = PUT_LITERAL(at, ",\"revalidate\":");
     at = put_u64(at, entry->needs_revalidation);
     at = PUT_LITERAL(at, ",\"latency_us\":");
-    at = put_u64(at, (uint64_t)(atomic_load_explicit(&entry->latency_ms, memory_order_relaxed) *
-                                1000.0F));
+    at = put_u64(
+        at, (uint64_t)(atomic_load_explicit(&entry->latency_ms, memory_order_relaxed) * 1000.0F));
     at = PUT_LITERAL(at, ",\"successes\":");
     at = put_u64(at, atomic_load_explicit(&entry->success_count, memory_order_relaxed));
     at = PUT_LITERAL(at, ",\"reports\":");
@@ -174,7 +175,8 @@ ptier_l2_line_write(ptier_buffer *buffer, const ptier_op *op, const ptier_clock 
     return PTIER_OK;
 }
 
-/* ---- parsing: the check is verified first, so that what follows reads our own writing ------------------------------ */
+/* ---- parsing: the check is verified first, so that what follows reads our own writing
+ * ------------------------------ */
 
 typedef struct cursor {
     const char *at, *end;
@@ -199,7 +201,8 @@ take_u64(cursor *c)
     const char *start = c->at;
     while (c->at < c->end && *c->at >= '0' && *c->at <= '9') {
         unsigned digit = (unsigned)(*c->at++ - '0');
-        if (__builtin_mul_overflow(value, 10u, &value) || __builtin_add_overflow(value, digit, &value))
+        if (__builtin_mul_overflow(value, 10u, &value) ||
+            __builtin_add_overflow(value, digit, &value))
             c->bad = true;
     }
     c->bad |= c->at == start;
@@ -376,10 +379,10 @@ make_entry(parsed *p, const ptier_l2_reader *reader, ptier_op *op)
         p->record.username = username;
         p->record.password = password;
         p->record.revision = op->revision;
-        op->entry = ptier_entry_create(&p->record, reader->hash_key(p->record.key),
-                                       p->record.expires_at_ms,
-                                       ptier_clock_expiry(reader->clock, p->boot_tag, p->expires_boot_ms,
-                                                          p->record.expires_at_ms));
+        op->entry =
+            ptier_entry_create(&p->record, reader->hash_key(p->record.key), p->record.expires_at_ms,
+                               ptier_clock_expiry(reader->clock, p->boot_tag, p->expires_boot_ms,
+                                                  p->record.expires_at_ms));
         status = op->entry ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
     }
     OPENSSL_cleanse(username, sizeof username);
@@ -426,8 +429,7 @@ ptier_l2_line_parse(const char *text, size_t length, const ptier_l2_reader *read
     parsed p = {0};
     ptier_status status = PTIER_DATA_LOSS;
     if (take_op(&c, &line->op, &p))
-        status = line->op.kind == PTIER_OP_CLEAR ? PTIER_OK
-                                                 : make_entry(&p, reader, &line->op);
+        status = line->op.kind == PTIER_OP_CLEAR ? PTIER_OK : make_entry(&p, reader, &line->op);
     if (room != small)
         free(room);
     if (status)

@@ -1,4 +1,5 @@
-/* Start-up of L2: all shards are read once, oldest first, and the table is made from what their lines say. */
+/* Start-up of L2: all shards are read once, oldest first, and the table is made from what their
+ * lines say. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 
 enum { CHUNK = 1 << 20 };
 
-/* Whether the line a node points at has this key: only asked when the chain of revisions is broken. */
+/* Whether the line a node points at has this key: only asked when the chain of revisions is broken.
+ */
 static bool
 node_has_key(l2_tier *l2, const l2_node *n, const char *key)
 {
@@ -21,8 +23,8 @@ node_has_key(l2_tier *l2, const l2_node *n, const char *key)
 }
 
 /*
- * Finds the node that the line of `op` supersedes, or is superseded by, where the line named before it is gone.
- * Returns false when a newer line of the key is known already.
+ * Finds the node that the line of `op` supersedes, or is superseded by, where the line named before
+ * it is gone. Returns false when a newer line of the key is known already.
  */
 static bool
 adopt_predecessor(l2_tier *l2, ptier_op *op)
@@ -63,8 +65,7 @@ take_line(l2_tier *l2, l2_shard *shard, uint64_t offset, const char *text, size_
         return ptier_fail(error, status, "no memory to read L2");
     if (line.op.revision > l2->last_revision)
         l2->last_revision = line.op.revision;
-    if (adopt_predecessor(l2, &line.op) &&
-        !l2_install_locked(l2, &line.op, shard, offset, length))
+    if (adopt_predecessor(l2, &line.op) && !l2_install_locked(l2, &line.op, shard, offset, length))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for L2's table");
     ptier_l2_line_fini(&line);
     return status;
@@ -158,7 +159,9 @@ l2_recover(l2_tier *l2, ptier_error *error)
     return status;
 }
 
-/* ---- after it ----------------------------------------------------------------------------------------------------- */
+/* ---- after it
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 ptier_status
 ptier_l2_replay(ptier_tier *tier, uint64_t prefix, ptier_l2_replay_fn fn, void *context,

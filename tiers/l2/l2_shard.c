@@ -18,7 +18,8 @@ shard_path(char path[PTIER_PATH_MAX], const char *directory, uint32_t number)
 }
 
 ptier_status
-l2_shard_open(const char *directory, uint32_t number, bool create, l2_shard **out, ptier_error *error)
+l2_shard_open(const char *directory, uint32_t number, bool create, l2_shard **out,
+              ptier_error *error)
 {
     char path[PTIER_PATH_MAX];
     struct stat info;
@@ -76,7 +77,8 @@ l2_shard_append(l2_shard *shard, const void *data, size_t length, ptier_error *e
             continue;
         if (written <= 0) {
             int reason = written < 0 ? errno : ENOSPC;
-            /* What is cut off was never acknowledged. Should even this fail, the torn line's check gives it away. */
+            /* What is cut off was never acknowledged. Should even this fail, the torn line's check
+             * gives it away. */
             if (ftruncate(shard->fd, (off_t)shard->size))
                 shard->size += length - left;
             return ptier_fail_errno(error, reason, "cannot write to shard %" PRIu32, shard->number);

@@ -1,4 +1,5 @@
-/* Nodes: which line is the newest of its key, what is resident, what L3 still needs. All with the tier's lock held. */
+/* Nodes: which line is the newest of its key, what is resident, what L3 still needs. All with the
+ * tier's lock held. */
 #include "l2/l2_internal.h"
 
 #include <stdlib.h>
@@ -15,7 +16,9 @@ l2_find_locked(l2_tier *l2, uint64_t hash, uint64_t revision)
     return ptier_map_find(&l2->map, hash, node_has_revision, &revision);
 }
 
-/* ---- the two lists ------------------------------------------------------------------------------------------------ */
+/* ---- the two lists
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void
 use_list_remove(l2_tier *l2, l2_node *n)

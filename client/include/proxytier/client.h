@@ -1,15 +1,16 @@
 /*
  * proxytier client SDK: typed calls to a proxytierd, and subscriptions to its events.
  *
- * Threads: a client may be used by any number of threads at once; a subscription calls back on its own thread. Open both
- * after fork(): a child that uses an inherited one gets FAILED_PRECONDITION. The library is silent: it never writes to
- * stdout or stderr and installs no signal handlers.
- * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's; UNAVAILABLE
- * means that no daemon answered (the library reconnects by itself: just call again), DEADLINE_EXCEEDED that one may have,
- * ABORTED that a call which must not be done twice (report_health, clear, a restoring put) was sent and the connection lost: it
- * may or may not have been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
- * Ownership: input strings and records are borrowed for the call. Results are owned by the caller and freed by the
- * function named at their type; strings inside a result live as long as the result.
+ * Threads: a client may be used by any number of threads at once; a subscription calls back on its
+ * own thread. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
+ * The library is silent: it never writes to stdout or stderr and installs no signal handlers.
+ * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's;
+ * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
+ * DEADLINE_EXCEEDED that one may have, ABORTED that a call which must not be done twice
+ * (report_health, clear, a restoring put) was sent and the connection lost: it may or may not have
+ * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout. Ownership:
+ * input strings and records are borrowed for the call. Results are owned by the caller and freed by
+ * the function named at their type; strings inside a result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -21,14 +22,17 @@
 extern "C" {
 #endif
 
-/* ---- client ----------------------------------------------------------------------------------------------------- */
+/* ---- client
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ptier_client ptier_client;
 
 /* Start from ptier_client_options_init. Strings are borrowed during open only. */
 typedef struct ptier_client_options {
     size_t size;
-    const char *url;     /* ipc:///path or tcp://127.0.0.1:port; NULL: PROXYTIER_URL, then the per-user socket */
+    const char *url; /* ipc:///path or tcp://127.0.0.1:port; NULL: PROXYTIER_URL, then the per-user
+                        socket */
     const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides) */
     uint32_t timeout_ms; /* of a call; 5,000 */
     uint32_t retries;    /* of calls that are safe to retry, within the timeout; 3 */
@@ -37,54 +41,61 @@ typedef struct ptier_client_options {
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
 
 /*
- * The address used when none is given: PROXYTIER_URL, else ipc://$XDG_RUNTIME_DIR/proxytier/rpc.sock, else
- * ipc:///tmp/proxytier-UID/rpc.sock. Returns the length it takes; writes at most room bytes, NUL-terminated.
+ * The address used when none is given: PROXYTIER_URL, else
+ * ipc://$XDG_RUNTIME_DIR/proxytier/rpc.sock, else ipc:///tmp/proxytier-UID/rpc.sock. Returns the
+ * length it takes; writes at most room bytes, NUL-terminated.
  */
 PTIER_API size_t ptier_default_url(char *url, size_t room);
 
-/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url. `options` NULL: defaults. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_client_open(const ptier_client_options *options, ptier_client **client, ptier_error *error);
+/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url.
+ * `options` NULL: defaults. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_options *options,
+                                                          ptier_client **client,
+                                                          ptier_error *error);
 
 /* Calls still running in other threads end with CANCELLED. NULL is fine. */
 PTIER_API void ptier_client_close(ptier_client *client);
 
 /*
- * A set of records, and the reply's other fields. Free with ptier_records_free. An empty set is { .count = 0 }.
+ * A set of records, and the reply's other fields. Free with ptier_records_free. An empty set is {
+ * .count = 0 }.
  */
 typedef struct ptier_records {
     const ptier_record *records;
     size_t count;
-    uint64_t as_of;              /* the daemon's revision, read before the look-up */
-    char next_page_token[40];    /* list: "" after the last page */
-    ptier_tier_id tier;          /* get: where it was found */
+    uint64_t as_of;           /* the daemon's revision, read before the look-up */
+    char next_page_token[40]; /* list: "" after the last page */
+    ptier_tier_id tier;       /* get: where it was found */
     void *internal;
 } ptier_records;
 PTIER_API void ptier_records_free(ptier_records *records);
 
 /* NOT_FOUND: not cached. OK: exactly one record. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_get(ptier_client *client, const char *key,
+                                                  ptier_records *result, ptier_error *error);
 
 /* Those of the keys that are cached, in order. At most PTIER_BATCH_MAX keys. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptier_records *result, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_many(ptier_client *client,
+                                                       const char *const *keys, size_t count,
+                                                       ptier_records *result, ptier_error *error);
 
 typedef struct ptier_pick_options {
-    size_t count;              /* 0 means 1 */
+    size_t count;               /* 0 means 1 */
     const ptier_filter *filter; /* may be NULL */
     const char *const *exclude; /* keys not to pick */
     size_t exclude_count;
 } ptier_pick_options;
 
 /* Random, distinct, live, usable records. NOT_FOUND: none matches. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_records *result, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_pick(ptier_client *client,
+                                                   const ptier_pick_options *options,
+                                                   ptier_records *result, ptier_error *error);
 
-/* One page. page_token: "" or NULL for the first, then result->next_page_token. page_size 0: the daemon's default. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_list(ptier_client *client, const ptier_filter *filter, uint32_t page_size, const char *page_token,
-           ptier_records *result, ptier_error *error);
+/* One page. page_token: "" or NULL for the first, then result->next_page_token. page_size 0: the
+ * daemon's default. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_list(ptier_client *client, const ptier_filter *filter,
+                                                   uint32_t page_size, const char *page_token,
+                                                   ptier_records *result, ptier_error *error);
 
 typedef struct ptier_put_item_result {
     const char *key;
@@ -108,40 +119,46 @@ typedef struct ptier_put_call {
     bool restore; /* role admin */
 } ptier_put_call;
 
-/* One record. INVALID_ARGUMENT when it is rejected. `call` NULL: defaults; `result` NULL: not wanted. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_put(ptier_client *client, const ptier_record *record, const ptier_put_call *call, ptier_put_results *result,
-          ptier_error *error);
+/* One record. INVALID_ARGUMENT when it is rejected. `call` NULL: defaults; `result` NULL: not
+ * wanted. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_put(ptier_client *client, const ptier_record *record,
+                                                  const ptier_put_call *call,
+                                                  ptier_put_results *result, ptier_error *error);
 
 /* Many. OK also when some were rejected: see the items. At most PTIER_BATCH_MAX records. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_put_many(ptier_client *client, const ptier_record *records, size_t count, const ptier_put_call *call,
-               ptier_put_results *results, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_put_many(ptier_client *client,
+                                                       const ptier_record *records, size_t count,
+                                                       const ptier_put_call *call,
+                                                       ptier_put_results *results,
+                                                       ptier_error *error);
 
 /* *deleted (may be NULL) counts the keys that were there. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t *deleted, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_delete(ptier_client *client, const char *const *keys,
+                                                     size_t count, size_t *deleted,
+                                                     ptier_error *error);
 
 /* Outcomes of using proxies. results[count] is the caller's array; may be NULL. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_report_health(ptier_client *client, const ptier_report *reports, size_t count, ptier_report_result *results,
-                    ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_report_health(ptier_client *client,
+                                                            const ptier_report *reports,
+                                                            size_t count,
+                                                            ptier_report_result *results,
+                                                            ptier_error *error);
 
 /* tier NONE: everything. *cleared may be NULL. Role admin. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_clear(ptier_client *client, ptier_tier_id tier, uint64_t *cleared, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_clear(ptier_client *client, ptier_tier_id tier,
+                                                    uint64_t *cleared, ptier_error *error);
 
 /*
- * All entries as JSON lines, handed to `write` page by page (borrowed for the call; return false to stop: CANCELLED). Role admin.
+ * All entries as JSON lines, handed to `write` page by page (borrowed for the call; return false to
+ * stop: CANCELLED). Role admin.
  */
 typedef bool (*ptier_export_fn)(void *context, const char *jsonl, size_t length, uint32_t entries);
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_export(ptier_client *client, ptier_tier_id tier, bool plain_credentials, ptier_export_fn write, void *context,
-             ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_export(ptier_client *client, ptier_tier_id tier,
+                                                     bool plain_credentials, ptier_export_fn write,
+                                                     void *context, ptier_error *error);
 
 /* Asks the daemon to stop as on SIGTERM. Role admin. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_shutdown(ptier_client *client, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_shutdown(ptier_client *client, ptier_error *error);
 
 /* Statistics and server information, as C structs. */
 typedef struct ptier_tier_stats {
@@ -156,11 +173,13 @@ typedef struct ptier_stats {
     uint64_t entries, hits, misses, puts, updates, deletes, reports;
     double hit_rate;
     uint64_t removals[PTIER_REASON_COUNT];
-    uint64_t revision, l3_prefix, pending_writes, uptime_ms, log_bytes, index_bytes, expired_undrained;
+    uint64_t revision, l3_prefix, pending_writes, uptime_ms, log_bytes, index_bytes,
+        expired_undrained;
 } ptier_stats;
 
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_get_statistics(ptier_client *client, ptier_stats *statistics, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *client,
+                                                             ptier_stats *statistics,
+                                                             ptier_error *error);
 
 typedef struct ptier_server_info {
     char version[32];
@@ -173,31 +192,36 @@ typedef struct ptier_server_info {
     int64_t default_ttl_ms;
 } ptier_server_info;
 
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_get_info(ptier_client *client, ptier_server_info *info, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
+                                                       ptier_server_info *info, ptier_error *error);
 
 /*
- * The last reply to a JSON-minded caller: performs `method` ("/proxytier.v1.ProxyCache/GetStatistics") with a packed
- * request and hands back the packed reply. For tools that work from the .proto files; programs use the typed calls.
- * *reply is freed with free().
+ * The last reply to a JSON-minded caller: performs `method`
+ * ("/proxytier.v1.ProxyCache/GetStatistics") with a packed request and hands back the packed reply.
+ * For tools that work from the .proto files; programs use the typed calls. *reply is freed with
+ * free().
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_call_raw(ptier_client *client, const char *method, const void *request, size_t request_length, void **reply,
-               size_t *reply_length, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_call_raw(ptier_client *client, const char *method,
+                                                       const void *request, size_t request_length,
+                                                       void **reply, size_t *reply_length,
+                                                       ptier_error *error);
 
-/* ---- events ----------------------------------------------------------------------------------------------------- */
+/* ---- events
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /*
- * One event. Strings and the record are borrowed for the callback. The record has no credentials; for
- * REMOVED only key, url and source are set, for HEALTH only key, health, failure_count and needs_revalidation.
+ * One event. Strings and the record are borrowed for the callback. The record has no credentials;
+ * for REMOVED only key, url and source are set, for HEALTH only key, health, failure_count and
+ * needs_revalidation.
  */
 typedef struct ptier_event {
     ptier_event_type type;
-    ptier_reason reason;  /* REMOVED */
+    ptier_reason reason; /* REMOVED */
     uint64_t sequence;
     uint64_t revision;
-    ptier_tier_id tier;   /* tier events */
-    uint64_t count;       /* tier events: how many like it this stands for */
+    ptier_tier_id tier; /* tier events */
+    uint64_t count;     /* tier events: how many like it this stands for */
     ptier_record record;
 } ptier_event;
 
@@ -205,15 +229,17 @@ typedef enum ptier_subscription_state {
     PTIER_SUBSCRIPTION_CONNECTED = 1, /* following; every change from now on will be told */
     PTIER_SUBSCRIPTION_LOST = 2,      /* nothing heard for several heartbeats; still trying */
     /*
-     * Events were missed for good (restart, too long away): read what you need anew. The stream is being followed again when
-     * this is told, so that what is read now and the events to come are complete; after LOST, CONNECTED follows.
+     * Events were missed for good (restart, too long away): read what you need anew. The stream is
+     * being followed again when this is told, so that what is read now and the events to come are
+     * complete; after LOST, CONNECTED follows.
      */
     PTIER_SUBSCRIPTION_RESYNC = 3,
 } ptier_subscription_state;
 
 typedef struct ptier_subscription ptier_subscription;
 
-/* Callbacks run one at a time on the subscription's thread. They may make calls on a client; they must not close the subscription. */
+/* Callbacks run one at a time on the subscription's thread. They may make calls on a client; they
+ * must not close the subscription. */
 typedef struct ptier_subscription_options {
     size_t size;
     bool changes; /* CREATED, UPDATED, HEALTH, REMOVED, CLEARED; true by default */
@@ -226,14 +252,17 @@ typedef struct ptier_subscription_options {
 PTIER_API void ptier_subscription_options_init(ptier_subscription_options *options);
 
 /*
- * Subscribes at the daemon that `client` talks to (borrowed until close). Each event arrives once and in order per stream; a gap
- * is filled by Replay, or told as RESYNC. Returns at once; on_state says when it follows.
+ * Subscribes at the daemon that `client` talks to (borrowed until close). Each event arrives once
+ * and in order per stream; a gap is filled by Replay, or told as RESYNC. Returns at once; on_state
+ * says when it follows.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_subscribe(ptier_client *client, const ptier_subscription_options *options, ptier_subscription **subscription,
-                ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_subscribe(ptier_client *client,
+                                                        const ptier_subscription_options *options,
+                                                        ptier_subscription **subscription,
+                                                        ptier_error *error);
 
-/* Ends it, within a second or so; no callback runs after this returned. NULL is fine. Close it before its client. */
+/* Ends it, within a second or so; no callback runs after this returned. NULL is fine. Close it
+ * before its client. */
 PTIER_API void ptier_subscription_close(ptier_subscription *subscription);
 
 #ifdef __cplusplus

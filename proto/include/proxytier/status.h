@@ -1,6 +1,7 @@
 /*
- * Status of every fallible call of proxytier: the 17 gRPC codes, frozen, equal to proxytier.v1.StatusCode.
- * A plain vocabulary header: it knows neither protobuf nor nng. Thread-safe throughout (no state).
+ * Status of every fallible call of proxytier: the 17 gRPC codes, frozen, equal to
+ * proxytier.v1.StatusCode. A plain vocabulary header: it knows neither protobuf nor nng.
+ * Thread-safe throughout (no state).
  */
 #ifndef PROXYTIER_STATUS_H
 #define PROXYTIER_STATUS_H
@@ -13,16 +14,17 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define PTIER_MUST_CHECK __attribute__((warn_unused_result))
+#define PTIER_MUST_CHECK        __attribute__((warn_unused_result))
 #define PTIER_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define PTIER_API __attribute__((visibility("default")))
+#define PTIER_API               __attribute__((visibility("default")))
 #else
 #define PTIER_MUST_CHECK
 #define PTIER_PRINTF(fmt, args)
 #define PTIER_API
 #endif
 
-/* For a PTIER_MUST_CHECK result that may be ignored; say why beside it. (gcc does not let a cast to void do this.) */
+/* For a PTIER_MUST_CHECK result that may be ignored; say why beside it. (gcc does not let a cast to
+ * void do this.) */
 #define PTIER_IGNORE(call)                                                                         \
     do {                                                                                           \
         if (call) {                                                                                \
@@ -72,8 +74,8 @@ ptier_status_text(ptier_status status)
 #define PTIER_ERROR_MESSAGE_MAX 256
 
 /*
- * Caller-owned room for one line that says what is wrong and what to do. Fallible calls take an optional one (NULL: not
- * wanted) and write it only when they fail. Never holds a credential.
+ * Caller-owned room for one line that says what is wrong and what to do. Fallible calls take an
+ * optional one (NULL: not wanted) and write it only when they fail. Never holds a credential.
  */
 typedef struct ptier_error {
     ptier_status status;
@@ -99,7 +101,8 @@ ptier_fail(ptier_error *error, ptier_status status, const char *format, ...)
 }
 
 #ifdef __clang_analyzer__
-/* clang's analyzer does not look into variadic functions, and would think that a failure may be PTIER_OK. */
+/* clang's analyzer does not look into variadic functions, and would think that a failure may be
+ * PTIER_OK. */
 #define ptier_fail(error, status, ...) (ptier_fail((error), (status), __VA_ARGS__), (status))
 #endif
 

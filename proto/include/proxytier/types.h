@@ -1,6 +1,6 @@
 /*
- * The words that tiers, server, SDK and programs share: a proxy record and its enumerations. Plain data, no functions
- * with state; values equal those of the .proto enums. Thread-safe throughout.
+ * The words that tiers, server, SDK and programs share: a proxy record and its enumerations. Plain
+ * data, no functions with state; values equal those of the .proto enums. Thread-safe throughout.
  */
 #ifndef PROXYTIER_TYPES_H
 #define PROXYTIER_TYPES_H
@@ -78,22 +78,24 @@ typedef enum ptier_put_outcome {
 
 typedef enum ptier_put_mode {
     PTIER_PUT_MODE_PUT = 0,
-    PTIER_PUT_MODE_WARM = 1, /* skips the quarantined; an older fetch time never overwrites a newer one */
+    PTIER_PUT_MODE_WARM =
+        1, /* skips the quarantined; an older fetch time never overwrites a newer one */
 } ptier_put_mode;
 
 /* Limits on one record, in bytes without the terminating NUL. */
-#define PTIER_KEY_MAX 256
-#define PTIER_URL_MAX 512
-#define PTIER_CREDENTIAL_MAX 512
-#define PTIER_SOURCE_MAX 128
-#define PTIER_LABELS_MAX 32
-#define PTIER_LABEL_NAME_MAX 64
+#define PTIER_KEY_MAX         256
+#define PTIER_URL_MAX         512
+#define PTIER_CREDENTIAL_MAX  512
+#define PTIER_SOURCE_MAX      128
+#define PTIER_LABELS_MAX      32
+#define PTIER_LABEL_NAME_MAX  64
 #define PTIER_LABEL_VALUE_MAX 256
-#define PTIER_BATCH_MAX 10000 /* records, keys or reports in one call */
+#define PTIER_BATCH_MAX       10000 /* records, keys or reports in one call */
 
-#define PTIER_TTL_DEFAULT INT64_C(-1)           /* on input: the default of the source or the cache */
-#define PTIER_TTL_MAX_MS (INT64_C(100) * 365 * 86400 * 1000) /* 100 years; longer is refused: 0 never expires */
-#define PTIER_FAILURES_UNSTATED UINT32_MAX      /* on input: keep what is known */
+#define PTIER_TTL_DEFAULT INT64_C(-1) /* on input: the default of the source or the cache */
+#define PTIER_TTL_MAX_MS                                                                           \
+    (INT64_C(100) * 365 * 86400 * 1000)    /* 100 years; longer is refused: 0 never expires */
+#define PTIER_FAILURES_UNSTATED UINT32_MAX /* on input: keep what is known */
 
 typedef struct ptier_label {
     const char *name;
@@ -101,17 +103,19 @@ typedef struct ptier_label {
 } ptier_label;
 
 /*
- * One proxy-server record as plain data. Strings are NUL-terminated UTF-8, borrowed from whoever made the record (each
- * function that hands one out says until when). Start input records from ptier_record_init.
+ * One proxy-server record as plain data. Strings are NUL-terminated UTF-8, borrowed from whoever
+ * made the record (each function that hands one out says until when). Start input records from
+ * ptier_record_init.
  */
 typedef struct ptier_record {
-    const char *key;      /* input: NULL derives it from url and username */
-    const char *url;      /* output: scheme://host:port; input may carry user:password@ */
-    const char *username; /* NULL: none */
-    const char *password; /* NULL: none */
-    const char *username_token; /* input only, instead of the plain text: Fernet token of one of the cache's keys */
+    const char *key;            /* input: NULL derives it from url and username */
+    const char *url;            /* output: scheme://host:port; input may carry user:password@ */
+    const char *username;       /* NULL: none */
+    const char *password;       /* NULL: none */
+    const char *username_token; /* input only, instead of the plain text: Fernet token of one of the
+                                   cache's keys */
     const char *password_token;
-    const char *source;   /* "" or NULL: not stated */
+    const char *source;     /* "" or NULL: not stated */
     int64_t fetch_time_ms;  /* Unix epoch; input: 0 = now */
     int64_t ttl_ms;         /* 0 never expires; input: PTIER_TTL_DEFAULT */
     ptier_health health;    /* input: PTIER_HEALTH_UNSPECIFIED keeps what is known */
@@ -143,8 +147,8 @@ ptier_record_init(ptier_record *record)
 typedef struct ptier_report {
     const char *key;
     ptier_outcome outcome;
-    double latency_ms;  /* 0: not measured */
-    const char *error;  /* NULL or text for the log; no credentials */
+    double latency_ms; /* 0: not measured */
+    const char *error; /* NULL or text for the log; no credentials */
 } ptier_report;
 
 typedef struct ptier_report_result {
@@ -165,10 +169,11 @@ typedef struct ptier_filter {
 
 /* Words for enumerators: lower case, "unknown" for a value out of range. Static storage. */
 const char *ptier_health_name(ptier_health health);
-const char *ptier_tier_name(ptier_tier_id tier);             /* L1, L2, L3 */
-const char *ptier_durability_name(ptier_durability d);       /* memory, logged, synced */
-const char *ptier_reason_name(ptier_reason reason);          /* CAPACITY, TTL, ... upper case as in the .proto */
-const char *ptier_event_type_name(ptier_event_type type);    /* CREATED, ... upper case */
+const char *ptier_tier_name(ptier_tier_id tier);       /* L1, L2, L3 */
+const char *ptier_durability_name(ptier_durability d); /* memory, logged, synced */
+const char *ptier_reason_name(
+    ptier_reason reason); /* CAPACITY, TTL, ... upper case as in the .proto */
+const char *ptier_event_type_name(ptier_event_type type); /* CREATED, ... upper case */
 const char *ptier_put_outcome_name(ptier_put_outcome outcome);
 
 /* Parses a health word, any case. False when it is none. */

@@ -1,11 +1,12 @@
 /*
- * The cache: one API over three tiers (L1 memory, L2 JSON-lines files, L3 SQLite). Embeddable without the daemon.
+ * The cache: one API over three tiers (L1 memory, L2 JSON-lines files, L3 SQLite). Embeddable
+ * without the daemon.
  *
- * Threads: every function may be called from any thread at any time between open and close; close only when no other
- * call is running. Calls may block on the disk unless their comment says otherwise. Callbacks never run under a lock
- * that would keep readers out of the cache for long; what each may do is said where it is declared.
- * Ownership: input records and strings are borrowed for the call. Entries handed out are owned references
- * (ptier_entry_release).
+ * Threads: every function may be called from any thread at any time between open and close; close
+ * only when no other call is running. Calls may block on the disk unless their comment says
+ * otherwise. Callbacks never run under a lock that would keep readers out of the cache for long;
+ * what each may do is said where it is declared. Ownership: input records and strings are borrowed
+ * for the call. Entries handed out are owned references (ptier_entry_release).
  */
 #ifndef PROXYTIER_CACHE_H
 #define PROXYTIER_CACHE_H
@@ -22,7 +23,9 @@ typedef struct ptier_cache ptier_cache;
 
 #define PTIER_ID_BYTES 16 /* store_id, boot_id */
 
-/* ---- options ---------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 typedef enum ptier_log_level {
     PTIER_LOG_ERROR = 0, /* the health of a tier */
@@ -32,14 +35,15 @@ typedef enum ptier_log_level {
 } ptier_log_level;
 
 /*
- * One log record: a stable event name ("l3_open") and one line of text without credentials. May be called from any
- * thread, never under a lock of the cache. Borrowed strings.
+ * One log record: a stable event name ("l3_open") and one line of text without credentials. May be
+ * called from any thread, never under a lock of the cache. Borrowed strings.
  */
-typedef void (*ptier_log_fn)(void *context, ptier_log_level level, const char *event, const char *text);
+typedef void (*ptier_log_fn)(void *context, ptier_log_level level, const char *event,
+                             const char *text);
 
 /*
- * One change of the cache's contents. CREATED, UPDATED, HEALTH: `entry` is the new state; REMOVED: the last state, with
- * `reason`; CLEARED: entry is NULL and everything up to `revision` is gone.
+ * One change of the cache's contents. CREATED, UPDATED, HEALTH: `entry` is the new state; REMOVED:
+ * the last state, with `reason`; CLEARED: entry is NULL and everything up to `revision` is gone.
  */
 typedef struct ptier_change {
     ptier_event_type type;
@@ -49,12 +53,13 @@ typedef struct ptier_change {
 } ptier_change;
 
 /*
- * The change feed. Called in revision order, inside the critical section that makes the change visible: it must not
- * block, call back into the cache, or take longer than appending to a queue.
+ * The change feed. Called in revision order, inside the critical section that makes the change
+ * visible: it must not block, call back into the cache, or take longer than appending to a queue.
  */
 typedef void (*ptier_change_fn)(void *context, const ptier_change *change);
 
-/* Movement between tiers, and their health. `entry` (borrowed) is NULL for DEGRADED and RECOVERED. Same rules; no order. */
+/* Movement between tiers, and their health. `entry` (borrowed) is NULL for DEGRADED and RECOVERED.
+ * Same rules; no order. */
 typedef struct ptier_tier_event {
     ptier_event_type type;
     ptier_tier_id tier;
@@ -76,22 +81,23 @@ typedef struct ptier_cache_options {
     size_t size;          /* sizeof(ptier_cache_options), set by init */
     const char *data_dir; /* made (0700) if missing; NULL: memory only, L2 and L3 are off */
 
-    bool l1_enabled, l2_enabled, l3_enabled;          /* all true by default */
-    uint64_t l1_entries;                              /* 1,000; at least 1 */
-    uint64_t l2_entries;                              /* 5,000; 0 unlimited */
-    uint64_t l3_entries;                              /* 0 unlimited */
+    bool l1_enabled, l2_enabled, l3_enabled; /* all true by default */
+    uint64_t l1_entries;                     /* 1,000; at least 1 */
+    uint64_t l2_entries;                     /* 5,000; 0 unlimited */
+    uint64_t l3_entries;                     /* 0 unlimited */
     ptier_eviction l1_eviction;
 
     int64_t default_ttl_ms; /* 3,600,000; 0 never expires */
     const ptier_source_ttl *source_ttls;
     size_t source_ttl_count;
 
-    uint32_t failure_threshold;      /* 3; 0 switches removal by health off */
-    int64_t health_quarantine_ms;    /* 900,000 */
-    ptier_durability durability;     /* what DEFAULT means: LOGGED */
+    uint32_t failure_threshold;   /* 3; 0 switches removal by health off */
+    int64_t health_quarantine_ms; /* 900,000 */
+    ptier_durability durability;  /* what DEFAULT means: LOGGED */
 
     /*
-     * Fernet keys, 44 characters of URL-safe base64 each: the first encrypts, all decrypt. NULL: taken from
+     * Fernet keys, 44 characters of URL-safe base64 each: the first encrypts, all decrypt. NULL:
+     * taken from
      * `<data_dir>/key`, which is made (0600) when missing.
      */
     const char *encryption_key;
@@ -108,62 +114,74 @@ typedef struct ptier_cache_options {
 
 PTIER_API void ptier_cache_options_init(ptier_cache_options *options);
 
-/* ---- life cycle ------------------------------------------------------------------------------------------------- */
+/* ---- life cycle
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /*
- * Opens the cache and its data directory. FAILED_PRECONDITION: another process has it, or the key does not fit the
- * data; INVALID_ARGUMENT: options; PERMISSION_DENIED, UNAVAILABLE: the file system. On failure nothing is left behind.
+ * Opens the cache and its data directory. FAILED_PRECONDITION: another process has it, or the key
+ * does not fit the data; INVALID_ARGUMENT: options; PERMISSION_DENIED, UNAVAILABLE: the file
+ * system. On failure nothing is left behind.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_open(const ptier_cache_options *options, ptier_cache **cache, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_open(const ptier_cache_options *options,
+                                                         ptier_cache **cache, ptier_error *error);
 
 /* Writes everything out, stops the threads, frees. NULL is fine. */
 PTIER_API void ptier_cache_close(ptier_cache *cache);
 
-/* ---- reading ---------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /*
- * One live entry by key. OK: *entry is an owned reference, *tier (may be NULL) says where it was found. A miss is
- * NOT_FOUND. Does not block on the disk when the entry is in L1 or the key is not cached.
+ * One live entry by key. OK: *entry is an owned reference, *tier (may be NULL) says where it was
+ * found. A miss is NOT_FOUND. Does not block on the disk when the entry is in L1 or the key is not
+ * cached.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_tier_id *tier);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_get(ptier_cache *cache, const char *key,
+                                                        ptier_entry **entry, ptier_tier_id *tier);
 
 /*
- * Fills *record with a view of an entry: strings are borrowed from it until the caller's reference is released.
- * remaining_ttl_ms is counted now. `labels` is the caller's room; NULL leaves the labels out. Never blocks.
+ * Fills *record with a view of an entry: strings are borrowed from it until the caller's reference
+ * is released. remaining_ttl_ms is counted now. `labels` is the caller's room; NULL leaves the
+ * labels out. Never blocks.
  */
-PTIER_API void
-ptier_cache_read(const ptier_cache *cache, const ptier_entry *entry, ptier_record *record,
-                 ptier_label labels[PTIER_LABELS_MAX]);
+PTIER_API void ptier_cache_read(const ptier_cache *cache, const ptier_entry *entry,
+                                ptier_record *record, ptier_label labels[PTIER_LABELS_MAX]);
 
 /* entries[i] becomes an owned reference or NULL. Returns the number found. */
-PTIER_API size_t
-ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry **entries);
+PTIER_API size_t ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
+                                      ptier_entry **entries);
 
 /*
- * Up to `count` distinct, uniformly random, live entries that are neither unhealthy nor dead (unless the filter names
- * the health), match the filter and are not among `exclude`. Returns how many were written to `entries` (owned).
+ * Up to `count` distinct, uniformly random, live entries that are neither unhealthy nor dead
+ * (unless the filter names the health), match the filter and are not among `exclude`. Returns how
+ * many were written to `entries` (owned).
  */
-PTIER_API size_t
-ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter, const char *const *exclude,
-                 size_t exclude_count, ptier_entry **entries);
+PTIER_API size_t ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter,
+                                  const char *const *exclude, size_t exclude_count,
+                                  ptier_entry **entries);
 
 /*
- * One page of all live entries that match. *cursor: 0 starts, 0 afterwards means the end. Every entry that lives through the
- * whole listing appears; one changed meanwhile appears in its state before or after. `tier` NONE: the whole cache, else
- * only what is resident there. At most `limit` owned references are written; *count says how many (may be 0 before the end).
+ * One page of all live entries that match. *cursor: 0 starts, 0 afterwards means the end. Every
+ * entry that lives through the whole listing appears; one changed meanwhile appears in its state
+ * before or after. `tier` NONE: the whole cache, else only what is resident there. At most `limit`
+ * owned references are written; *count says how many (may be 0 before the end).
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_list(ptier_cache *cache, uint64_t *cursor, const ptier_filter *filter, ptier_tier_id tier, size_t limit,
-                 ptier_entry **entries, size_t *count, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_list(ptier_cache *cache, uint64_t *cursor,
+                                                         const ptier_filter *filter,
+                                                         ptier_tier_id tier, size_t limit,
+                                                         ptier_entry **entries, size_t *count,
+                                                         ptier_error *error);
 
 /* The current revision: every change up to it is visible. Never blocks. */
 PTIER_API uint64_t ptier_cache_revision(const ptier_cache *cache);
 PTIER_API void ptier_cache_store_id(const ptier_cache *cache, uint8_t id[PTIER_ID_BYTES]);
 PTIER_API void ptier_cache_boot_id(const ptier_cache *cache, uint8_t id[PTIER_ID_BYTES]);
 
-/* ---- writing ---------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ptier_put_options {
     ptier_durability durability;
@@ -181,50 +199,63 @@ typedef struct ptier_put_result {
 /* What a write reached. Guarantees hold to this, not to what was asked. */
 typedef struct ptier_written {
     ptier_durability durability;
-    uint32_t tiers; /* bit (1 << ptier_tier_id) for each that holds, or is bound to hold, the entries */
+    uint32_t
+        tiers; /* bit (1 << ptier_tier_id) for each that holds, or is bound to hold, the entries */
 } ptier_written;
 
 /*
- * Caches records. A repeated put updates in place: metadata that it states wins, what it does not state (source, labels,
- * credentials) stays; access statistics, failure count and health stay unless stated with a newer fetch time; the TTL starts
- * again. Each is accepted or rejected by itself (results[i], caller's array; NULL: not wanted); the call fails only as a
- * whole: RESOURCE_EXHAUSTED when the log is full, UNAVAILABLE when closing. `options` NULL: defaults.
+ * Caches records. A repeated put updates in place: metadata that it states wins, what it does not
+ * state (source, labels, credentials) stays; access statistics, failure count and health stay
+ * unless stated with a newer fetch time; the TTL starts again. Each is accepted or rejected by
+ * itself (results[i], caller's array; NULL: not wanted); the call fails only as a whole:
+ * RESOURCE_EXHAUSTED when the log is full, UNAVAILABLE when closing. `options` NULL: defaults.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count, const ptier_put_options *options,
-                ptier_put_result *results, ptier_written *written, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_put(ptier_cache *cache,
+                                                        const ptier_record *records, size_t count,
+                                                        const ptier_put_options *options,
+                                                        ptier_put_result *results,
+                                                        ptier_written *written, ptier_error *error);
 
 /* Removes entries with reason DELETED. *deleted counts those that were there. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_delete(ptier_cache *cache, const char *const *keys, size_t count, ptier_durability durability,
-                   size_t *deleted, ptier_written *written, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_delete(ptier_cache *cache,
+                                                           const char *const *keys, size_t count,
+                                                           ptier_durability durability,
+                                                           size_t *deleted, ptier_written *written,
+                                                           ptier_error *error);
 
 /* Applies reports in order. results[i] (caller's array; may be NULL) says what became of each. */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_report(ptier_cache *cache, const ptier_report *reports, size_t count, ptier_durability durability,
-                   ptier_report_result *results, ptier_written *written, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_report(
+    ptier_cache *cache, const ptier_report *reports, size_t count, ptier_durability durability,
+    ptier_report_result *results, ptier_written *written, ptier_error *error);
 
 /*
- * NONE: empties the cache (one CLEARED change; *revision is its revision). A tier: gives up what is resident there;
- * nothing that is only there is lost. FAILED_PRECONDITION for the lowest enabled tier. *cleared counts entries.
+ * NONE: empties the cache (one CLEARED change; *revision is its revision). A tier: gives up what is
+ * resident there; nothing that is only there is lost. FAILED_PRECONDITION for the lowest enabled
+ * tier. *cleared counts entries.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durability, uint64_t *cleared,
-                  uint64_t *revision, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier,
+                                                          ptier_durability durability,
+                                                          uint64_t *cleared, uint64_t *revision,
+                                                          ptier_error *error);
 
-/* ---- export ----------------------------------------------------------------------------------------------------- */
+/* ---- export
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /*
- * Writes one entry as one JSON line (with the line break) for export: plain credentials, or Fernet tokens of the
- * cache's key. Returns the length it takes; nothing is written when that is over `room`. Never blocks.
+ * Writes one entry as one JSON line (with the line break) for export: plain credentials, or Fernet
+ * tokens of the cache's key. Returns the length it takes; nothing is written when that is over
+ * `room`. Never blocks.
  */
-PTIER_API size_t
-ptier_cache_export_line(ptier_cache *cache, const ptier_entry *entry, bool plain_credentials, char *line, size_t room);
+PTIER_API size_t ptier_cache_export_line(ptier_cache *cache, const ptier_entry *entry,
+                                         bool plain_credentials, char *line, size_t room);
 
 /* Room that always suffices for one export line. */
 #define PTIER_EXPORT_LINE_MAX 65536
 
-/* ---- statistics ------------------------------------------------------------------------------------------------- */
+/* ---- statistics
+ * -------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ptier_tier_statistics {
     bool enabled;

@@ -1,6 +1,7 @@
 /*
- * A cached record: immutable, reference-counted, one allocation. Thread-safe: any thread may read and release any
- * reference it owns. Only the usage figures (last access, access count, latency, report counts) move while it lives.
+ * A cached record: immutable, reference-counted, one allocation. Thread-safe: any thread may read
+ * and release any reference it owns. Only the usage figures (last access, access count, latency,
+ * report counts) move while it lives.
  */
 #ifndef PROXYTIER_ENTRY_H
 #define PROXYTIER_ENTRY_H

@@ -1,6 +1,7 @@
 /*
- * Reading the proxy lists that people have: plain text, CSV, JSON, JSON lines. Streams: memory does not grow with the
- * file. Knows nothing of the cache: it hands out records. Not thread-safe: one importer, one thread.
+ * Reading the proxy lists that people have: plain text, CSV, JSON, JSON lines. Streams: memory does
+ * not grow with the file. Knows nothing of the cache: it hands out records. Not thread-safe: one
+ * importer, one thread.
  */
 #ifndef PROXYTIER_IMPORT_H
 #define PROXYTIER_IMPORT_H
@@ -21,8 +22,8 @@ typedef enum ptier_import_format {
 } ptier_import_format;
 
 /*
- * One record; strings borrowed for the call. restore: it is a line of an own export and its output fields are set. Return
- * false to stop (the import then ends with CANCELLED).
+ * One record; strings borrowed for the call. restore: it is a line of an own export and its output
+ * fields are set. Return false to stop (the import then ends with CANCELLED).
  */
 typedef struct ptier_import_record {
     ptier_record record;
@@ -37,11 +38,12 @@ typedef void (*ptier_import_skip_fn)(void *context, uint64_t line, const char *r
 typedef struct ptier_import_options {
     size_t size; /* set by init */
     ptier_import_format format;
-    const char *scheme;    /* for entries without one; NULL: a heading, the file's name, then http */
-    const char *source;    /* for records that state none; NULL: "" */
+    const char *scheme; /* for entries without one; NULL: a heading, the file's name, then http */
+    const char *source; /* for records that state none; NULL: "" */
     ptier_import_fn on_record;
     ptier_import_skip_fn on_skip; /* may be NULL */
-    void (*on_progress)(void *context, uint64_t bytes_read, uint64_t bytes_total); /* may be NULL; total 0: unknown */
+    void (*on_progress)(void *context, uint64_t bytes_read,
+                        uint64_t bytes_total); /* may be NULL; total 0: unknown */
     void *context;
 } ptier_import_options;
 
@@ -54,45 +56,55 @@ typedef struct ptier_import_summary {
 PTIER_API void ptier_import_options_init(ptier_import_options *options);
 
 /*
- * Reads a file ("-": standard input). NOT_FOUND / PERMISSION_DENIED: the file; INVALID_ARGUMENT: not a list at all (broken JSON: the
- * message has the line); CANCELLED: on_record said so. What came before an error was handed out. *summary is always filled.
+ * Reads a file ("-": standard input). NOT_FOUND / PERMISSION_DENIED: the file; INVALID_ARGUMENT:
+ * not a list at all (broken JSON: the message has the line); CANCELLED: on_record said so. What
+ * came before an error was handed out. *summary is always filled.
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_import_file(const char *path, const ptier_import_options *options, ptier_import_summary *summary,
-                  ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_import_file(const char *path,
+                                                          const ptier_import_options *options,
+                                                          ptier_import_summary *summary,
+                                                          ptier_error *error);
 
 /* The same from memory; `name` stands for the file's name (may be NULL). */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_import_memory(const void *data, size_t length, const char *name, const ptier_import_options *options,
-                    ptier_import_summary *summary, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_import_memory(const void *data, size_t length,
+                                                            const char *name,
+                                                            const ptier_import_options *options,
+                                                            ptier_import_summary *summary,
+                                                            ptier_error *error);
 
-/* ---- proxy URLs ------------------------------------------------------------------------------------------------- */
+/* ---- proxy URLs
+ * -------------------------------------------------------------------------------------------------
+ */
 
-#define PTIER_URL_BUFFER (PTIER_URL_MAX + 1)
+#define PTIER_URL_BUFFER        (PTIER_URL_MAX + 1)
 #define PTIER_CREDENTIAL_BUFFER (PTIER_CREDENTIAL_MAX + 1)
 
-/* The parts of a proxy address, in caller-owned room. Wipe it (ptier_url_wipe) when it held a password. */
+/* The parts of a proxy address, in caller-owned room. Wipe it (ptier_url_wipe) when it held a
+ * password. */
 typedef struct ptier_url {
-    char url[PTIER_URL_BUFFER];              /* scheme://host:port, scheme and host in lower case */
+    char url[PTIER_URL_BUFFER]; /* scheme://host:port, scheme and host in lower case */
     char scheme[16];
-    char username[PTIER_CREDENTIAL_BUFFER];  /* "" none; percent-decoded */
+    char username[PTIER_CREDENTIAL_BUFFER]; /* "" none; percent-decoded */
     char password[PTIER_CREDENTIAL_BUFFER];
     bool has_username, has_password;
 } ptier_url;
 
 /*
- * Parses `scheme://[user[:password]@]host:port`, `host:port`, `host:port:user:password`, `user:password@host:port`, IPv6 hosts in
- * brackets. default_scheme stands in where there is none. INVALID_ARGUMENT with a message that names what is wrong and
- * never shows the credentials. Schemes: http, https, socks4, socks4a, socks5, socks5h. The port may be missing only when the scheme has a
- * usual one (http 80, https 443, socks* 1080).
+ * Parses `scheme://[user[:password]@]host:port`, `host:port`, `host:port:user:password`,
+ * `user:password@host:port`, IPv6 hosts in brackets. default_scheme stands in where there is none.
+ * INVALID_ARGUMENT with a message that names what is wrong and never shows the credentials.
+ * Schemes: http, https, socks4, socks4a, socks5, socks5h. The port may be missing only when the
+ * scheme has a usual one (http 80, https 443, socks* 1080).
  */
-PTIER_MUST_CHECK PTIER_API ptier_status
-ptier_url_parse(const char *text, const char *default_scheme, ptier_url *url, ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_url_parse(const char *text,
+                                                        const char *default_scheme, ptier_url *url,
+                                                        ptier_error *error);
 PTIER_API void ptier_url_wipe(ptier_url *url);
 
 /*
- * The derived key of an entry (DESIGN: first 16 hex digits, or all 64 when `full`, of SHA-256 of the URL, or of
- * scheme://user@host:port when username is not NULL or empty). key has room for 65 bytes.
+ * The derived key of an entry (DESIGN: first 16 hex digits, or all 64 when `full`, of SHA-256 of
+ * the URL, or of scheme://user@host:port when username is not NULL or empty). key has room for 65
+ * bytes.
  */
 PTIER_API void ptier_key_derive(const char *url, const char *username, bool full, char key[65]);
 
