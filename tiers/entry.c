@@ -58,7 +58,7 @@ ptier_entry_create(const ptier_record *record, uint64_t hash, int64_t expires_wa
     atomic_init(&entry->access_count, record->access_count);
     atomic_init(&entry->success_count, (uint32_t)record->success_count);
     atomic_init(&entry->report_count, (uint32_t)record->report_count);
-    atomic_init(&entry->latency_ms, (float)record->latency_ms);
+    atomic_init(&entry->latency_us, ptier_latency_us(record->latency_ms));
 
     size_t at = 0;
     (void)put_text(entry, &at, record->key); /* always at 0 */
@@ -117,7 +117,7 @@ ptier_entry_view(const ptier_entry *entry, int64_t boot_ms, ptier_record *record
             entry->expires_boot_ms > boot_ms ? entry->expires_boot_ms - boot_ms : 0;
     record->last_access_ms = atomic_load_explicit(&entry->last_access_ms, memory_order_relaxed);
     record->access_count = atomic_load_explicit(&entry->access_count, memory_order_relaxed);
-    record->latency_ms = atomic_load_explicit(&entry->latency_ms, memory_order_relaxed);
+    record->latency_ms = atomic_load_explicit(&entry->latency_us, memory_order_relaxed) / 1000.0;
     record->success_count = atomic_load_explicit(&entry->success_count, memory_order_relaxed);
     record->report_count = atomic_load_explicit(&entry->report_count, memory_order_relaxed);
     if (!labels)

@@ -27,7 +27,8 @@ struct ptier_entry {
     _Atomic uint64_t access_count;
     _Atomic uint32_t success_count;
     _Atomic uint32_t report_count;
-    _Atomic float latency_ms;
+    _Atomic uint32_t
+        latency_us; /* whole microseconds: the same in memory, lines, rows and exports */
     _Atomic uint8_t usage_dirty; /* usage at rest is older than this */
 
     uint8_t health;
@@ -69,6 +70,14 @@ static inline const char *
 ptier_entry_password(const ptier_entry *entry)
 {
     return entry->password_at ? entry->text + entry->password_at : NULL;
+}
+
+/* Milliseconds as the entry keeps them: 0 for what is no latency (negative, not a number, over 71
+ * minutes). */
+static inline uint32_t
+ptier_latency_us(double ms)
+{
+    return ms > 0 && ms < UINT32_MAX / 1000 ? (uint32_t)(ms * 1000.0 + 0.5) : 0;
 }
 
 static inline bool

@@ -103,14 +103,12 @@ canonical(const record_row *row, uint8_t canon[PTIER_L3_CANON_MAX])
 static size_t
 canonical_usage(int64_t id, const ptier_usage *usage, uint8_t canon[64])
 {
-    uint32_t latency;
-    memcpy(&latency, &usage->latency_ms, sizeof latency);
     uint8_t *at = canon;
     *at++ = CANON_VERSION;
     at = put_u64(at, (uint64_t)id);
     at = put_u64(at, (uint64_t)usage->last_access_ms);
     at = put_u64(at, usage->access_count);
-    at = put_u64(at, latency);
+    at = put_u64(at, usage->latency_us);
     at = put_u64(at, (uint64_t)usage->success_count << 32 | usage->report_count);
     return (size_t)(at - canon);
 }
@@ -198,7 +196,7 @@ ptier_l3_usage_bind(ptier_l3 *l3, sqlite3_stmt *statement, int64_t id, const pti
     codes |= sqlite3_bind_int64(statement, 1, id);
     codes |= sqlite3_bind_int64(statement, 2, usage->last_access_ms);
     codes |= sqlite3_bind_int64(statement, 3, (int64_t)usage->access_count);
-    codes |= sqlite3_bind_double(statement, 4, (double)usage->latency_ms);
+    codes |= sqlite3_bind_int64(statement, 4, usage->latency_us);
     codes |= sqlite3_bind_int64(statement, 5, usage->success_count);
     codes |= sqlite3_bind_int64(statement, 6, usage->report_count);
     codes |= sqlite3_bind_blob(statement, 7, check, sizeof check, SQLITE_TRANSIENT);
@@ -259,7 +257,7 @@ read_usage(ptier_l3 *l3, sqlite3_stmt *get, ptier_record *record)
     ptier_usage usage = {
         .last_access_ms = sqlite3_column_int64(get, GET_LAST_ACCESS),
         .access_count = (uint64_t)sqlite3_column_int64(get, GET_ACCESSES),
-        .latency_ms = (float)sqlite3_column_double(get, GET_LATENCY),
+        .latency_us = (uint32_t)sqlite3_column_int64(get, GET_LATENCY),
         .success_count = (uint32_t)sqlite3_column_int64(get, GET_SUCCESSES),
         .report_count = (uint32_t)sqlite3_column_int64(get, GET_REPORTS),
     };
@@ -271,7 +269,7 @@ read_usage(ptier_l3 *l3, sqlite3_stmt *get, ptier_record *record)
     }
     record->last_access_ms = usage.last_access_ms;
     record->access_count = usage.access_count;
-    record->latency_ms = (double)usage.latency_ms;
+    record->latency_ms = usage.latency_us / 1000.0;
     record->success_count = usage.success_count;
     record->report_count = usage.report_count;
 }

@@ -47,7 +47,7 @@ static const char schema_sql[] =
     " id INTEGER PRIMARY KEY," /* of the entry */
     " last_access INTEGER NOT NULL,"
     " accesses INTEGER NOT NULL,"
-    " latency REAL NOT NULL,"
+    " latency_us INTEGER NOT NULL,"
     " successes INTEGER NOT NULL,"
     " reports INTEGER NOT NULL,"
     " integrity BLOB NOT NULL);"
@@ -57,7 +57,7 @@ static const char *const statement_sql[L3_STATEMENTS] = {
     [L3_GET] = "SELECT e.id, e.key64, e.revision, e.expires_wall, e.expires_boot, e.boot_tag,"
                " e.health, e.revalidate, e.failures, e.source, e.fetch_time, e.ttl, e.integrity,"
                " e.key, e.url, e.username, e.password, e.labels, u.last_access, u.accesses,"
-               " u.latency, u.successes, u.reports, u.integrity"
+               " u.latency_us, u.successes, u.reports, u.integrity"
                " FROM entries e LEFT JOIN usage u ON u.id = e.id WHERE e.key64 = ?1",
     [L3_SCAN] = "SELECT key64, revision, expires_wall, expires_boot, boot_tag, health, url, source"
                 " FROM entries",
@@ -82,8 +82,9 @@ static const char *const statement_sql[L3_STATEMENTS] = {
     [L3_DELETE_BELOW] = "DELETE FROM entries WHERE revision < ?1",
     [L3_DELETE_USAGE_BELOW] =
         "DELETE FROM usage WHERE id IN (SELECT id FROM entries WHERE revision < ?1)",
-    [L3_PUT_USAGE] = "INSERT OR REPLACE INTO usage(id, last_access, accesses, latency, successes,"
-                     " reports, integrity) VALUES(?1,?2,?3,?4,?5,?6,?7)",
+    [L3_PUT_USAGE] =
+        "INSERT OR REPLACE INTO usage(id, last_access, accesses, latency_us, successes,"
+        " reports, integrity) VALUES(?1,?2,?3,?4,?5,?6,?7)",
     [L3_SET_META] = "INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)",
     [L3_SOURCE_ID] = "SELECT id FROM sources WHERE name = ?1",
     [L3_ADD_SOURCE] = "INSERT INTO sources(name) VALUES(?1)",

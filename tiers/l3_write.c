@@ -152,7 +152,7 @@ put_entry_usage(ptier_l3 *l3, int64_t id, bool existed, ptier_entry *entry, ptie
     ptier_usage usage = {
         .last_access_ms = atomic_load_explicit(&entry->last_access_ms, memory_order_relaxed),
         .access_count = atomic_load_explicit(&entry->access_count, memory_order_relaxed),
-        .latency_ms = atomic_load_explicit(&entry->latency_ms, memory_order_relaxed),
+        .latency_us = atomic_load_explicit(&entry->latency_us, memory_order_relaxed),
         .success_count = atomic_load_explicit(&entry->success_count, memory_order_relaxed),
         .report_count = atomic_load_explicit(&entry->report_count, memory_order_relaxed),
     };

@@ -76,7 +76,7 @@ typedef struct ptier_usage {
     const char *key;
     int64_t last_access_ms;
     uint64_t access_count;
-    float latency_ms;
+    uint32_t latency_us;
     uint32_t success_count;
     uint32_t report_count;
 } ptier_usage;

@@ -29,7 +29,8 @@ static uint64_t
 clear(ptier_tier_id tier)
 {
     uint64_t cleared = 0, revision;
-    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, &revision, &box.error))
+    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, &revision,
+                          &box.error))
         fail_msg("%s", box.error.message);
     return cleared;
 }
@@ -47,7 +48,8 @@ delete_of_a_missing_key_returns_in_a_new_cache(void **state)
         const char *key = "p2";
         size_t deleted;
         ptier_written written;
-        assert_int_equal(ptier_cache_delete(box.cache, &key, 1, PTIER_DURABILITY_SYNCED, &deleted, &written, NULL),
+        assert_int_equal(ptier_cache_delete(box.cache, &key, 1, PTIER_DURABILITY_SYNCED, &deleted,
+                                            &written, NULL),
                          PTIER_OK);
         if (tiers != BOX_ALL)
             ptier_test_box_fini(&box);
@@ -66,7 +68,8 @@ clear_is_one_event_and_empties_every_tier(void **state)
     size_t before = ptier_test_box_changes(&box, 0, PTIER_REASON_NONE, NULL);
     assert_int_equal(clear(PTIER_TIER_NONE), 100);
     assert_int_equal(ptier_test_box_changes(&box, 0, PTIER_REASON_NONE, NULL), before + 1);
-    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_CLEARED, PTIER_REASON_CLEARED, ""), 1);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_CLEARED, PTIER_REASON_CLEARED, ""),
+                     1);
     assert_int_equal(ptier_test_box_entries(&box), 0);
     for (int i = 0; i < 100; i++)
         assert_false(ptier_test_box_has(&box, i));
@@ -108,15 +111,19 @@ clear_of_the_lowest_tier_alone_is_refused(void **state)
 {
     (void)state;
     for (int tiers = 1; tiers <= BOX_ALL; tiers++) {
-        ptier_tier_id lowest = tiers & BOX_L3 ? PTIER_TIER_L3 : tiers & BOX_L2 ? PTIER_TIER_L2 : PTIER_TIER_L1;
+        ptier_tier_id lowest = tiers & BOX_L3   ? PTIER_TIER_L3
+                               : tiers & BOX_L2 ? PTIER_TIER_L2
+                                                : PTIER_TIER_L1;
         uint64_t cleared, revision;
         open_with(tiers);
         ptier_test_box_put(&box, 1);
         for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++) {
-            ptier_status status = ptier_cache_clear(box.cache, (ptier_tier_id)tier, PTIER_DURABILITY_DEFAULT, &cleared,
-                                                    &revision, &box.error);
+            ptier_status status =
+                ptier_cache_clear(box.cache, (ptier_tier_id)tier, PTIER_DURABILITY_DEFAULT,
+                                  &cleared, &revision, &box.error);
             bool enabled = tiers >> (tier - 1) & 1;
-            assert_int_equal(status, enabled && tier != (int)lowest ? PTIER_OK : PTIER_FAILED_PRECONDITION);
+            assert_int_equal(status,
+                             enabled && tier != (int)lowest ? PTIER_OK : PTIER_FAILED_PRECONDITION);
         }
         assert_true(ptier_test_box_has(&box, 1));
         if (tiers != BOX_ALL)
@@ -133,7 +140,8 @@ delete_is_told_once_and_lasts(void **state)
     ptier_test_box_put(&box, 2);
     assert_true(ptier_test_box_delete(&box, 1));
     assert_false(ptier_test_box_delete(&box, 1));
-    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_DELETED, "p1"), 1);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_DELETED, "p1"),
+                     1);
     assert_int_equal(ptier_test_box_statistics(&box).deletes, 1);
     ptier_test_box_reopen(&box);
     assert_false(ptier_test_box_has(&box, 1));
@@ -144,7 +152,8 @@ static void
 delete_says_how_durable_it_became(void **state)
 {
     (void)state;
-    static const ptier_durability asked[] = {PTIER_DURABILITY_MEMORY, PTIER_DURABILITY_LOGGED, PTIER_DURABILITY_SYNCED};
+    static const ptier_durability asked[] = {PTIER_DURABILITY_MEMORY, PTIER_DURABILITY_LOGGED,
+                                             PTIER_DURABILITY_SYNCED};
     for (int tiers = 1; tiers <= BOX_ALL; tiers++) {
         open_with(tiers);
         for (int i = 0; i < 3; i++) {
@@ -152,7 +161,9 @@ delete_says_how_durable_it_became(void **state)
             size_t deleted;
             ptier_written written;
             ptier_test_box_put(&box, 1);
-            assert_int_equal(ptier_cache_delete(box.cache, &key, 1, asked[i], &deleted, &written, NULL), PTIER_OK);
+            assert_int_equal(
+                ptier_cache_delete(box.cache, &key, 1, asked[i], &deleted, &written, NULL),
+                PTIER_OK);
             assert_int_equal(deleted, 1);
             if (tiers == BOX_L1)
                 assert_int_equal(written.durability, PTIER_DURABILITY_MEMORY);

@@ -1,4 +1,5 @@
-/* Eight threads at once; then what is cached agrees with what each key's last writer did. Meant for TSan and ASan, too. */
+/* Eight threads at once; then what is cached agrees with what each key's last writer did. Meant for
+ * TSan and ASan, too. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,7 +62,9 @@ check_own(worker *w, int i, int number)
     bool right = entry->revision == w->revisions[i] && strcmp(ptier_entry_key(entry), key) == 0 &&
                  strcmp(ptier_entry_password(entry), "hush") == 0;
     ptier_entry_release(entry);
-    return right ? NULL : w->revisions[i] ? "an old state was served" : "a deleted entry was served";
+    return right             ? NULL
+           : w->revisions[i] ? "an old state was served"
+                             : "a deleted entry was served";
 }
 
 static const char *
@@ -100,7 +103,8 @@ look_around(uint64_t *seed)
     size_t count = 0;
     if (ptier_test_random(seed, 2)) {
         count = ptier_cache_pick(box.cache, 5, NULL, NULL, 0, entries);
-    } else if (ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 20, entries, &count, NULL)) {
+    } else if (ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 20, entries, &count,
+                                NULL)) {
         abort();
     }
     for (size_t i = 0; i < count; i++)
@@ -124,9 +128,13 @@ fight(worker *w)
     case 0:
         return put(number, PTIER_DURABILITY_DEFAULT, &result) ? NULL : "shared put failed";
     case 1:
-        return ptier_cache_delete(box.cache, &key, 1, 0, &deleted, NULL, NULL) ? "shared delete failed" : NULL;
+        return ptier_cache_delete(box.cache, &key, 1, 0, &deleted, NULL, NULL)
+                   ? "shared delete failed"
+                   : NULL;
     case 2:
-        return ptier_cache_report(box.cache, &report, 1, 0, NULL, NULL, NULL) ? "shared report failed" : NULL;
+        return ptier_cache_report(box.cache, &report, 1, 0, NULL, NULL, NULL)
+                   ? "shared report failed"
+                   : NULL;
     default:
         w->gets++;
         if (ptier_cache_get(box.cache, key, &entry, NULL) == PTIER_OK)
@@ -142,14 +150,17 @@ step(worker *w)
     uint64_t what = ptier_test_random(&w->seed, 100), cleared;
     ptier_put_result result;
     if (what < 35) {
-        ptier_durability durability = ptier_test_random(&w->seed, 40) ? PTIER_DURABILITY_DEFAULT : PTIER_DURABILITY_SYNCED;
+        ptier_durability durability =
+            ptier_test_random(&w->seed, 40) ? PTIER_DURABILITY_DEFAULT : PTIER_DURABILITY_SYNCED;
         if (ptier_test_random(&w->seed, 4) == 0)
             durability = PTIER_DURABILITY_MEMORY;
         bool updates = w->revisions[i] != 0;
         if (!put(number, durability, &result))
             return "put failed";
         w->revisions[i] = result.revision;
-        return (result.outcome == PTIER_PUT_UPDATED) == updates ? NULL : "put disagrees about what was there";
+        return (result.outcome == PTIER_PUT_UPDATED) == updates
+                   ? NULL
+                   : "put disagrees about what was there";
     }
     if (what < 50)
         return delete_own(w, i, number);
@@ -160,8 +171,9 @@ step(worker *w)
     if (what < 73)
         look_around(&w->seed);
     else if (what == 73)
-        PTIER_IGNORE(ptier_cache_clear(box.cache, (ptier_tier_id)(1 + ptier_test_random(&w->seed, 2)), 0, &cleared, NULL,
-                                       NULL)); /* upper tiers only: nothing is lost */
+        PTIER_IGNORE(
+            ptier_cache_clear(box.cache, (ptier_tier_id)(1 + ptier_test_random(&w->seed, 2)), 0,
+                              &cleared, NULL, NULL)); /* upper tiers only: nothing is lost */
     else
         return check_own(w, i, number);
     return NULL;
@@ -242,7 +254,8 @@ clear_now_and_then(void *context)
     (void)context;
     while (!atomic_load(&stop)) {
         uint64_t cleared;
-        if (ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT, &cleared, NULL, NULL))
+        if (ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT, &cleared, NULL,
+                              NULL))
             abort();
         ptier_test_clock_advance(&box.clock, 500);
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);

@@ -1,6 +1,6 @@
 /*
- * Kill -9: a child writes and says what was acknowledged over a pipe; whatever it said is there when the cache is opened
- * again. What was on its way when it died may be there or not.
+ * Kill -9: a child writes and says what was acknowledged over a pipe; whatever it said is there
+ * when the cache is opened again. What was on its way when it died may be there or not.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -43,7 +43,8 @@ tear_down(void **state)
     return 0;
 }
 
-/* ---- the child: no cmocka here ---------------------------------------------------------------------------- */
+/* ---- the child: no cmocka here
+ * ---------------------------------------------------------------------------- */
 
 static void
 say(int pipe, const message *m)
@@ -60,11 +61,13 @@ put_batch(message *m, int version, uint64_t *seed)
     char keys[BATCH][16], urls[BATCH][40];
     for (uint32_t i = 0; i < m->count; i++) {
         ptier_test_box_record(&records[i], m->items[i].key, keys[i], urls[i]);
-        (void)snprintf(urls[i], sizeof urls[i], "http://10.%d.%d.%d:80", version >> 16, version >> 8 & 255, version & 255);
+        (void)snprintf(urls[i], sizeof urls[i], "http://10.%d.%d.%d:80", version >> 16,
+                       version >> 8 & 255, version & 255);
         records[i].password = "hush";
     }
-    const ptier_put_options options = {
-        .durability = ptier_test_random(seed, 5) ? PTIER_DURABILITY_LOGGED : PTIER_DURABILITY_SYNCED};
+    const ptier_put_options options = {.durability = ptier_test_random(seed, 5)
+                                                         ? PTIER_DURABILITY_LOGGED
+                                                         : PTIER_DURABILITY_SYNCED};
     if (ptier_cache_put(box.cache, records, m->count, &options, results, NULL, NULL))
         return false;
     for (uint32_t i = 0; i < m->count; i++)
@@ -82,7 +85,8 @@ delete_batch(message *m)
         (void)snprintf(texts[i], sizeof texts[i], "p%d", m->items[i].key);
         keys[i] = texts[i];
     }
-    return ptier_cache_delete(box.cache, keys, m->count, PTIER_DURABILITY_LOGGED, NULL, NULL, NULL) == PTIER_OK;
+    return ptier_cache_delete(box.cache, keys, m->count, PTIER_DURABILITY_LOGGED, NULL, NULL,
+                              NULL) == PTIER_OK;
 }
 
 static void
@@ -108,7 +112,8 @@ child(int pipe, int version, uint64_t seed)
     }
 }
 
-/* ---- the parent -------------------------------------------------------------------------------------------- */
+/* ---- the parent
+ * -------------------------------------------------------------------------------------------- */
 
 static void
 take_message(const message *m)
@@ -171,8 +176,8 @@ check_after_crash(int round)
         int is = read_version(i), acknowledged = versions[i] > 0 ? versions[i] : 0;
         int perhaps = possible[i] > 0 ? possible[i] : 0;
         if (is != acknowledged && is != perhaps)
-            fail_msg("round %d: key %d has version %d, acknowledged was %d, announced %d", round, i, is, versions[i],
-                     possible[i]);
+            fail_msg("round %d: key %d has version %d, acknowledged was %d, announced %d", round, i,
+                     is, versions[i], possible[i]);
         versions[i] = possible[i] = is;
     }
     ptier_test_box_close(&box);
@@ -199,7 +204,8 @@ run_rounds(int tiers, int rounds, uint64_t seed)
             child(ends[1], version, seed + (uint64_t)round);
         }
         close(ends[1]);
-        version = watch_child(pid, ends[0], (int64_t)ptier_test_random(&seed, round % 3 ? 100 : 600)) + 1;
+        version =
+            watch_child(pid, ends[0], (int64_t)ptier_test_random(&seed, round % 3 ? 100 : 600)) + 1;
         close(ends[0]);
         check_after_crash(round);
     }
@@ -232,8 +238,10 @@ main(void)
     (void)signal(SIGPIPE, SIG_IGN); /* cannot fail */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(killed_cache_has_everything_it_acknowledged, tear_down),
-        cmocka_unit_test_teardown(killed_cache_without_l3_has_everything_it_acknowledged, tear_down),
-        cmocka_unit_test_teardown(killed_cache_without_l2_has_everything_it_acknowledged, tear_down),
+        cmocka_unit_test_teardown(killed_cache_without_l3_has_everything_it_acknowledged,
+                                  tear_down),
+        cmocka_unit_test_teardown(killed_cache_without_l2_has_everything_it_acknowledged,
+                                  tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,7 +58,8 @@ third_failure_removes_with_reason_health_in_every_set_of_tiers(void **state)
         assert_false(ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0).found);
         assert_false(ptier_test_box_has(&box, 1));
         assert_true(ptier_test_box_has(&box, 2));
-        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_HEALTH, "p1"), 1);
+        assert_int_equal(
+            ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_HEALTH, "p1"), 1);
         assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_HEALTH, 0, "p1"), 2);
         assert_int_equal(ptier_test_box_statistics(&box).removals[PTIER_REASON_HEALTH], 1);
         if (tiers == BOX_L1)
@@ -122,7 +123,8 @@ threshold_of_zero_never_removes(void **state)
     ptier_test_box_reopen(&box);
     ptier_test_box_put(&box, 1);
     for (uint32_t i = 1; i <= 50; i++)
-        assert_int_equal(ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0).failure_count, i);
+        assert_int_equal(ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0).failure_count,
+                         i);
     assert_true(ptier_test_box_has(&box, 1));
 }
 
@@ -130,14 +132,19 @@ static void
 reports_of_one_call_apply_in_order(void **state)
 {
     (void)state;
-    const ptier_report reports[] = {
-        {.key = "p1", .outcome = PTIER_REPORT_FAILED}, {.key = "p1", .outcome = PTIER_REPORT_FAILED},
-        {.key = "gone", .outcome = PTIER_REPORT_FAILED}, {.key = "p1", .outcome = PTIER_REPORT_OK},
-        {.key = "p1", .outcome = PTIER_REPORT_FAILED}, {.key = "p1", .outcome = PTIER_REPORT_FAILED},
-        {.key = "p1", .outcome = PTIER_REPORT_FAILED}, {.key = "p1", .outcome = PTIER_REPORT_OK}};
+    const ptier_report reports[] = {{.key = "p1", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "p1", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "gone", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "p1", .outcome = PTIER_REPORT_OK},
+                                    {.key = "p1", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "p1", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "p1", .outcome = PTIER_REPORT_FAILED},
+                                    {.key = "p1", .outcome = PTIER_REPORT_OK}};
     ptier_report_result r[8];
     ptier_test_box_put(&box, 1);
-    assert_int_equal(ptier_cache_report(box.cache, reports, 8, PTIER_DURABILITY_SYNCED, r, NULL, &box.error), PTIER_OK);
+    assert_int_equal(
+        ptier_cache_report(box.cache, reports, 8, PTIER_DURABILITY_SYNCED, r, NULL, &box.error),
+        PTIER_OK);
     static const uint32_t counts[] = {1, 2, 0, 0, 1, 2, 3, 0};
     for (int i = 0; i < 8; i++) {
         assert_int_equal(r[i].failure_count, counts[i]);

@@ -179,7 +179,8 @@ keys_with_the_same_hash_stay_apart(void **state)
     }
 }
 
-/* ---- repeated puts -------------------------------------------------------------------------------- */
+/* ---- repeated puts
+ * -------------------------------------------------------------------------------- */
 
 static void
 put_again_keeps_usage_health_and_failures_and_renews_the_ttl(void **state)
@@ -259,7 +260,8 @@ put_of_another_proxy_under_a_key_takes_no_credentials_over(void **state)
     ptier_entry_release(entry);
 }
 
-/* ---- warm and restore -------------------------------------------------------------------------------- */
+/* ---- warm and restore
+ * -------------------------------------------------------------------------------- */
 
 static ptier_put_outcome
 warm(int number, int64_t fetch_time)
@@ -326,20 +328,24 @@ restore_keeps_the_remaining_ttl_and_usage(void **state)
     assert_true(out.latency_ms > 12.4 && out.latency_ms < 12.6);
     ptier_entry_release(entry);
     record.expires_at_ms = atomic_load(&box.clock.wall_ms) - 1;
-    assert_int_equal(ptier_test_box_put_record(&box, &record, &options).outcome, PTIER_PUT_SKIPPED_EXPIRED);
+    assert_int_equal(ptier_test_box_put_record(&box, &record, &options).outcome,
+                     PTIER_PUT_SKIPPED_EXPIRED);
     ptier_test_box_advance(&box, 20000);
     assert_false(ptier_test_box_has(&box, 1));
 }
 
-/* ---- rejected ------------------------------------------------------------------------------------------ */
+/* ---- rejected
+ * ------------------------------------------------------------------------------------------ */
 
 static void
 put_rejects_what_is_wrong_and_says_why(void **state)
 {
     (void)state;
-    static char long_key[PTIER_KEY_MAX + 2], long_source[PTIER_SOURCE_MAX + 2], long_user[PTIER_CREDENTIAL_MAX + 2];
+    static char long_key[PTIER_KEY_MAX + 2], long_source[PTIER_SOURCE_MAX + 2],
+        long_user[PTIER_CREDENTIAL_MAX + 2];
     static ptier_label many[PTIER_LABELS_MAX + 1];
-    static const ptier_label twice[] = {{"a", "1"}, {"a", "2"}}, unnamed[] = {{"", "1"}}, control[] = {{"a", "\x01"}};
+    static const ptier_label twice[] = {{"a", "1"}, {"a", "2"}}, unnamed[] = {{"", "1"}},
+                             control[] = {{"a", "\x01"}};
     memset(long_key, 'k', sizeof long_key - 1);
     memset(long_source, 's', sizeof long_source - 1);
     memset(long_user, 'u', sizeof long_user - 1);
@@ -374,7 +380,8 @@ put_rejects_what_is_wrong_and_says_why(void **state)
     ptier_put_result results[20];
     const ptier_put_options restore = {.restore = true};
     assert_int_equal(n, 20);
-    assert_int_equal(ptier_cache_put(box.cache, bad, n, &restore, results, NULL, &box.error), PTIER_OK);
+    assert_int_equal(ptier_cache_put(box.cache, bad, n, &restore, results, NULL, &box.error),
+                     PTIER_OK);
     for (size_t i = 0; i + 1 < n; i++) {
         if (results[i].outcome != PTIER_PUT_REJECTED)
             fail_msg("record %zu was accepted", i);
@@ -390,7 +397,8 @@ static void
 put_takes_the_longest_record_through_every_tier(void **state)
 {
     (void)state;
-    static char key[PTIER_KEY_MAX + 1], user[PTIER_CREDENTIAL_MAX + 1], source[PTIER_SOURCE_MAX + 1];
+    static char key[PTIER_KEY_MAX + 1], user[PTIER_CREDENTIAL_MAX + 1],
+        source[PTIER_SOURCE_MAX + 1];
     static char names[PTIER_LABELS_MAX][PTIER_LABEL_NAME_MAX + 1], value[PTIER_LABEL_VALUE_MAX + 1];
     ptier_label labels[PTIER_LABELS_MAX], out_labels[PTIER_LABELS_MAX];
     ptier_record record, out;
@@ -442,7 +450,8 @@ put_of_one_key_many_times_in_a_batch_ends_with_the_last(void **state)
         records[i].key = i % 2 ? "odd" : "even";
         records[i].url = urls[i];
     }
-    assert_int_equal(ptier_cache_put(box.cache, records, 500, NULL, results, NULL, &box.error), PTIER_OK);
+    assert_int_equal(ptier_cache_put(box.cache, records, 500, NULL, results, NULL, &box.error),
+                     PTIER_OK);
     ptier_record out;
     ptier_entry *entry = read_key("odd", &out, NULL);
     assert_string_equal(out.url, "http://10.1.1.1:1499");
@@ -453,7 +462,8 @@ put_of_one_key_many_times_in_a_batch_ends_with_the_last(void **state)
     assert_int_equal(ptier_test_box_entries(&box), 2);
 }
 
-/* Nobody asks for durability: the queue has to be written all the same, or it is full at some time. */
+/* Nobody asks for durability: the queue has to be written all the same, or it is full at some time.
+ */
 static void
 put_to_memory_never_fills_the_queue_for_good(void **state)
 {

@@ -110,7 +110,8 @@ reference_outlives_change_removal_and_clear(void **state)
     assert_int_equal(ptier_cache_get(box.cache, "p1", &entry, NULL), PTIER_OK);
     assert_true(ptier_test_box_put(&box, 1) > revision);
     assert_true(ptier_test_box_delete(&box, 1));
-    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, NULL, NULL), PTIER_OK);
+    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, NULL, NULL),
+                     PTIER_OK);
     assert_string_equal(ptier_entry_key(entry), "p1");
     assert_int_equal(entry->revision, revision);
     assert_string_equal(ptier_entry_url(entry), "http://10.0.0.1:8080");
@@ -127,7 +128,8 @@ put_is_read_at_once_whatever_its_durability(void **state)
         for (int i = 0; i < 300; i++) {
             ptier_record record;
             char key[16], url[40];
-            const ptier_put_options options = {.durability = (ptier_durability)(i % 100 == 0 ? 3 : 1 + i % 2)};
+            const ptier_put_options options = {
+                .durability = (ptier_durability)(i % 100 == 0 ? 3 : 1 + i % 2)};
             ptier_test_box_record(&record, i % 50, key, url);
             (void)snprintf(url, sizeof url, "http://10.0.0.1:%d", 1000 + i);
             ptier_test_box_put_record(&box, &record, &options);

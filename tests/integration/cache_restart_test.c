@@ -66,14 +66,16 @@ content(uint64_t *count)
     size_t page;
     *count = 0;
     do {
-        assert_int_equal(ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 64, entries, &page, &box.error),
+        assert_int_equal(ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 64, entries,
+                                          &page, &box.error),
                          PTIER_OK);
         for (size_t i = 0; i < page; i++) {
             char text[200];
             ptier_record r;
             ptier_cache_read(box.cache, entries[i], &r, NULL);
-            (void)snprintf(text, sizeof text, "%s %s %s %llu %u %d %lld %llu", r.key, r.url, r.password ? r.password : "",
-                           (unsigned long long)r.revision, r.failure_count, (int)r.health, (long long)r.expires_at_ms,
+            (void)snprintf(text, sizeof text, "%s %s %s %llu %u %d %lld %llu", r.key, r.url,
+                           r.password ? r.password : "", (unsigned long long)r.revision,
+                           r.failure_count, (int)r.health, (long long)r.expires_at_ms,
                            (unsigned long long)r.report_count);
             uint64_t hash = UINT64_C(14695981039346656037);
             for (const char *c = text; *c; c++)
@@ -92,7 +94,8 @@ twenty_restarts_change_nothing(void **state)
     (void)state;
     for (int tiers = BOX_L2; tiers <= BOX_ALL; tiers++) {
         uint64_t count, again, seed = (uint64_t)tiers;
-        uint8_t store[PTIER_ID_BYTES], store_again[PTIER_ID_BYTES], boot[PTIER_ID_BYTES], last_boot[PTIER_ID_BYTES] = {0};
+        uint8_t store[PTIER_ID_BYTES], store_again[PTIER_ID_BYTES], boot[PTIER_ID_BYTES],
+            last_boot[PTIER_ID_BYTES] = {0};
         ptier_test_box_init(&box, tiers);
         box.options.l1_entries = 50;
         box.options.l2_entries = tiers & BOX_L3 ? 150 : 0;
@@ -163,7 +166,8 @@ second_opener_of_a_directory_is_refused(void **state)
     ptier_test_box_init(&box, BOX_ALL);
     ptier_test_box_open(&box);
     ptier_cache *second = NULL;
-    assert_int_equal(ptier_cache_open(&box.options, &second, &box.error), PTIER_FAILED_PRECONDITION);
+    assert_int_equal(ptier_cache_open(&box.options, &second, &box.error),
+                     PTIER_FAILED_PRECONDITION);
     assert_null(second);
     assert_non_null(strstr(box.error.message, "in use by another process"));
     assert_non_null(strstr(box.error.message, box.directory));
@@ -184,7 +188,8 @@ directory_is_private_and_the_key_file_too(void **state)
     ptier_test_box_open(&box);
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_mode & 0777, 0700);
-    static const char *const names[] = {"key", "state", "lock", "l3.sqlite", "l2/shard_00000001.jsonl"};
+    static const char *const names[] = {"key", "state", "lock", "l3.sqlite",
+                                        "l2/shard_00000001.jsonl"};
     for (size_t i = 0; i < 5; i++) {
         (void)snprintf(path, sizeof path, "%s/a/b/%s", box.directory, names[i]);
         assert_int_equal(stat(path, &info), 0);
@@ -204,7 +209,8 @@ wrong_key_serves_no_credentials_and_destroys_nothing(void **state)
             put_secret(i);
         ptier_test_box_close(&box);
         box.options.encryption_key = OTHER_KEY;
-        ptier_status status = ptier_cache_open_with(&box.options, &box.hooks, &box.cache, &box.error);
+        ptier_status status =
+            ptier_cache_open_with(&box.options, &box.hooks, &box.cache, &box.error);
         assert_true(status == PTIER_OK || status == PTIER_FAILED_PRECONDITION);
         for (int i = 0; status == PTIER_OK && i < 50; i++)
             assert_int_not_equal(get_secret(i), PTIER_OK);
@@ -240,7 +246,9 @@ previous_keys_still_decrypt(void **state)
     }
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------ */
+/* ---- damage
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void
 flip_all(const char *path, size_t every)
@@ -312,7 +320,8 @@ damaged_state_file_is_refused_with_a_cure(void **state)
     ptier_test_box_close(&box);
     (void)snprintf(path, sizeof path, "%s/state", box.directory);
     flip_all(path, 20);
-    assert_int_equal(ptier_cache_open_with(&box.options, &box.hooks, &box.cache, &box.error), PTIER_DATA_LOSS);
+    assert_int_equal(ptier_cache_open_with(&box.options, &box.hooks, &box.cache, &box.error),
+                     PTIER_DATA_LOSS);
     assert_non_null(strstr(box.error.message, "remove it"));
     assert_int_equal(unlink(path), 0);
     ptier_test_box_open(&box); /* revisions go on from what the tiers know */
@@ -350,13 +359,15 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(twenty_restarts_change_nothing, tear_down),
-        cmocka_unit_test_teardown(copied_while_running_it_has_everything_that_was_acknowledged, tear_down),
+        cmocka_unit_test_teardown(copied_while_running_it_has_everything_that_was_acknowledged,
+                                  tear_down),
         cmocka_unit_test_teardown(second_opener_of_a_directory_is_refused, tear_down),
         cmocka_unit_test_teardown(directory_is_private_and_the_key_file_too, tear_down),
         cmocka_unit_test_teardown(wrong_key_serves_no_credentials_and_destroys_nothing, tear_down),
         cmocka_unit_test_teardown(previous_keys_still_decrypt, tear_down),
         cmocka_unit_test_teardown(damaged_l2_is_served_from_l3, tear_down),
-        cmocka_unit_test_teardown(damaged_record_of_the_lowest_tier_can_be_put_and_deleted, tear_down),
+        cmocka_unit_test_teardown(damaged_record_of_the_lowest_tier_can_be_put_and_deleted,
+                                  tear_down),
         cmocka_unit_test_teardown(damaged_state_file_is_refused_with_a_cure, tear_down),
         cmocka_unit_test_teardown(directory_without_l3_file_is_what_l2_has, tear_down),
     };

@@ -23,7 +23,8 @@ tear_down(void **state)
     return 0;
 }
 
-/* Number n: source s<n % 5>, country c<n % 7>, socks5 when n % 3 == 0, unhealthy when n % 10 == 9. */
+/* Number n: source s<n % 5>, country c<n % 7>, socks5 when n % 3 == 0, unhealthy when n % 10 == 9.
+ */
 static void
 put_number(int number)
 {
@@ -68,7 +69,9 @@ list_all(const ptier_filter *filter, ptier_tier_id tier, size_t page, int seen[E
     memset(seen, 0, ENTRIES * sizeof *seen);
     do {
         size_t count;
-        assert_int_equal(ptier_cache_list(box.cache, &cursor, filter, tier, page, entries, &count, &box.error), PTIER_OK);
+        assert_int_equal(
+            ptier_cache_list(box.cache, &cursor, filter, tier, page, entries, &count, &box.error),
+            PTIER_OK);
         assert_true(count <= page);
         for (size_t i = 0; i < count; i++) {
             seen[number_of(entries[i])]++;
@@ -104,10 +107,14 @@ list_filters_by_source_scheme_label_health_and_tier(void **state)
     (void)state;
     int seen[ENTRIES];
     open_filled(BOX_ALL);
-    const ptier_label label = {"country", "c3"}, nowhere = {"country", "c9"}, unnamed = {"city", "c3"};
-    const ptier_filter source = {.source = "s2"}, scheme = {.scheme = "SOCKS5"}, health = {.health = PTIER_HEALTH_UNHEALTHY};
-    const ptier_filter labels = {.labels = &label, .label_count = 1}, none = {.labels = &nowhere, .label_count = 1};
-    const ptier_filter other = {.labels = &unnamed, .label_count = 1}, strange = {.source = "nobody"}, ftp = {.scheme = "ftp"};
+    const ptier_label label = {"country", "c3"}, nowhere = {"country", "c9"},
+                      unnamed = {"city", "c3"};
+    const ptier_filter source = {.source = "s2"}, scheme = {.scheme = "SOCKS5"},
+                       health = {.health = PTIER_HEALTH_UNHEALTHY};
+    const ptier_filter labels = {.labels = &label, .label_count = 1},
+                       none = {.labels = &nowhere, .label_count = 1};
+    const ptier_filter other = {.labels = &unnamed, .label_count = 1},
+                       strange = {.source = "nobody"}, ftp = {.scheme = "ftp"};
     const ptier_filter all = {.source = "s2", .scheme = "http", .labels = &label, .label_count = 1};
     assert_int_equal(list_all(&source, PTIER_TIER_NONE, 30, seen), 100);
     assert_int_equal(seen[2] + seen[7], 2);
@@ -156,7 +163,9 @@ list_sees_what_lives_through_it(void **state)
     int round = 0;
     open_filled(BOX_ALL);
     do {
-        assert_int_equal(ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 10, entries, &count, NULL), PTIER_OK);
+        assert_int_equal(
+            ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 10, entries, &count, NULL),
+            PTIER_OK);
         for (size_t i = 0; i < count; i++) {
             if (number_of(entries[i]) < ENTRIES)
                 seen[number_of(entries[i])]++;
@@ -183,15 +192,19 @@ list_of_a_tier_that_is_off_is_refused(void **state)
     size_t count = 9;
     ptier_entry *entries[1];
     open_filled(BOX_L1 | BOX_L3);
-    assert_int_equal(ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_L2, 1, entries, &count, &box.error),
-                     PTIER_FAILED_PRECONDITION);
+    assert_int_equal(
+        ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_L2, 1, entries, &count, &box.error),
+        PTIER_FAILED_PRECONDITION);
     assert_int_equal(count, 0);
 }
 
-/* ---- pick -------------------------------------------------------------------------------------------------- */
+/* ---- pick
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static size_t
-pick(size_t wanted, const ptier_filter *filter, const char *const *exclude, size_t exclude_count, int seen[ENTRIES])
+pick(size_t wanted, const ptier_filter *filter, const char *const *exclude, size_t exclude_count,
+     int seen[ENTRIES])
 {
     static ptier_entry *entries[2000];
     size_t count = ptier_cache_pick(box.cache, wanted, filter, exclude, exclude_count, entries);
@@ -232,7 +245,8 @@ pick_keeps_to_filter_and_exclude(void **state)
     int seen[ENTRIES] = {0};
     open_filled(BOX_ALL);
     const ptier_label label = {"country", "c3"};
-    const ptier_filter filter = {.source = "s2", .scheme = "http", .labels = &label, .label_count = 1};
+    const ptier_filter filter = {
+        .source = "s2", .scheme = "http", .labels = &label, .label_count = 1};
     const ptier_filter dead = {.health = PTIER_HEALTH_UNHEALTHY}, nobody = {.source = "nobody"};
     size_t wanted = 0;
     for (int i = 0; i < ENTRIES; i++)
@@ -259,7 +273,8 @@ pick_gives_nothing_that_has_expired(void **state)
     assert_int_equal(pick(10, NULL, NULL, 0, seen), 0);
 }
 
-/* Chi-square over the 450 that may be picked; the bound is about 8 standard deviations over the mean. */
+/* Chi-square over the 450 that may be picked; the bound is about 8 standard deviations over the
+ * mean. */
 static void
 pick_is_uniform(void **state)
 {
@@ -289,7 +304,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(list_sees_everything_exactly_once_in_every_set_of_tiers, tear_down),
+        cmocka_unit_test_teardown(list_sees_everything_exactly_once_in_every_set_of_tiers,
+                                  tear_down),
         cmocka_unit_test_teardown(list_filters_by_source_scheme_label_health_and_tier, tear_down),
         cmocka_unit_test_teardown(list_leaves_out_what_has_expired_or_left, tear_down),
         cmocka_unit_test_teardown(list_sees_what_lives_through_it, tear_down),

@@ -70,7 +70,8 @@ expired_is_not_served_from_the_instant_on(void **state)
         assert_int_equal(remaining(1), -2);
         assert_int_equal(remaining(2), -1);
         ptier_test_box_advance(&box, 128);
-        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"),
+                         1);
         assert_int_equal(ptier_test_box_entries(&box), 1);
         assert_int_equal(ptier_test_box_statistics(&box).removals[PTIER_REASON_TTL], 1);
         ptier_test_box_advance(&box, INT64_C(20) * 86400 * 1000);
@@ -163,10 +164,12 @@ delete_and_report_of_the_expired_find_nothing(void **state)
     ptier_test_clock_advance(&box.clock, 1000);
     assert_false(ptier_test_box_delete(&box, 1));
     assert_false(ptier_test_box_report(&box, "p2", PTIER_REPORT_OK, 1).found);
-    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_DELETED, NULL), 0);
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_DELETED, NULL),
+                     0);
 }
 
-/* In one run of the kernel, steps of the wall clock change nothing, nor does a restart of the cache. */
+/* In one run of the kernel, steps of the wall clock change nothing, nor does a restart of the
+ * cache. */
 static void
 expiry_counts_on_boot_time_within_one_boot(void **state)
 {
@@ -195,13 +198,15 @@ expiry_trusts_the_wall_clock_after_a_reboot(void **state)
         put_with_ttl(2, INT64_C(100000000), NULL);
         put_with_ttl(3, 0, NULL);
         ptier_test_box_close(&box);
-        ptier_test_clock_reboot(&box.clock, INT64_C(50000000)); /* longer than the new boot has been up */
+        ptier_test_clock_reboot(&box.clock,
+                                INT64_C(50000000)); /* longer than the new boot has been up */
         ptier_test_box_open(&box);
         assert_int_equal(remaining(1), -2);
         assert_int_equal(remaining(2), 50000000);
         assert_int_equal(remaining(3), -1);
         ptier_test_box_advance(&box, 128);
-        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"), 1);
+        assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_TTL, "p1"),
+                         1);
         assert_int_equal(ptier_test_box_entries(&box), 2);
         ptier_test_box_advance(&box, 50000000);
         assert_int_equal(remaining(2), -2);

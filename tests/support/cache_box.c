@@ -30,7 +30,8 @@ record_change(void *context, const ptier_change *change)
             abort();
     }
     ptier_test_change *c = &box->changes[box->change_count++];
-    *c = (ptier_test_change){.type = change->type, .reason = change->reason, .revision = change->revision};
+    *c = (ptier_test_change){
+        .type = change->type, .reason = change->reason, .revision = change->revision};
     if (change->entry)
         (void)snprintf(c->key, sizeof c->key, "%s", ptier_entry_key(change->entry));
     pthread_mutex_unlock(&box->lock);
@@ -88,13 +89,15 @@ ptier_test_box_record(ptier_record *record, int number, char key[16], char url[4
 {
     ptier_record_init(record);
     (void)snprintf(key, 16, "p%d", number);
-    (void)snprintf(url, 40, "http://10.%d.%d.%d:8080", number >> 16 & 255, number >> 8 & 255, number & 255);
+    (void)snprintf(url, 40, "http://10.%d.%d.%d:8080", number >> 16 & 255, number >> 8 & 255,
+                   number & 255);
     record->key = key;
     record->url = url;
 }
 
 ptier_put_result
-ptier_test_box_put_record(ptier_test_box *box, const ptier_record *record, const ptier_put_options *options)
+ptier_test_box_put_record(ptier_test_box *box, const ptier_record *record,
+                          const ptier_put_options *options)
 {
     ptier_put_result result;
     if (ptier_cache_put(box->cache, record, 1, options, &result, NULL, &box->error))
@@ -145,7 +148,8 @@ ptier_test_box_delete(ptier_test_box *box, int number)
     const char *keys[] = {key};
     size_t deleted;
     (void)snprintf(key, sizeof key, "p%d", number);
-    if (ptier_cache_delete(box->cache, keys, 1, PTIER_DURABILITY_DEFAULT, &deleted, NULL, &box->error))
+    if (ptier_cache_delete(box->cache, keys, 1, PTIER_DURABILITY_DEFAULT, &deleted, NULL,
+                           &box->error))
         fail_msg("%s", box->error.message);
     return deleted == 1;
 }
@@ -155,7 +159,8 @@ ptier_test_box_report(ptier_test_box *box, const char *key, ptier_outcome outcom
 {
     const ptier_report report = {.key = key, .outcome = outcome, .latency_ms = latency};
     ptier_report_result result;
-    if (ptier_cache_report(box->cache, &report, 1, PTIER_DURABILITY_DEFAULT, &result, NULL, &box->error))
+    if (ptier_cache_report(box->cache, &report, 1, PTIER_DURABILITY_DEFAULT, &result, NULL,
+                           &box->error))
         fail_msg("%s", box->error.message);
     return result;
 }
@@ -186,7 +191,8 @@ ptier_test_box_advance(ptier_test_box *box, int64_t ms)
 }
 
 size_t
-ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason, const char *key)
+ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason,
+                       const char *key)
 {
     size_t count = 0;
     pthread_mutex_lock(&box->lock);

@@ -1,6 +1,6 @@
 /*
- * A cache in a directory of its own, on a virtual clock, with its change feed recorded. One thread, but for the feed.
- * Failures fail the running cmocka test.
+ * A cache in a directory of its own, on a virtual clock, with its change feed recorded. One thread,
+ * but for the feed. Failures fail the running cmocka test.
  */
 #ifndef PTIER_TEST_CACHE_BOX_H
 #define PTIER_TEST_CACHE_BOX_H
@@ -51,15 +51,18 @@ void ptier_test_box_record(ptier_record *record, int number, char key[16], char 
 bool ptier_test_box_has(ptier_test_box *box, int number); /* a Get */
 ptier_tier_id ptier_test_box_where(ptier_test_box *box, int number);
 bool ptier_test_box_delete(ptier_test_box *box, int number);
-ptier_report_result ptier_test_box_report(ptier_test_box *box, const char *key, ptier_outcome outcome, double latency);
+ptier_report_result ptier_test_box_report(ptier_test_box *box, const char *key,
+                                          ptier_outcome outcome, double latency);
 uint64_t ptier_test_box_entries(ptier_test_box *box);
 ptier_statistics ptier_test_box_statistics(ptier_test_box *box);
 
 /* Moves the clock and removes what is due (the cache's own thread may be the one to do it). */
 void ptier_test_box_advance(ptier_test_box *box, int64_t ms);
 
-/* How many changes of the feed so far are of this type (0: any) and reason (NONE: any), for this key (NULL: any). */
-size_t ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason, const char *key);
+/* How many changes of the feed so far are of this type (0: any) and reason (NONE: any), for this
+ * key (NULL: any). */
+size_t ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason,
+                              const char *key);
 
 /* Real milliseconds, for deadlines. */
 int64_t ptier_test_now(void);

@@ -20,7 +20,8 @@ bool ptier_test_dir_contains(const char *path, const char *text);
 char *ptier_test_file_read(const char *path, size_t *length);
 void ptier_test_file_write(const char *path, const void *data, size_t length);
 
-/* Copies the files of one directory into another one (made if missing), one level of directories deep. */
+/* Copies the files of one directory into another one (made if missing), one level of directories
+ * deep. */
 void ptier_test_dir_copy(const char *from, const char *to);
 
 #endif

@@ -1,4 +1,5 @@
-/* A clock that only tests move. Thread-safe. Fill it with ptier_test_clock_init; it must outlive whoever uses it. */
+/* A clock that only tests move. Thread-safe. Fill it with ptier_test_clock_init; it must outlive
+ * whoever uses it. */
 #ifndef PTIER_TEST_VIRTUAL_CLOCK_H
 #define PTIER_TEST_VIRTUAL_CLOCK_H
 

@@ -46,13 +46,15 @@ random_expiry(model *m)
         return PTIER_NEVER;
     if (what == 1)
         return m->now - (int64_t)ptier_test_random(&m->seed, 100000);
-    return m->now + (int64_t)ptier_test_random(&m->seed, UINT64_C(1) << ptier_test_random(&m->seed, 41));
+    return m->now +
+           (int64_t)ptier_test_random(&m->seed, UINT64_C(1) << ptier_test_random(&m->seed, 41));
 }
 
 static void
 set_item(model *m, item *it)
 {
-    uint32_t slot = it->revision ? ptier_index_find(m->index, it->hash, it->revision) : PTIER_SLOT_NONE;
+    uint32_t slot =
+        it->revision ? ptier_index_find(m->index, it->hash, it->revision) : PTIER_SLOT_NONE;
     bool is_new = it->revision == 0;
     it->revision = ++m->revision;
     it->expires = random_expiry(m);
@@ -128,7 +130,8 @@ check_slots(model *m)
         assert_int_not_equal(id, PTIER_SLOT_NONE);
         const ptier_slot *slot = ptier_index_slot(m->index, id);
         assert_int_equal(slot->expires_boot_ms, it->expires);
-        assert_int_equal(slot->source, ptier_index_source(m->index, it->revision % 2 ? "odd" : "even"));
+        assert_int_equal(slot->source,
+                         ptier_index_source(m->index, it->revision % 2 ? "odd" : "even"));
         assert_int_equal(slot->scheme, ptier_scheme_id("socks5"));
     }
 }
@@ -167,7 +170,8 @@ run_model(int64_t start, uint64_t seed, int steps)
     m.now = start;
     assert_int_equal(ptier_index_create(start, &m.index), PTIER_OK);
     for (size_t i = 0; i < ITEMS; i++)
-        m.items[i].hash = ptier_test_random(&m.seed, 3) ? ptier_test_random(&m.seed, UINT64_MAX) : i % 4;
+        m.items[i].hash =
+            ptier_test_random(&m.seed, 3) ? ptier_test_random(&m.seed, UINT64_MAX) : i % 4;
     for (int step = 0; step < steps; step++) {
         item *it = &m.items[ptier_test_random(&m.seed, ITEMS)];
         if (it->revision && ptier_test_random(&m.seed, 3) == 0)
@@ -252,7 +256,8 @@ index_finds_every_key_under_one_hash(void **state)
             .revision = i, .expires_boot_ms = PTIER_NEVER, .url = "http://h:1", .source = ""};
         assert_int_equal(ptier_index_insert(index, i <= 20 ? 42 : i << 32 | 42, &facts), PTIER_OK);
     }
-    for (uint32_t id = ptier_index_first(index, 42); id != PTIER_SLOT_NONE; id = ptier_index_next(index, id))
+    for (uint32_t id = ptier_index_first(index, 42); id != PTIER_SLOT_NONE;
+         id = ptier_index_next(index, id))
         seen += ptier_index_slot(index, id)->revision;
     assert_int_equal(seen, 20 * 21 / 2);
     ptier_index_destroy(index);
@@ -268,7 +273,8 @@ index_takes_at_most_48_bytes_an_entry(void **state)
     for (uint64_t i = 1; i <= count; i++) {
         const ptier_index_facts facts = {
             .revision = i, .expires_boot_ms = (int64_t)i, .url = "http://h:1", .source = "s"};
-        assert_int_equal(ptier_index_insert(index, i * UINT64_C(0x9e3779b97f4a7c15), &facts), PTIER_OK);
+        assert_int_equal(ptier_index_insert(index, i * UINT64_C(0x9e3779b97f4a7c15), &facts),
+                         PTIER_OK);
     }
     assert_true(ptier_index_bytes(index) <= 48 * count);
     ptier_index_destroy(index);

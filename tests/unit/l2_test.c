@@ -120,8 +120,9 @@ apply(fixture *f, ptier_op_kind kind, const char *key, uint64_t revision, uint64
 {
     ptier_op op = {.kind = kind, .revision = revision, .replaces = replaces};
     if (kind != PTIER_OP_CLEAR)
-        op.entry = ptier_test_entry_with(key, hash_of(f, key), kind == PTIER_OP_PUT ? revision : replaces,
-                                         "user-plain", "secret-plain");
+        op.entry =
+            ptier_test_entry_with(key, hash_of(f, key), kind == PTIER_OP_PUT ? revision : replaces,
+                                  "user-plain", "secret-plain");
     if (kind == PTIER_OP_PUT)
         assert_int_equal(ptier_sealed_create(f->keyring, op.entry, &op.sealed), PTIER_OK);
     assert_int_equal(f->l2->ops->apply(f->l2, &op, 1, false, &f->error), PTIER_OK);
@@ -173,7 +174,8 @@ shard_path(const fixture *f, unsigned number, char path[PTIER_TEST_PATH + 32])
     (void)snprintf(path, PTIER_TEST_PATH + 32, "%s/shard_%08u.jsonl", f->directory, number);
 }
 
-/* ---- the contract -------------------------------------------------------------------------------- */
+/* ---- the contract
+ * -------------------------------------------------------------------------------- */
 
 static void
 l2_gives_back_what_was_put(void **state)
@@ -312,7 +314,8 @@ l2_keeps_keys_with_the_same_hash_apart(void **state)
     }
 }
 
-/* ---- damage -------------------------------------------------------------------------------------- */
+/* ---- damage
+ * -------------------------------------------------------------------------------------- */
 
 static void
 l2_recovery_drops_a_torn_last_line_and_goes_on(void **state)
@@ -425,8 +428,9 @@ static void
 l2_ignores_files_that_are_no_shards(void **state)
 {
     fixture *f = *state;
-    static const char *const names[] = {"shard_7.jsonl",        "shard_00000001.jsonl.bak", "shard_+0000003.jsonl",
-                                        "shard_ 0000004.jsonl", "notes.txt",                "shard_00000000.jsonl"};
+    static const char *const names[] = {
+        "shard_7.jsonl", "shard_00000001.jsonl.bak", "shard_+0000003.jsonl", "shard_ 0000004.jsonl",
+        "notes.txt",     "shard_00000000.jsonl"};
     put(f, "a", 1, 0);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[PTIER_TEST_PATH + 32];
@@ -471,7 +475,8 @@ l2_files_are_private_and_hold_no_plain_credentials(void **state)
     assert_false(ptier_test_dir_contains(f->directory, "secret-plain"));
 }
 
-/* ---- the log of L3 --------------------------------------------------------------------------------- */
+/* ---- the log of L3
+ * --------------------------------------------------------------------------------- */
 
 typedef struct replayed {
     uint64_t revisions[64];
@@ -595,7 +600,32 @@ l2_tombstone_survives_compaction_while_l3_is_behind(void **state)
     assert_int_equal(r.revisions[0], 7);
 }
 
-/* ---- model ----------------------------------------------------------------------------------------- */
+/* Compaction may put the line of a clear behind lines that are younger than the clear. */
+static void
+l2_clear_that_was_moved_spares_what_came_after_it(void **state)
+{
+    fixture *f = *state;
+    replayed r;
+    f->options.shard_bytes = 4096;
+    replay_above(f, 0, &r);
+    put(f, "gone", 1, 0);
+    apply(f, PTIER_OP_CLEAR, NULL, 2, 0);
+    put(f, "stays", 3, 0);
+    for (uint64_t revision = 4; revision < 100; revision++)
+        put(f, "churn", revision, revision == 4 ? 0 : revision - 1);
+    compact_fully(f);
+    assert_true(shard_files(f) < 10);
+    replay_above(f, 0, &r);
+    static const uint64_t all[] = {2, 3, 99};
+    assert_int_equal(r.count, 3);
+    assert_memory_equal(r.revisions, all, sizeof all);
+    assert_int_equal(get(f, "stays", 3), PTIER_OK);
+    assert_int_equal(get(f, "churn", 99), PTIER_OK);
+    assert_int_equal(get(f, "gone", 1), PTIER_NOT_FOUND);
+}
+
+/* ---- model
+ * ----------------------------------------------------------------------------------------- */
 
 enum { KEYS = 60 };
 
@@ -622,7 +652,8 @@ check_model(fixture *f, const model *m)
         if (m->revisions[i] && (!m->evicted[i] || m->revisions[i] > m->floor))
             assert_int_equal(get(f, key, m->revisions[i]), PTIER_OK);
         if (m->revisions[i])
-            assert_int_equal(ptier_l2_resident(f->l2, hash_of(f, key), m->revisions[i]), !m->evicted[i]);
+            assert_int_equal(ptier_l2_resident(f->l2, hash_of(f, key), m->revisions[i]),
+                             !m->evicted[i]);
     }
     assert_int_equal(f->l2->ops->count(f->l2), residents);
 }
@@ -770,6 +801,7 @@ main(void)
         WITH_L2(l2_replays_exactly_what_is_above_the_prefix_in_order),
         WITH_L2(l2_replay_has_what_was_evicted_before_l3_had_it),
         WITH_L2(l2_tombstone_survives_compaction_while_l3_is_behind),
+        WITH_L2(l2_clear_that_was_moved_spares_what_came_after_it),
         WITH_L2(l2_agrees_with_a_model_over_compactions_and_restarts),
         WITH_L2(l2_agrees_with_a_model_when_all_keys_have_one_hash),
     };

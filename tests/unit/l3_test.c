@@ -282,7 +282,7 @@ l3_gives_back_every_field_after_reopening(void **state)
     ptier_op op = put_op(f, "key-1", UINT64_MAX, 5);
     atomic_store(&op.entry->last_access_ms, 123456);
     atomic_store(&op.entry->access_count, 7);
-    atomic_store(&op.entry->latency_ms, 12.5f);
+    atomic_store(&op.entry->latency_us, 12500);
     atomic_store(&op.entry->success_count, 3);
     atomic_store(&op.entry->report_count, 4);
     apply_one(f, op);
@@ -296,7 +296,7 @@ l3_gives_back_every_field_after_reopening(void **state)
     assert_int_equal(entry->expires_boot_ms, f->boot + 60000);
     assert_int_equal(atomic_load(&entry->last_access_ms), 123456);
     assert_int_equal(atomic_load(&entry->access_count), 7);
-    assert_true(atomic_load(&entry->latency_ms) == 12.5f);
+    assert_true(atomic_load(&entry->latency_us) == 12500);
     assert_int_equal(atomic_load(&entry->success_count), 3);
     assert_int_equal(atomic_load(&entry->report_count), 4);
     ptier_entry_release(entry);
@@ -527,7 +527,7 @@ l3_usage_is_written_back_and_follows_the_record(void **state)
     fixture *f = *state;
     apply_one(f, put_op(f, "a", 1, 1));
     ptier_usage usage[] = {
-        {.hash = 1, .key = "a", .last_access_ms = 5, .access_count = 6, .latency_ms = 1.5f},
+        {.hash = 1, .key = "a", .last_access_ms = 5, .access_count = 6, .latency_us = 1500},
         {.hash = 1, .key = "gone", .last_access_ms = 7},
         {.hash = 2, .key = "a", .last_access_ms = 7}};
     assert_int_equal(f->tier->ops->write_usage(f->tier, usage, 3, &f->error), PTIER_OK);

@@ -27,7 +27,8 @@ check_all(const ptier_map *map, item *items, size_t inside)
 {
     assert_int_equal(map->count, inside);
     for (size_t i = 0; i < ITEMS; i++)
-        assert_ptr_equal(ptier_map_find(map, items[i].hash, is_item, &items[i]), items[i].in ? &items[i] : NULL);
+        assert_ptr_equal(ptier_map_find(map, items[i].hash, is_item, &items[i]),
+                         items[i].in ? &items[i] : NULL);
 }
 
 /* The table must agree with a plain array, whatever the hashes. */
@@ -41,7 +42,8 @@ run_model(uint64_t seed, uint64_t (*hash_of)(uint64_t *random))
     for (size_t i = 0; i < ITEMS; i++)
         items[i] = (item){.hash = hash_of(&seed)};
     for (int step = 0; step < STEPS; step++) {
-        item *it = &items[ptier_test_random(&seed, ITEMS)], *other = &items[ptier_test_random(&seed, ITEMS)];
+        item *it = &items[ptier_test_random(&seed, ITEMS)],
+             *other = &items[ptier_test_random(&seed, ITEMS)];
         uint64_t what = ptier_test_random(&seed, 8);
         if (what == 0 && it->in && !other->in) {
             other->hash = it->hash;

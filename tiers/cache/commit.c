@@ -267,7 +267,7 @@ write_usage(ptier_cache *cache, const ptier_op_list *list)
                 .key = ptier_entry_key(e),
                 .last_access_ms = atomic_load_explicit(&e->last_access_ms, memory_order_relaxed),
                 .access_count = atomic_load_explicit(&e->access_count, memory_order_relaxed),
-                .latency_ms = atomic_load_explicit(&e->latency_ms, memory_order_relaxed),
+                .latency_us = atomic_load_explicit(&e->latency_us, memory_order_relaxed),
                 .success_count = atomic_load_explicit(&e->success_count, memory_order_relaxed),
                 .report_count = atomic_load_explicit(&e->report_count, memory_order_relaxed),
             };

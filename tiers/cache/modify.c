@@ -112,11 +112,11 @@ assess(const ptier_cache *cache, const ptier_entry *entry, const ptier_report *r
 static void
 count_report(ptier_entry *entry, const ptier_report *report)
 {
-    if (report->latency_ms > 0 && report->latency_ms < 1e9) {
-        float old = atomic_load_explicit(&entry->latency_ms, memory_order_relaxed);
-        float sample = (float)report->latency_ms;
-        atomic_store_explicit(&entry->latency_ms, old > 0 ? old + (sample - old) * 0.2F : sample,
-                              memory_order_relaxed);
+    uint32_t sample = ptier_latency_us(report->latency_ms);
+    if (sample) {
+        uint32_t old = atomic_load_explicit(&entry->latency_us, memory_order_relaxed);
+        uint32_t average = old ? (uint32_t)(((uint64_t)old * 4 + sample) / 5) : sample;
+        atomic_store_explicit(&entry->latency_us, average, memory_order_relaxed);
     }
     if (report->outcome != PTIER_REPORT_UNKNOWN) {
         atomic_fetch_add_explicit(&entry->report_count, 1, memory_order_relaxed);

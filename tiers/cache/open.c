@@ -117,7 +117,10 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
         return PTIER_OK; /* memory only: nothing to encrypt */
     if (!first) {
         (void)snprintf(path, sizeof path, "%s/key", cache->data_dir);
-        status = ptier_key_file(path, true, key, error);
+        status = ptier_key_file(path, !ptier_state_exists(cache->data_dir), key, error);
+        if (status == PTIER_NOT_FOUND)
+            (void)ptier_fail(error, status,
+                             "%s is missing, but the directory has data: put the key back", path);
         first = key;
     }
     const char **keys = calloc(o->previous_key_count + 1, sizeof *keys);

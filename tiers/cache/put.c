@@ -222,7 +222,7 @@ inherit(ptier_record *out, const ptier_record *in, const ptier_entry *old)
     out->needs_revalidation = old->needs_revalidation && out->failure_count != 0;
     out->last_access_ms = atomic_load_explicit(&old->last_access_ms, memory_order_relaxed);
     out->access_count = atomic_load_explicit(&old->access_count, memory_order_relaxed);
-    out->latency_ms = atomic_load_explicit(&old->latency_ms, memory_order_relaxed);
+    out->latency_ms = atomic_load_explicit(&old->latency_us, memory_order_relaxed) / 1000.0;
     out->success_count = atomic_load_explicit(&old->success_count, memory_order_relaxed);
     out->report_count = atomic_load_explicit(&old->report_count, memory_order_relaxed);
 }
@@ -234,8 +234,6 @@ fill_in_defaults(ptier_record *out)
         out->health = PTIER_HEALTH_UNKNOWN;
     if (out->failure_count == PTIER_FAILURES_UNSTATED)
         out->failure_count = 0;
-    if (!(out->latency_ms >= 0 && out->latency_ms < 1e9)) /* NaN too */
-        out->latency_ms = 0;
 }
 
 /* The record as it will be cached. */

@@ -124,5 +124,13 @@ ptier_state_load(const char *directory, ptier_keyring *keyring, ptier_state *sta
                           "the data in %s was written with another key: give that one (as previous "
                           "key, if it was replaced)",
                           directory);
-    return sign_with_key(state, keyring, error); /* saved with the next block of revisions */
+    return PTIER_OK;
+}
+
+bool
+ptier_state_exists(const char *directory)
+{
+    char path[PTIER_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/" STATE_NAME, directory);
+    return access(path, F_OK) == 0;
 }

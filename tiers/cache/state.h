@@ -27,6 +27,9 @@ typedef struct ptier_state {
 PTIER_MUST_CHECK ptier_status ptier_state_load(const char *directory, ptier_keyring *keyring,
                                                ptier_state *state, ptier_error *error);
 
+/* Whether there is a state file, of whatever kind: the directory has been used. */
+bool ptier_state_exists(const char *directory);
+
 /* Writes the file, durably. */
 PTIER_MUST_CHECK ptier_status ptier_state_save(const char *directory, const ptier_state *state,
                                                ptier_error *error);

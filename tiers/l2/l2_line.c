@@ -124,8 +124,7 @@ put_entry(char *at, const ptier_op *op, const ptier_clock *clock)
     at = PUT_LITERAL(at, ",\"revalidate\":");
     at = put_u64(at, entry->needs_revalidation);
     at = PUT_LITERAL(at, ",\"latency_us\":");
-    at = put_u64(
-        at, (uint64_t)(atomic_load_explicit(&entry->latency_ms, memory_order_relaxed) * 1000.0F));
+    at = put_u64(at, atomic_load_explicit(&entry->latency_us, memory_order_relaxed));
     at = PUT_LITERAL(at, ",\"successes\":");
     at = put_u64(at, atomic_load_explicit(&entry->success_count, memory_order_relaxed));
     at = PUT_LITERAL(at, ",\"reports\":");
