@@ -14,9 +14,9 @@
 #include <cmocka.h>
 
 #include "crypto/keyring.h"
-#include "l1_memory.h"
+#include "l1/l1_memory.h"
 #include "l2/l2_jsonl.h"
-#include "l3_sqlite.h"
+#include "l3/l3_sqlite.h"
 #include "sealed.h"
 
 enum { CAPACITY = 4 };

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "l1_memory.h"
+#include "l1/l1_memory.h"
 #include "support/sample_entry.h"
 
 enum { KEYS = 40, CAPACITY = 12 };

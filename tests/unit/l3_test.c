@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #define KEY       "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
 #define OTHER_KEY "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="

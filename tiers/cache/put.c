@@ -460,14 +460,18 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the put");
     uint64_t last = 0;
     ptier_status status = PTIER_OK;
-    for (size_t at = 0; !status && at < count; at += CHUNK) {
-        size_t chunk = count - at < CHUNK ? count - at : CHUNK;
-        take_chunk(cache, items, records + at, chunk);
+    size_t done = 0;
+    while (!status && done < count) {
+        size_t chunk = count - done < CHUNK ? count - done : CHUNK;
+        take_chunk(cache, items, records + done, chunk);
         status = put_chunk(cache, items, chunk, options, &last, error);
         drop_chunk(items, chunk);
         for (size_t i = 0; results && i < chunk; i++)
-            results[at + i] = items[i].result;
+            results[done + i] = items[i].result;
+        done += chunk;
     }
+    for (size_t i = done; results && i < count; i++)
+        results[i] = (ptier_put_result){.outcome = PTIER_PUT_REJECTED, .message = "not tried"};
     free(items);
     ptier_commit(cache, last, options->durability, written);
     return status;

@@ -2,7 +2,7 @@
  * L3's bound: sampled LRU. An exact order would need an index on the last access, and with it a
  * random page a use; the oldest of a few random rows comes close.
  */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #define SAMPLES 16
 

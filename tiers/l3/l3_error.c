@@ -1,5 +1,5 @@
 /* SQLite's result codes in our words, and L3's log. */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 ptier_status
 ptier_l3_status(int code)

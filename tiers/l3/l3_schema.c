@@ -6,7 +6,7 @@
  * share a hash). Usage figures change far more often than records and are kept in a narrow table
  * aside. Sources are few and become small integers.
  */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * A hash table and an LRU list, in shards with a mutex each. Small caches have one shard and so are
  * exactly LRU; larger ones trade that for less contention.
  */
-#include "l1_memory.h"
+#include "l1/l1_memory.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Reading L3: any thread, through whichever reader connection is free. */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #include <inttypes.h>
 #include <sched.h>

@@ -7,7 +7,7 @@
 
 #include <sqlite3.h>
 
-#include "l3_sqlite.h"
+#include "l3/l3_sqlite.h"
 
 #define PTIER_L3_READERS         4
 #define PTIER_L3_BUSY_TIMEOUT_MS 5000 /* other programs that look into the file */

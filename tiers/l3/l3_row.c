@@ -3,7 +3,7 @@
  * source included, as one canonical byte string, so that no flipped bit in the file ever becomes a
  * wrong value.
  */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #include <string.h>
 

@@ -1,12 +1,12 @@
 /* L3's life cycle and its place in the tier contract. */
-#include "l3_sqlite.h"
+#include "l3/l3_sqlite.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 /* 64 MiB: more is faster over all, and stalls a commit for longer. */
 #define CHECKPOINT_PAGES    16384

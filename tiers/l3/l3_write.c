@@ -1,5 +1,5 @@
 /* Writing L3: the writer thread only. */
-#include "l3_internal.h"
+#include "l3/l3_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
