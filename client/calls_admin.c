@@ -164,6 +164,23 @@ copy_id(uint8_t id[PTIER_BOOT_ID_BYTES], const ProtobufCBinaryData *bytes)
         memcpy(id, bytes->data, PTIER_BOOT_ID_BYTES);
 }
 
+static void
+copy_limits(ptier_server_limits *limits, const Proxytier__V1__Limits *reply)
+{
+    *limits = (ptier_server_limits){
+        .message_bytes = reply->message_bytes,
+        .batch_items = reply->batch_items,
+        .page_items = reply->page_items,
+        .key_bytes = reply->key_bytes,
+        .url_bytes = reply->url_bytes,
+        .credential_bytes = reply->credential_bytes,
+        .source_bytes = reply->source_bytes,
+        .labels = reply->labels,
+        .label_name_bytes = reply->label_name_bytes,
+        .label_value_bytes = reply->label_value_bytes,
+    };
+}
+
 static ptier_status
 copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, ptier_error *error)
 {
@@ -181,6 +198,8 @@ copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, 
     info->heartbeat_ms = reply->heartbeat_ms;
     info->failure_threshold = reply->failure_threshold;
     info->default_ttl_ms = reply->default_ttl_ms;
+    if (reply->limits)
+        copy_limits(&info->limits, reply->limits);
     return PTIER_OK;
 }
 

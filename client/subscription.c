@@ -56,7 +56,7 @@ struct ptier_subscription {
 /* What the thread does after a step. */
 typedef enum next_step { GO_ON, LISTEN_ANEW } next_step;
 
-/* ---- telling the application ------------------------------------------------------- */
+/* ---- telling the application ---- */
 
 static bool
 is_stopping(ptier_subscription *sub)
@@ -125,7 +125,7 @@ take_event(ptier_subscription *sub, int stream, const Proxytier__V1__Event *even
         tell_event(sub, event);
 }
 
-/* ---- filling gaps ------------------------------------------------------------------ */
+/* ---- filling gaps ---- */
 
 /* Events up to `upto` are gone for good: go on behind them. */
 static void
@@ -200,7 +200,7 @@ fill_gap(ptier_subscription *sub, int stream, uint64_t upto)
     return GO_ON;
 }
 
-/* ---- what was received ------------------------------------------------------------- */
+/* ---- what was received ---- */
 
 static next_step
 take_batch(ptier_subscription *sub, int stream, const Proxytier__V1__EventBatch *batch)
@@ -251,7 +251,7 @@ take_message(ptier_subscription *sub, nng_msg *message)
     return batch ? meet_batch(sub, batch) : GO_ON; /* a damaged one shows as a gap */
 }
 
-/* ---- listening --------------------------------------------------------------------- */
+/* ---- listening ---- */
 
 static void
 stop_listening(ptier_subscription *sub)
@@ -421,7 +421,7 @@ run(void *argument)
     return NULL;
 }
 
-/* ---- open and close ---------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 void
 ptier_subscription_options_init(ptier_subscription_options *options)

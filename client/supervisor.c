@@ -43,6 +43,7 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
     bool ours = t->connected && t->pipe == nng_pipe_id(pipe);
     nng_dialer dialer = t->dialer;
     if (ours) {
+        t->dropped = true;
         t->connected = false;
         t->down_since = ptier_monotonic_ms();
         pthread_cond_broadcast(&t->changed);
@@ -69,6 +70,7 @@ dial(ptier_transport *t)
     t->dialer = dialer;
     t->dial_started = ptier_monotonic_ms();
     t->wanted = false;
+    t->abandoned = false;
     pthread_mutex_unlock(&t->lock);
     rv = closing ? NNG_ECANCELED : nng_dialer_start(dialer, 0);
     pthread_mutex_lock(&t->lock);
@@ -82,8 +84,10 @@ dial(ptier_transport *t)
 static void
 note_failure_locked(ptier_transport *t, int rv)
 {
-    t->failures++;
-    t->last_error = rv;
+    if (!t->abandoned) { /* one that hung says nothing of those to come */
+        t->failures++;
+        t->last_error = rv;
+    }
     /* What was queued for a connection that has gone must not wait for the next one. */
     for (size_t i = 0; i < t->slot_count; i++)
         if (t->slots[i].phase == PTIER_SLOT_SENDING)

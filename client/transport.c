@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <nng/protocol/reqrep0/req.h>
 
@@ -20,7 +22,7 @@
 #define MUTE_BOUND_MS   2000 /* nothing answered for so long: the connection is given up */
 #define CANCEL_AGAIN_MS 5
 
-/* ---- open and close ---------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 int
 ptier_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
@@ -146,7 +148,28 @@ ptier_transport_close(ptier_transport *t)
     free_transport(t);
 }
 
-/* ---- exchanges --------------------------------------------------------------------- */
+/* ---- exchanges ---- */
+
+/* Whether the socket belongs to somebody else, whose daemon closes our connections unanswered. */
+static bool
+is_foreign(const ptier_transport *t)
+{
+    static const char ipc[] = "ipc://";
+    struct stat about;
+
+    if (strncmp(t->url, ipc, sizeof ipc - 1) != 0 || geteuid() == 0)
+        return false;
+    return stat(t->url + sizeof ipc - 1, &about) == 0 && about.st_uid != geteuid();
+}
+
+static ptier_status
+fail_not_allowed(const ptier_transport *t, ptier_error *error)
+{
+    return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                      "not allowed to connect to %s: only the daemon's own user and root may "
+                      "connect",
+                      t->url);
+}
 
 static ptier_status
 fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
@@ -159,11 +182,9 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                           "where it listens",
                           t->url);
     case NNG_EPERM:
-        return ptier_fail(
-            error, PTIER_UNAVAILABLE,
-            "not allowed to connect to %s: run as its owner or as a member of its group", t->url);
-    case 0:
-        return ptier_fail(error, PTIER_UNAVAILABLE,
+        return fail_not_allowed(t, error);
+    case 0: /* no attempt failed, none came to an end: somebody is there and hangs */
+        return ptier_fail(error, PTIER_DEADLINE_EXCEEDED,
                           "no connection to %s in time: is proxytierd well there?", t->url);
     default:
         return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
@@ -187,6 +208,7 @@ abandon_dial_locked(ptier_transport *t)
 {
     nng_dialer dialer = t->dialer;
     t->dial_started = 0;
+    t->abandoned = true;
     pthread_mutex_unlock(&t->lock);
     (void)nng_dialer_close(dialer); /* may have ended by itself */
     pthread_mutex_lock(&t->lock);
@@ -201,6 +223,8 @@ wait_connected_locked(ptier_transport *t, int64_t deadline, ptier_error *error)
         int64_t now = ptier_monotonic_ms();
         if (t->closing)
             return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
+        if (t->dropped && !t->answered && is_foreign(t))
+            return fail_not_allowed(t, error);
         if (now >= deadline || should_give_up_locked(t, start, failures, now))
             return fail_unreachable(t, t->failures != failures ? t->last_error : 0, error);
         if (t->dial_started != 0 && now - t->dial_started >= DIAL_BOUND_MS) {
@@ -328,6 +352,7 @@ receive_reply(ptier_transport *t, ptier_slot *s, int64_t deadline, nng_msg **rep
     pthread_mutex_lock(&t->lock);
     if (rv == 0) {
         t->unanswered_since = 0;
+        t->answered = true;
     } else if (rv == NNG_ETIMEDOUT && t->unanswered_since != 0 &&
                ptier_monotonic_ms() - t->unanswered_since >= MUTE_BOUND_MS) {
         /* It may look open and lead nowhere. No call may use it from here on: nng leaks what is
@@ -346,7 +371,7 @@ explain(ptier_transport *t, int rv, bool sent, ptier_fate *fate, ptier_error *er
 {
     *fate = sent ? PTIER_FATE_SILENT : PTIER_FATE_UNSENT;
     pthread_mutex_lock(&t->lock);
-    bool closing = t->closing;
+    bool closing = t->closing, answered = t->answered;
     pthread_mutex_unlock(&t->lock);
     if (closing)
         return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
@@ -359,6 +384,10 @@ explain(ptier_transport *t, int rv, bool sent, ptier_fate *fate, ptier_error *er
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     default: /* ECONNRESET, ECANCELED by the supervisor, ESTATE: reset between sending and receiving
               */
+        if (!answered && is_foreign(t)) {
+            *fate = PTIER_FATE_UNSENT; /* a daemon reads nothing of those that it refuses */
+            return fail_not_allowed(t, error);
+        }
         *fate = sent ? PTIER_FATE_LOST : PTIER_FATE_UNSENT;
         return ptier_fail(error, PTIER_UNAVAILABLE, "the connection to %s was lost", t->url);
     }

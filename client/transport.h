@@ -38,7 +38,7 @@ void ptier_transport_close(ptier_transport *transport);
 /*
  * Sends `request` (moved, also on failure) and waits for its reply until `deadline`
  * (ptier_monotonic_ms). OK: *reply is owned by the caller. UNAVAILABLE: nobody answered; CANCELLED:
- * closed; DEADLINE_EXCEEDED; *fate says more.
+ * closed; DEADLINE_EXCEEDED; PERMISSION_DENIED: the socket is another user's; *fate says more.
  */
 PTIER_MUST_CHECK ptier_status ptier_transport_exchange(ptier_transport *transport, nng_msg *request,
                                                        int64_t deadline, nng_msg **reply,

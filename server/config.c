@@ -16,9 +16,7 @@
 #define HELP_FLAG    1000
 #define VERSION_FLAG 1001
 
-/* ---- command line
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- command line ---- */
 
 typedef struct flag_table {
     struct poptOption *rows; /* one for each option, --help, --version, the end */
@@ -333,9 +331,7 @@ check_addresses(const ptier_config *config, ptier_error *error)
     return PTIER_OK;
 }
 
-/* ---- keys
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 static ptier_status
 read_key_file(ptier_config *config, ptier_error *error)
@@ -376,9 +372,7 @@ find_keys(ptier_config *config, bool file_is_flag, ptier_error *error)
     return PTIER_OK;
 }
 
-/* ---- all together
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- all together ---- */
 
 static ptier_status
 load(ptier_config *config, const flags *given, ptier_error *error)

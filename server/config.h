@@ -21,6 +21,7 @@ typedef struct ptier_text_list {
 typedef struct ptier_config {
     char *data_dir;
     ptier_text_list listen;
+    bool listen_is_default; /* nobody named an address: its directory may be made */
     char *events; /* NULL: events are not offered */
     ptier_log_level log_level;
     char *log_file; /* NULL: standard error */
@@ -37,6 +38,7 @@ typedef struct ptier_config {
     ptier_text_list warm;
     int64_t heartbeat_ms;
     uint64_t journal_events;
+    uint64_t max_connections;
 
     /* From the environment or the key file; wiped on destroy. NULL: the cache keeps a key file of
      * its own. */

@@ -59,6 +59,8 @@ const ptier_option ptier_options[] = {
      "how often subscribers hear that nothing happened"},
     {"journal-events", PTIER_OPTION_COUNT, AT(journal_events), 1, 16777216, "65536", "N",
      "events kept in memory for subscribers that missed some"},
+    {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
+     "connections at a time, calls and events together; a client with a subscription has two"},
 };
 const size_t ptier_option_count = sizeof ptier_options / sizeof *ptier_options;
 

@@ -100,9 +100,7 @@ ptier_index_destroy(ptier_index *index)
     free(index);
 }
 
-/* ---- sources
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- sources ---- */
 
 uint16_t
 ptier_index_source(const ptier_index *index, const char *source)
@@ -261,9 +259,7 @@ ptier_index_due_count(const ptier_index *index)
     return index->due_count;
 }
 
-/* ---- slots
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- slots ---- */
 
 uint32_t
 ptier_index_first(const ptier_index *index, uint64_t hash)

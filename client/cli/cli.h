@@ -16,7 +16,7 @@
 #include <proxytier/status.h>
 #include <proxytier/types.h>
 
-/* ---- exit codes: frozen, documented in docs/CLI.md and --help ------------------------------- */
+/* ---- exit codes: frozen, documented in docs/CLI.md and --help ---- */
 
 /* X(enumerator suffix, value, text) */
 #define PTIER_CLI_EXIT_TABLE(X)                                                                    \
@@ -34,7 +34,7 @@ typedef enum ptier_cli_exit {
 #undef PTIER_CLI_EXIT_ENUM
 } ptier_cli_exit;
 
-/* ---- the context of one run ----------------------------------------------------------------- */
+/* ---- the context of one run ---- */
 
 #define PTIER_CLI_SECRET_MAX PTIER_CREDENTIAL_MAX
 #define PTIER_CLI_TOKEN_MAX  4096
@@ -91,7 +91,7 @@ ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const c
 PTIER_PRINTF(2, 3)
 ptier_cli_exit ptier_cli_usage(const ptier_cli *cli, const char *format, ...);
 
-/* ---- options (options.c, values.c) ---------------------------------------------------------- */
+/* ---- options (options.c, values.c) ---- */
 
 typedef struct ptier_cli_word {
     const char *word;
@@ -156,7 +156,7 @@ PTIER_MUST_CHECK bool ptier_cli_word_value(const ptier_cli_word *words, const ch
 /* Adds `name=value`; cuts `text` (kept by the caller) at the `=`. */
 PTIER_MUST_CHECK bool ptier_cli_label(ptier_cli_labels *labels, char *text);
 
-/* ---- arguments and secrets (keys.c, secret.c) ----------------------------------------------- */
+/* ---- arguments and secrets (keys.c, secret.c) ---- */
 
 /* How KEY arguments name entries. Rows for the option table of each command that takes KEYs. */
 typedef struct ptier_cli_naming {
@@ -201,7 +201,7 @@ PTIER_MUST_CHECK ptier_cli_exit ptier_cli_read_password(const ptier_cli *cli, co
 PTIER_MUST_CHECK ptier_status ptier_cli_read_line(const char *path, char *line, size_t room,
                                                   ptier_error *error);
 
-/* ---- output (text.c, output.c) -------------------------------------------------------------- */
+/* ---- output (text.c, output.c) ---- */
 
 /* Text from elsewhere for a terminal: control characters become '?'. Padded to `width` bytes. */
 void ptier_cli_text(FILE *out, const char *text, int width);
@@ -217,7 +217,7 @@ void ptier_cli_record_line(const ptier_cli *cli, const ptier_record *record, boo
 void ptier_cli_record_full(const ptier_cli *cli, const ptier_record *record, ptier_tier_id tier,
                            bool credentials);
 
-/* ---- commands ------------------------------------------------------------------------------- */
+/* ---- commands ---- */
 
 ptier_cli_exit ptier_cmd_put(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_get(ptier_cli *cli);

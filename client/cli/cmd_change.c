@@ -16,7 +16,7 @@
         NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL                                            \
     }
 
-/* ---- delete --------------------------------------------------------------------------------- */
+/* ---- delete ---- */
 
 ptier_cli_exit
 ptier_cmd_delete(ptier_cli *cli)
@@ -52,7 +52,7 @@ ptier_cmd_delete(ptier_cli *cli)
     return PTIER_CLI_OK;
 }
 
-/* ---- report --------------------------------------------------------------------------------- */
+/* ---- report ---- */
 
 static void
 print_report(const ptier_cli *cli, const char *key, const ptier_report_result *result)
@@ -143,7 +143,7 @@ ptier_cmd_report(ptier_cli *cli)
     return code == PTIER_CLI_OK ? send_reports(cli, keys, count, &report) : code;
 }
 
-/* ---- clear ---------------------------------------------------------------------------------- */
+/* ---- clear ---- */
 
 static bool
 confirmed(ptier_tier_id tier)

@@ -19,7 +19,7 @@ start(ptier_cli *cli, ptier_cli_exit *code)
     return *code == PTIER_CLI_OK;
 }
 
-/* ---- stats ---------------------------------------------------------------------------------- */
+/* ---- stats ---- */
 
 static const char *
 size_text(uint64_t bytes, char out[24])
@@ -101,7 +101,7 @@ ptier_cmd_stats(ptier_cli *cli)
     return PTIER_CLI_OK;
 }
 
-/* ---- info ----------------------------------------------------------------------------------- */
+/* ---- info ---- */
 
 static void
 print_id(const char *name, const uint8_t id[16])
@@ -155,7 +155,7 @@ ptier_cmd_info(ptier_cli *cli)
     return PTIER_CLI_OK;
 }
 
-/* ---- shutdown ------------------------------------------------------------------------------- */
+/* ---- shutdown ---- */
 
 ptier_cli_exit
 ptier_cmd_shutdown(ptier_cli *cli)

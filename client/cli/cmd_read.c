@@ -13,7 +13,7 @@
             "show user name and password, if this role may see them", NULL                         \
     }
 
-/* ---- get ------------------------------------------------------------------------------------ */
+/* ---- get ---- */
 
 static ptier_cli_exit
 get_one(ptier_cli *cli, const char *key, const char *shown, bool credentials)
@@ -69,7 +69,7 @@ ptier_cmd_get(ptier_cli *cli)
     return code;
 }
 
-/* ---- pick, list ----------------------------------------------------------------------------- */
+/* ---- pick, list ---- */
 
 struct filter_options {
     const char *source, *scheme;

@@ -36,7 +36,7 @@ struct warm {
     int ack_errno;  /* sender's thread, then whoever joined it */
 };
 
-/* ---- acknowledgements: on the sender's thread ----------------------------------------------- */
+/* ---- acknowledgements: on the sender's thread ---- */
 
 static bool
 write_all(int fd, const char *text, size_t length)
@@ -122,7 +122,7 @@ on_sent(void *context, const ptier_warm_batch *batch, const ptier_put_results *r
     return go_on;
 }
 
-/* ---- reading: on the main thread ------------------------------------------------------------ */
+/* ---- reading: on the main thread ---- */
 
 static void
 submit(struct warm *warm)
@@ -203,7 +203,7 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
     return false;
 }
 
-/* ---- summary -------------------------------------------------------------------------------- */
+/* ---- summary ---- */
 
 static void
 print_text(const ptier_warm_tally *tally, double seconds)
@@ -259,7 +259,7 @@ print_json(const ptier_warm_tally *tally, double seconds)
     yajl_gen_free(gen);
 }
 
-/* ---- command -------------------------------------------------------------------------------- */
+/* ---- command ---- */
 
 static bool
 parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)

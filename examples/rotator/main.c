@@ -47,7 +47,7 @@ sleep_ms(long ms)
     (void)nanosleep(&pause, NULL); /* woken early by a signal: that is the point of short pauses */
 }
 
-/* ---- events ---------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static void
 on_removed(rotator *r, const ptier_event *event)
@@ -98,7 +98,7 @@ on_state(void *context, ptier_subscription_state state)
     atomic_store(&r->refill_now, true);
 }
 
-/* ---- requests -------------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 static void
 report(rotator *r, const pool_proxy *proxy, bool ok, const http_result *http)
@@ -144,7 +144,7 @@ work(void *context)
     return NULL;
 }
 
-/* ---- main ------------------------------------------------------------------------------------ */
+/* ---- main ---- */
 
 static void
 refill(rotator *r)

@@ -36,7 +36,7 @@ hash_key(const char *key)
     return *key == 'c' ? 7 : 10 + (uint64_t)atoi(key + 1);
 }
 
-/* ---- opening each of them ------------------------------------------------------------------------------------------- */
+/* ---- opening each of them ---- */
 
 static void
 open_tier(fixture *f)
@@ -121,7 +121,7 @@ tear_down(void **state)
     return 0;
 }
 
-/* ---- saying things briefly --------------------------------------------------------------------------------------------- */
+/* ---- saying things briefly ---- */
 
 static const ptier_label labels[] = {{"anonymity", "elite"}, {"country", "DE \"quoted\" \\ ü"}};
 
@@ -199,7 +199,7 @@ has(fixture *f, const char *key, uint64_t revision)
     return true;
 }
 
-/* ---- the contract ---------------------------------------------------------------------------------------------------------- */
+/* ---- the contract ---- */
 
 static void
 get_returns_every_field_that_was_put(void **state)
@@ -396,7 +396,7 @@ an_empty_batch_is_fine(void **state)
     assert_int_equal(f->tier->ops->apply(f->tier, NULL, 0, true, NULL), PTIER_OK);
 }
 
-/* ---- disk tiers only -------------------------------------------------------------------------------------------------------- */
+/* ---- disk tiers only ---- */
 
 static void
 records_and_removals_survive_a_reopen(void **state)

@@ -243,9 +243,7 @@ previous_keys_still_decrypt(void **state)
     }
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- damage ---- */
 
 static void
 flip_all(const char *path, size_t every)

@@ -198,9 +198,7 @@ list_of_a_tier_that_is_off_is_refused(void **state)
     assert_int_equal(count, 0);
 }
 
-/* ---- pick
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- pick ---- */
 
 static size_t
 pick(size_t wanted, const ptier_filter *filter, const char *const *exclude, size_t exclude_count,

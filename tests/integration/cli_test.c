@@ -56,7 +56,7 @@ assert_part(const char *text, const char *part, bool expected)
     assert_int_equal(strstr(text, part) != NULL, expected);
 }
 
-/* ---- fixture -------------------------------------------------------------------------------- */
+/* ---- fixture ---- */
 
 static int
 set_up(void **state)
@@ -119,7 +119,7 @@ count_lines(const char *text)
     return lines;
 }
 
-/* ---- tests ---------------------------------------------------------------------------------- */
+/* ---- tests ---- */
 
 static void
 a_put_expires_and_watch_tells_both(void **state)

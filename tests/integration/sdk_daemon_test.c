@@ -81,7 +81,7 @@ put_range(ptier_client *client, unsigned first, unsigned count)
     free(urls);
 }
 
-/* ---- calls -------------------------------------------------------------------------- */
+/* ---- calls ---- */
 
 static void
 record_that_is_put_is_found_by_every_way_of_reading(void **state)
@@ -245,7 +245,7 @@ request_beyond_the_daemons_limit_is_refused_with_advice(void **state)
     ptier_client_close(client);
 }
 
-/* ---- events ------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 typedef struct heard {
     pthread_mutex_t lock;
@@ -397,7 +397,7 @@ burst_of_changes_arrives_complete_and_in_order(void **state)
     ptier_client_close(client);
 }
 
-/* ---- a daemon in trouble ------------------------------------------------------------ */
+/* ---- a daemon in trouble ---- */
 
 static void
 hanging_daemon_is_told_as_lost_and_nothing_is_missed(void **state)

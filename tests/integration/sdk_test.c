@@ -639,7 +639,7 @@ threads_that_share_a_client_get_their_own_answers(void **state)
     peer_fini(&peer);
 }
 
-/* ---- peers that are no nng --------------------------------------------------------- */
+/* ---- peers that are no nng ---- */
 
 typedef struct rude_listener {
     int fd;

@@ -87,9 +87,7 @@ now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* ---- small helpers
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- small helpers ---- */
 
 static void
 expect_fails(raw_reply reply, ptier_status status, const char *part)
@@ -172,9 +170,7 @@ put_many(fixture *f, size_t count)
     free(urls);
 }
 
-/* ---- calls
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- calls ---- */
 
 static void
 put_record_comes_back_whole(void **state)
@@ -442,9 +438,7 @@ info_and_health_describe_the_daemon(void **state)
     raw_reply_free(&reply);
 }
 
-/* ---- bad input
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- bad input ---- */
 
 static raw_reply
 call_bytes(fixture *f, const char *method, const void *body, size_t length)
@@ -519,9 +513,7 @@ messages_that_swell_are_refused(void **state)
     put_one(f, "http://10.0.0.6:6", "", "", -1, NULL);
 }
 
-/* ---- events
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- events ---- */
 
 static void
 subscribe(fixture *f, nng_socket *socket)
@@ -659,9 +651,7 @@ replay_older_than_the_journal_is_truncated(void **state)
     raw_reply_free(&reply);
 }
 
-/* ---- rude clients
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- rude clients ---- */
 
 static int
 connect_raw(const test_daemon *daemon)
@@ -806,9 +796,7 @@ client_that_never_reads_is_cut_off(void **state)
     free(log);
 }
 
-/* ---- life cycle
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- life cycle ---- */
 
 static size_t
 count_lines(const char *text)

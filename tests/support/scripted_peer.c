@@ -77,7 +77,7 @@ peer_count(scripted_peer *p, const unsigned *counter)
     return value;
 }
 
-/* ---- heartbeats and events --------------------------------------------------------- */
+/* ---- heartbeats and events ---- */
 
 typedef struct heartbeat_message {
     Proxytier__V1__Heartbeat heartbeat;
@@ -195,7 +195,7 @@ peer_become(scripted_peer *p, int boot, int store)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* ---- calls ------------------------------------------------------------------------- */
+/* ---- calls ---- */
 
 static void
 answer_info(scripted_peer *p, peer_answer *answer)

@@ -133,7 +133,7 @@ a_failed_batch_ends_sending(void **state)
     }
 }
 
-/* ---- batches -------------------------------------------------------------------------------- */
+/* ---- batches ---- */
 
 static void
 a_batch_keeps_its_own_copies(void **state)
@@ -205,7 +205,7 @@ a_batch_takes_one_kind_of_record_and_so_many(void **state)
     free(batch);
 }
 
-/* ---- tally ---------------------------------------------------------------------------------- */
+/* ---- tally ---- */
 
 static void
 reasons_are_counted_and_the_many_share_one_place(void **state)

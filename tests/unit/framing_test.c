@@ -67,12 +67,14 @@ header_lengths_beyond_the_message_or_the_limit_are_refused(void **state)
     ptier_error error;
     assert_int_equal(ptier_frame_split(beyond, sizeof beyond, &frame, &error),
                      PTIER_INVALID_ARGUMENT);
+    assert_string_equal(error.message, "header length 3 does not fit a message of 6 bytes");
     assert_int_equal(ptier_frame_split(huge, sizeof huge, &frame, &error), PTIER_INVALID_ARGUMENT);
     size_t length = PTIER_FRAME_PREFIX + PTIER_HEADER_MAX + 1;
     uint8_t *large = calloc(1, length);
     assert_non_null(large);
     ptier_frame_prefix(large, PTIER_HEADER_MAX + 1);
     assert_int_equal(ptier_frame_split(large, length, &frame, &error), PTIER_INVALID_ARGUMENT);
+    assert_string_equal(error.message, "header length 8193 is over the limit of 8192");
     ptier_frame_prefix(large, PTIER_HEADER_MAX);
     assert_int_equal(ptier_frame_split(large, length, &frame, &error), PTIER_OK);
     free(large);

@@ -241,7 +241,7 @@ keyring_serves_many_threads_at_once(void **state)
     ptier_keyring_destroy(keyring);
 }
 
-/* ---- against Python's cryptography -------------------------------------- */
+/* ---- against Python's cryptography ---- */
 
 static void
 run_python(const char *program, const char *argument, char *output, size_t room)
@@ -277,7 +277,7 @@ keyring_and_python_open_each_others_tokens(void **state)
     ptier_keyring_destroy(keyring);
 }
 
-/* ---- key files ---------------------------------------------------------- */
+/* ---- key files ---- */
 
 static char directory[64], path[96];
 

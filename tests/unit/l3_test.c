@@ -19,7 +19,7 @@
 #define KEY       "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
 #define OTHER_KEY "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-/* ---- one database and a clock that stands still ------------------------- */
+/* ---- one database and a clock that stands still ---- */
 
 typedef struct fixture {
     char directory[64], path[96];
@@ -115,7 +115,7 @@ teardown(void **state)
     return result;
 }
 
-/* ---- records ------------------------------------------------------------ */
+/* ---- records ---- */
 
 static ptier_sealed *
 seal(fixture *f, const char *username, const char *password)
@@ -248,7 +248,7 @@ meddle(fixture *f, const char *sql)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
-/* ---- records come back -------------------------------------------------- */
+/* ---- records come back ---- */
 
 static void
 assert_as_put(fixture *f, const ptier_entry *entry, uint64_t revision)
@@ -395,7 +395,7 @@ l3_tells_many_sources_apart(void **state)
     }
 }
 
-/* ---- changes ------------------------------------------------------------ */
+/* ---- changes ---- */
 
 static void
 l3_applying_the_same_changes_again_changes_nothing(void **state)
@@ -519,7 +519,7 @@ l3_full_disk_undoes_the_whole_batch(void **state)
     free(ops);
 }
 
-/* ---- usage, eviction, scan ---------------------------------------------- */
+/* ---- usage, eviction, scan ---- */
 
 static void
 l3_usage_is_written_back_and_follows_the_record(void **state)
@@ -639,7 +639,7 @@ l3_scan_shows_every_record_once_and_stops_when_told(void **state)
     assert_int_equal(ptier_l3_damaged(f->tier), 1);
 }
 
-/* ---- clocks ------------------------------------------------------------- */
+/* ---- clocks ---- */
 
 static int64_t
 expiry(fixture *f)
@@ -669,7 +669,7 @@ l3_expiry_ignores_steps_of_the_wall_clock_until_a_reboot(void **state)
     assert_int_equal(expiry(f), 3000 + 40000);
 }
 
-/* ---- damage, keys, strangers -------------------------------------------- */
+/* ---- damage, keys, strangers ---- */
 
 static void
 l3_any_changed_field_is_data_loss_and_never_a_wrong_value(void **state)
@@ -868,7 +868,7 @@ l3_files_are_private(void **state)
     }
 }
 
-/* ---- threads ------------------------------------------------------------ */
+/* ---- threads ---- */
 
 typedef struct reading {
     fixture *f;

@@ -133,6 +133,10 @@ PTIER_PRINTF(4, 5)
 void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char *event,
                      const char *format, ...);
 
+/* ---- recover.c: what the disk tiers have, at start ---- */
+
+PTIER_MUST_CHECK ptier_status ptier_recover(ptier_cache *cache, ptier_error *error);
+
 /* ---- lookup.c: where an entry is
  * ---------------------------------------------------------------------------------- */
 
@@ -228,9 +232,7 @@ void ptier_l1_write_back_all(ptier_cache *cache);
 /* Keeps L2 (`tier`) or L3 within its bound, after changes. */
 void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id tier);
 
-/* ---- quarantine.c
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- quarantine.c ---- */
 
 void ptier_quarantine_add_locked(ptier_cache *cache, const ptier_entry *entry);
 bool ptier_quarantined_locked(ptier_cache *cache, const char *key, uint64_t hash);

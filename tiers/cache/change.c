@@ -11,9 +11,7 @@
 
 #include "cache/cache_internal.h"
 
-/* ---- lists of changes
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- lists of changes ---- */
 
 bool
 ptier_op_list_push(ptier_op_list *list, const ptier_op *op)
@@ -52,9 +50,7 @@ ptier_op_list_fini(ptier_op_list *list)
     *list = (ptier_op_list){0};
 }
 
-/* ---- helpers
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- helpers ---- */
 
 static bool
 has_revision(const void *value, const void *key)
@@ -181,9 +177,7 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
     }
 }
 
-/* ---- L1
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- L1 ---- */
 
 void
 ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
@@ -253,9 +247,7 @@ ptier_promote_locked(ptier_cache *cache, ptier_entry *entry)
     tell_tier_event(cache, PTIER_EVENT_PROMOTED, PTIER_TIER_L1, entry);
 }
 
-/* ---- the changes
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the changes ---- */
 
 ptier_status
 ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *sealed,

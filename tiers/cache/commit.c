@@ -14,9 +14,7 @@ enum {
     L3_IDLE_MS = 1000, /* a checkpoint is looked at this often */
 };
 
-/* ---- the log group
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the log group ---- */
 
 /* Gives what was logged to L3, or lets go of it when L2 is the lowest tier. */
 static void
@@ -177,9 +175,7 @@ ptier_flush_log(ptier_cache *cache)
     pthread_mutex_unlock(&cache->lock);
 }
 
-/* ---- L3's thread
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- L3's thread ---- */
 
 static void
 wait_for_work_locked(ptier_cache *cache)

@@ -18,9 +18,7 @@ typedef struct due_item {
     uint64_t hash, revision;
 } due_item;
 
-/* ---- expiry
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- expiry ---- */
 
 static size_t
 collect_due_locked(ptier_cache *cache, due_item items[EXPIRY_BATCH])
@@ -71,9 +69,7 @@ ptier_expire(ptier_cache *cache)
     return count;
 }
 
-/* ---- write-back
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- write-back ---- */
 
 /* Takes owned references over from the map. */
 static size_t
@@ -208,9 +204,7 @@ ptier_l1_write_back_all(ptier_cache *cache)
     ptier_write_back(cache);
 }
 
-/* ---- bounds
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- bounds ---- */
 
 static bool
 in_l1(ptier_cache *cache, const ptier_ref *ref)
@@ -267,9 +261,7 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
         ptier_flush_log(cache);
 }
 
-/* ---- the thread
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- the thread ---- */
 
 static void
 reserve_revisions(ptier_cache *cache)

@@ -7,9 +7,7 @@
 
 enum { ATTEMPTS = 1000 };
 
-/* ---- delete
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- delete ---- */
 
 static ptier_status
 remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *removed,
@@ -62,9 +60,7 @@ ptier_cache_delete(ptier_cache *cache, const char *const *keys, size_t count,
     return status;
 }
 
-/* ---- health
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- health ---- */
 
 typedef enum verdict {
     STATISTIC, /* only latency and counts move */
@@ -224,9 +220,7 @@ ptier_cache_report(ptier_cache *cache, const ptier_report *reports, size_t count
     return status;
 }
 
-/* ---- clear
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- clear ---- */
 
 static ptier_status
 clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error *error)

@@ -16,9 +16,7 @@ typedef struct found {
     uint32_t slot;
 } found;
 
-/* ---- filters
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- filters ---- */
 
 /* A filter as the index can answer it. */
 typedef struct slot_filter {
@@ -92,9 +90,7 @@ entry_matches(const ptier_cache *cache, const ptier_filter *filter, const ptier_
     return true;
 }
 
-/* ---- pick
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- pick ---- */
 
 typedef struct picking {
     ptier_cache *cache;
@@ -212,9 +208,7 @@ ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter,
     return p.count;
 }
 
-/* ---- list
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- list ---- */
 
 static bool
 resident_in(ptier_cache *cache, ptier_tier_id tier, const ptier_entry *entry)

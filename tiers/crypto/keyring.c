@@ -54,7 +54,7 @@ struct ptier_keyring {
     ptier_fernet fernets[]; /* count for each key_lane */
 };
 
-/* ---- lanes -------------------------------------------------------------- */
+/* ---- lanes ---- */
 
 static key_lane *
 lane_take(ptier_keyring *keyring)
@@ -92,7 +92,7 @@ draw_iv(ptier_keyring *keyring, key_lane *lane, uint8_t iv[PTIER_FERNET_IV_BYTES
     return true;
 }
 
-/* ---- life cycle --------------------------------------------------------- */
+/* ---- life cycle ---- */
 
 static ptier_status
 decode_key(const char *text, size_t number, uint8_t key[PTIER_FERNET_KEY_BYTES + 1],
@@ -224,7 +224,7 @@ ptier_keyring_destroy(ptier_keyring *keyring)
     free(keyring);
 }
 
-/* ---- use ---------------------------------------------------------------- */
+/* ---- use ---- */
 
 ptier_status
 ptier_keyring_seal(ptier_keyring *keyring, const void *plain, size_t length, char *token)

@@ -40,9 +40,7 @@ shard_of(ptier_tier *tier, uint64_t hash)
     return &l1->shards[(hash >> 48) & (l1->shard_count - 1)];
 }
 
-/* ---- the list
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the list ---- */
 
 static void
 list_remove(shard *s, node *n)
@@ -90,9 +88,7 @@ clear_locked(shard *s)
         remove_locked(s, s->oldest);
 }
 
-/* ---- the contract
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the contract ---- */
 
 static ptier_status
 l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)

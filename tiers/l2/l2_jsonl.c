@@ -78,9 +78,7 @@ l2_read_line(const l2_tier *l2, const l2_shard *shard, uint64_t offset, size_t l
     return status;
 }
 
-/* ---- the contract
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the contract ---- */
 
 static void
 drop_damaged(l2_tier *l2, const ptier_ref *ref, const l2_shard *shard, uint32_t offset)

@@ -159,9 +159,7 @@ l2_recover(l2_tier *l2, ptier_error *error)
     return status;
 }
 
-/* ---- after it
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- after it ---- */
 
 ptier_status
 ptier_l2_replay(ptier_tier *tier, uint64_t prefix, ptier_l2_replay_fn fn, void *context,

@@ -16,9 +16,7 @@ l2_find_locked(l2_tier *l2, uint64_t hash, uint64_t revision)
     return ptier_map_find(&l2->map, hash, node_has_revision, &revision);
 }
 
-/* ---- the two lists
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the two lists ---- */
 
 static void
 use_list_remove(l2_tier *l2, l2_node *n)

@@ -54,7 +54,7 @@ enum {
     GET_USAGE_INTEGRITY,
 };
 
-/* ---- the canonical form ------------------------------------------------- */
+/* ---- the canonical form ---- */
 
 static uint8_t *
 put_u64(uint8_t *at, uint64_t value)
@@ -113,7 +113,7 @@ canonical_usage(int64_t id, const ptier_usage *usage, uint8_t canon[64])
     return (size_t)(at - canon);
 }
 
-/* ---- writing ------------------------------------------------------------ */
+/* ---- writing ---- */
 
 static text
 text_of(const char *string)
@@ -203,7 +203,7 @@ ptier_l3_usage_bind(ptier_l3 *l3, sqlite3_stmt *statement, int64_t id, const pti
     return codes == SQLITE_OK ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
 }
 
-/* ---- reading ------------------------------------------------------------ */
+/* ---- reading ---- */
 
 static text
 column_string(sqlite3_stmt *statement, int column)

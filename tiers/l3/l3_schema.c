@@ -94,7 +94,7 @@ static const char *const statement_sql[L3_STATEMENTS] = {
     [L3_LAST_ROW] = "SELECT max(id) FROM entries",
 };
 
-/* ---- connections -------------------------------------------------------- */
+/* ---- connections ---- */
 
 /* SQLite would make the file with the umask's mode; -wal and -shm then take the mode of the file.
  */
@@ -159,7 +159,7 @@ close_connection(ptier_l3_conn *conn)
     conn->db = NULL;
 }
 
-/* ---- schema ------------------------------------------------------------- */
+/* ---- schema ---- */
 
 /* One value of the first row; SQLITE_DONE: no row. Text comes back in `text` when that is not NULL.
  */

@@ -26,7 +26,7 @@ run_with(ptier_l3 *l3, ptier_l3_statement which, int64_t argument)
     return ptier_l3_run(statement);
 }
 
-/* ---- transactions ------------------------------------------------------- */
+/* ---- transactions ---- */
 
 static int
 begin(ptier_l3 *l3)
@@ -63,7 +63,7 @@ set_synchronous(ptier_l3 *l3, bool full)
                         NULL);
 }
 
-/* ---- one change --------------------------------------------------------- */
+/* ---- one change ---- */
 
 typedef struct found {
     int64_t id; /* 0: none */
@@ -224,7 +224,7 @@ apply_clear(ptier_l3 *l3, uint64_t revision, ptier_error *error)
     return fail(l3, code, error);
 }
 
-/* ---- a batch ------------------------------------------------------------ */
+/* ---- a batch ---- */
 
 static int
 by_key_then_revision(const void *left, const void *right)
@@ -329,7 +329,7 @@ ptier_l3_apply(ptier_tier *tier, const ptier_op *ops, size_t count, bool sync, p
     return status;
 }
 
-/* ---- usage and eviction ------------------------------------------------- */
+/* ---- usage and eviction ---- */
 
 ptier_status
 ptier_l3_write_usage(ptier_tier *tier, const ptier_usage *usage, size_t count, ptier_error *error)

@@ -8,7 +8,9 @@
  * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
  * DEADLINE_EXCEEDED that one may have, ABORTED that a call which must not be done twice
  * (report_health, clear, a restoring put) was sent and the connection lost: it may or may not have
- * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout. Ownership:
+ * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
+ * PERMISSION_DENIED: this user or role may not; over ipc only the daemon's own user and root may
+ * connect. Ownership:
  * input strings and records are borrowed for the call. Results are owned by the caller and freed by
  * the function named at their type; strings inside a result live as long as the result.
  */
@@ -22,9 +24,7 @@
 extern "C" {
 #endif
 
-/* ---- client
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- client ---- */
 
 typedef struct ptier_client ptier_client;
 
@@ -181,6 +181,16 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *clien
                                                              ptier_stats *statistics,
                                                              ptier_error *error);
 
+/* What the daemon takes at most. */
+typedef struct ptier_server_limits {
+    uint32_t message_bytes; /* of one request or reply */
+    uint32_t batch_items;   /* records, keys or reports in one call */
+    uint32_t page_items;    /* largest page_size */
+    uint32_t key_bytes, url_bytes, credential_bytes, source_bytes;
+    uint32_t labels; /* of one record */
+    uint32_t label_name_bytes, label_value_bytes;
+} ptier_server_limits;
+
 typedef struct ptier_server_info {
     char version[32];
     char protocol[32];
@@ -190,6 +200,7 @@ typedef struct ptier_server_info {
     uint64_t revision;
     uint32_t heartbeat_ms, failure_threshold;
     int64_t default_ttl_ms;
+    ptier_server_limits limits; /* all 0 when the daemon does not tell */
 } ptier_server_info;
 
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
@@ -206,9 +217,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_call_raw(ptier_client *client, con
                                                        void **reply, size_t *reply_length,
                                                        ptier_error *error);
 
-/* ---- events
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- events ---- */
 
 /*
  * One event. Strings and the record are borrowed for the callback. The record has no credentials;

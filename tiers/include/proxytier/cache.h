@@ -23,9 +23,7 @@ typedef struct ptier_cache ptier_cache;
 
 #define PTIER_ID_BYTES 16 /* store_id, boot_id */
 
-/* ---- options
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 typedef enum ptier_log_level {
     PTIER_LOG_ERROR = 0, /* the health of a tier */
@@ -114,9 +112,7 @@ typedef struct ptier_cache_options {
 
 PTIER_API void ptier_cache_options_init(ptier_cache_options *options);
 
-/* ---- life cycle
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- life cycle ---- */
 
 /*
  * Opens the cache and its data directory. FAILED_PRECONDITION: another process has it, or the key
@@ -129,9 +125,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_open(const ptier_cache_optio
 /* Writes everything out, stops the threads, frees. NULL is fine. */
 PTIER_API void ptier_cache_close(ptier_cache *cache);
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /*
  * One live entry by key. OK: *entry is an owned reference, *tier (may be NULL) says where it was
@@ -179,9 +173,7 @@ PTIER_API uint64_t ptier_cache_revision(const ptier_cache *cache);
 PTIER_API void ptier_cache_store_id(const ptier_cache *cache, uint8_t id[PTIER_ID_BYTES]);
 PTIER_API void ptier_cache_boot_id(const ptier_cache *cache, uint8_t id[PTIER_ID_BYTES]);
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 typedef struct ptier_put_options {
     ptier_durability durability;
@@ -238,9 +230,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, pt
                                                           uint64_t *cleared, uint64_t *revision,
                                                           ptier_error *error);
 
-/* ---- export
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- export ---- */
 
 /*
  * Writes one entry as one JSON line (with the line break) for export: plain credentials, or Fernet
@@ -253,9 +243,7 @@ PTIER_API size_t ptier_cache_export_line(ptier_cache *cache, const ptier_entry *
 /* Room that always suffices for one export line. */
 #define PTIER_EXPORT_LINE_MAX 65536
 
-/* ---- statistics
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- statistics ---- */
 
 typedef struct ptier_tier_statistics {
     bool enabled;

@@ -72,9 +72,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_import_memory(const void *data, si
                                                             ptier_import_summary *summary,
                                                             ptier_error *error);
 
-/* ---- proxy URLs
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- proxy URLs ---- */
 
 #define PTIER_URL_BUFFER        (PTIER_URL_MAX + 1)
 #define PTIER_CREDENTIAL_BUFFER (PTIER_CREDENTIAL_MAX + 1)
