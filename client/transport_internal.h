@@ -29,10 +29,10 @@ struct ptier_transport {
     pthread_cond_t changed;   /* connection state, closing, a caller's wish */
     pthread_cond_t slot_idle; /* a slot came back, or closing */
     bool closing, connected, mute, wanted;
-    bool answered; /* once, by whoever listens there */
-    bool dropped;  /* the peer ended a connection before it ever answered */
+    bool answered;  /* once, by whoever listens there */
+    bool dropped;   /* the peer ended a connection before it ever answered */
     bool abandoned; /* the attempt under way was given up by a caller */
-    int pipe; /* id of the pipe in use */
+    int pipe;       /* id of the pipe in use */
     nng_dialer dialer;
     int64_t dial_started; /* 0: no attempt is running */
     int64_t down_since;

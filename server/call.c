@@ -19,6 +19,14 @@
 #define REPLY_KEEP     ((size_t)64 * 1024)
 
 static int64_t
+clock_us(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int64_t
 clock_ms(clockid_t clock)
 {
     struct timespec now;
@@ -133,6 +141,9 @@ ptier_call_begin(ptier_call *call, ptier_role role, int64_t received_ms, const v
 {
     call->role = role;
     call->method = NULL;
+    call->items = 0;
+    call->started_us =
+        ptier_log_enabled(call->service->log, PTIER_LOG_DEBUG) ? clock_us(CLOCK_MONOTONIC) : 0;
     call->answered = false;
     call->error.message[0] = '\0';
     ptier_frame frame = {0};
@@ -203,6 +214,34 @@ ptier_call_run(ptier_call *call)
                         call->method->name, call->error.message);
 }
 
+const char *
+ptier_role_name(ptier_role role)
+{
+    switch (role) {
+    case PTIER_ROLE_ADMIN:
+        return "admin";
+    case PTIER_ROLE_ROTATOR:
+        return "rotator";
+    case PTIER_ROLE_READER:
+        return "reader";
+    case PTIER_ROLE_NONE:
+        break;
+    }
+    return "none";
+}
+
+/* The message of a failure is left out: it may quote the client. */
+static void
+log_call(const ptier_call *call)
+{
+    const ptier_method *method = call->method;
+    ptier_log_write(
+        call->service->log, PTIER_LOG_DEBUG, "call", "%s%s%s: %s, %zu items, %lld us, %s",
+        method ? method->service->descriptor->short_name : "unknown method", method ? "." : "",
+        method ? method->name : "", ptier_status_text(call->status), call->items,
+        (long long)(clock_us(CLOCK_MONOTONIC) - call->started_us), ptier_role_name(call->role));
+}
+
 ptier_status
 ptier_call_finish(ptier_call *call, ptier_bytes *out)
 {
@@ -224,6 +263,8 @@ ptier_call_finish(ptier_call *call, ptier_bytes *out)
             memcpy(at + PTIER_FRAME_PREFIX + header_length, call->reply.data, body_length);
         out->length += PTIER_FRAME_PREFIX + header_length + body_length;
     }
+    if (call->started_us)
+        log_call(call);
     ptier_bytes_reset(&call->reply, REPLY_KEEP);
     ptier_arena_reset(&call->arena, 0);
     return at ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;

@@ -15,6 +15,7 @@
 
 #include "arena.h"
 #include "bytes.h"
+#include "gate.h"
 #include "journal.h"
 #include "log.h"
 
@@ -42,6 +43,7 @@ typedef struct ptier_service {
     ptier_cache *cache;
     ptier_journal *journal;
     ptier_log *log;
+    ptier_gate *gate;
     const char *event_url; /* NULL: events are not offered */
     uint8_t boot_id[PTIER_ID_BYTES];
     uint32_t heartbeat_ms;
@@ -72,6 +74,8 @@ typedef struct ptier_call {
     ptier_status status;
     ptier_error error; /* message of a status that is not OK */
     bool answered;
+    size_t items;       /* records, keys, reports or events that the call was about */
+    int64_t started_us; /* CLOCK_MONOTONIC; 0 when calls are not logged */
     ptier_arena arena;
     ptier_bytes reply; /* the packed response */
 } ptier_call;
@@ -108,6 +112,8 @@ void ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error
 
 /* Ends the call: no memory, or over the request's budget. */
 void ptier_call_no_memory(ptier_call *call);
+
+const char *ptier_role_name(ptier_role role);
 
 bool ptier_call_expired(const ptier_call *call);
 

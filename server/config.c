@@ -36,7 +36,7 @@ static ptier_status
 flag_table_init(flag_table *table, ptier_error *error)
 {
     static const struct poptOption tail[] = {
-        {"help", '?', POPT_ARG_NONE, NULL, HELP_FLAG, "show this and end", NULL},
+        {"help", 'h', POPT_ARG_NONE, NULL, HELP_FLAG, "show this and end", NULL},
         {"version", 'V', POPT_ARG_NONE, NULL, VERSION_FLAG, "show the version and end", NULL},
         POPT_TABLEEND,
     };
@@ -299,6 +299,7 @@ fill_gaps(ptier_config *config, ptier_error *error)
     if (!config->data_dir && !(config->data_dir = default_data_dir()))
         goto no_memory;
     if (config->listen.count == 0) {
+        config->listen_is_default = true;
         char *url = default_listen();
         ptier_status status =
             url ? ptier_text_list_add(&config->listen, url, strlen(url)) : PTIER_RESOURCE_EXHAUSTED;
@@ -329,6 +330,15 @@ check_addresses(const ptier_config *config, ptier_error *error)
     if (config->events && ptier_listen_check(config->events, false, &wrong) != PTIER_OK)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--events: %.200s", wrong.message);
     return PTIER_OK;
+}
+
+static ptier_status
+check_tiers(const ptier_config *config, ptier_error *error)
+{
+    if (config->l1_enabled || config->l2_enabled || config->l3_enabled)
+        return PTIER_OK;
+    return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                      "--l1, --l2 and --l3 are all off: at least one tier must be on");
 }
 
 /* ---- keys ---- */
@@ -385,6 +395,8 @@ load(ptier_config *config, const flags *given, ptier_error *error)
     bool key_file_is_flag =
         layers[ptier_option_find("key-file") - ptier_options] == PTIER_LAYER_FLAG;
     free(layers);
+    if (status == PTIER_OK)
+        status = check_tiers(config, error);
     if (status == PTIER_OK)
         status = fill_gaps(config, error);
     if (status == PTIER_OK)

@@ -22,7 +22,7 @@ typedef struct ptier_config {
     char *data_dir;
     ptier_text_list listen;
     bool listen_is_default; /* nobody named an address: its directory may be made */
-    char *events; /* NULL: events are not offered */
+    char *events;           /* NULL: events are not offered */
     ptier_log_level log_level;
     char *log_file; /* NULL: standard error */
     char *config_file;

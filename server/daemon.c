@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "listen.h"
 #include "publisher.h"
 #include "rpc.h"
 
@@ -15,6 +16,7 @@
 
 struct ptier_daemon {
     ptier_service service;
+    ptier_gate gate;
     ptier_journal *journal;
     ptier_cache *cache;
     ptier_publisher *publisher;
@@ -86,6 +88,18 @@ open_cache(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, pti
     return status == PTIER_OK ? ptier_cache_open(&options, &daemon->cache, error) : status;
 }
 
+/* Before anything is opened or made, and those for calls first: the other one is mostly derived. */
+static ptier_status
+prepare_addresses(const ptier_config *config, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    for (size_t i = 0; i < config->listen.count && status == PTIER_OK; i++)
+        status = ptier_listen_prepare(config->listen.items[i], config->listen_is_default, error);
+    if (status == PTIER_OK && config->events)
+        status = ptier_listen_prepare(config->events, false, error);
+    return status;
+}
+
 ptier_status
 ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdown)(void *context),
                    void *shutdown_context, ptier_daemon **daemon, ptier_error *error)
@@ -93,8 +107,11 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
     ptier_daemon *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    ptier_status status = ptier_journal_create((size_t)config->journal_events, TIER_EVENTS_PER_TICK,
-                                               &made->journal, error);
+    ptier_gate_init(&made->gate, config->max_connections, log);
+    ptier_status status = prepare_addresses(config, error);
+    if (status == PTIER_OK)
+        status = ptier_journal_create((size_t)config->journal_events, TIER_EVENTS_PER_TICK,
+                                      &made->journal, error);
     if (status == PTIER_OK)
         status = open_cache(made, config, log, error);
     if (status == PTIER_OK) {
@@ -102,6 +119,7 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         service->cache = made->cache;
         service->journal = made->journal;
         service->log = log;
+        service->gate = &made->gate;
         service->event_url = config->events;
         ptier_cache_boot_id(made->cache, service->boot_id);
         service->heartbeat_ms = (uint32_t)config->heartbeat_ms;

@@ -20,6 +20,7 @@ PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse)
     ptier_log_write(call->service->log, PTIER_LOG_INFO, "cleared", "%s: %llu entries",
                     ptier_tier_name((ptier_tier_id)request->tier),
                     (unsigned long long)response.cleared);
+    call->items = response.cleared;
     closure(&response, call);
 }
 
@@ -65,6 +66,7 @@ export_step(ptier_call *call, const Proxytier__V1__ExportRequest *request, ptier
     for (size_t i = 0; i < count; i++)
         ptier_entry_release(entries[i]);
     *exported += count;
+    call->items += count;
     if (status != PTIER_OK)
         ptier_call_fail(call, status, "an entry cannot be written as a line");
     return status == PTIER_OK;

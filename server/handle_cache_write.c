@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "convert.h"
+#include "report_log.h"
 
 #define REPORT_ERROR_MAX 256
 
@@ -65,6 +66,7 @@ put_records(ptier_call *call, put_batch *batch, Proxytier__V1__Proxy *const *pro
 {
     ptier_error error = {0};
     memset(written, 0, sizeof *written);
+    call->items = count;
     if (!convert_batch(call, batch, proxies, count)) {
         ptier_call_no_memory(call);
         return false;
@@ -165,6 +167,7 @@ PTIER_HANDLER(ProxyCache, delete, DeleteRequest, DeleteResponse)
     ptier_written written = {0};
     ptier_error error = {0};
     size_t deleted = 0;
+    call->items = request->n_keys;
     Proxytier__V1__DeleteResponse response = PROXYTIER__V1__DELETE_RESPONSE__INIT;
     if (!ptier_keys_valid(call, request->keys, request->n_keys))
         return;
@@ -236,6 +239,7 @@ PTIER_HANDLER(ProxyCache, report_health, ReportHealthRequest, ReportHealthRespon
     ptier_error error = {0};
     Proxytier__V1__ReportHealthResponse response = PROXYTIER__V1__REPORT_HEALTH_RESPONSE__INIT;
     size_t count = request->n_reports;
+    call->items = count;
     if (count > PTIER_BATCH_MAX) {
         ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "%zu reports in one call; at most %d", count,
                         PTIER_BATCH_MAX);
@@ -249,6 +253,7 @@ PTIER_HANDLER(ProxyCache, report_health, ReportHealthRequest, ReportHealthRespon
     }
     if (!convert_reports(call, request, reports))
         return;
+    uint64_t before = ptier_report_log_begin(call->service);
     ptier_status status =
         ptier_cache_report(call->service->cache, reports, count,
                            (ptier_durability)request->durability, results, &written, &error);
@@ -256,6 +261,7 @@ PTIER_HANDLER(ProxyCache, report_health, ReportHealthRequest, ReportHealthRespon
         ptier_call_fail_as(call, status, &error);
         return;
     }
+    ptier_report_log(call->service, before, reports, results, count);
     response.durability = (Proxytier__V1__Durability)written.durability;
     if (reply_reports(call, request, results))
         closure(&response, call);

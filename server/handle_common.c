@@ -62,6 +62,7 @@ ptier_reply_entries(ptier_call *call, unsigned number, ptier_entry **entries, si
     bool credentials = call->role >= PTIER_ROLE_ROTATOR;
     ptier_status status = PTIER_OK;
     for (size_t i = 0; i < count; i++) {
+        call->items += entries[i] != NULL;
         if (entries[i] && status == PTIER_OK) {
             ptier_record record;
             ptier_label labels[PTIER_LABELS_MAX];

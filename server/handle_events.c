@@ -28,6 +28,7 @@ append_page(ptier_call *call, ptier_stream stream, uint64_t *after, size_t wante
                 ptier_event_append(&call->reply, EVENTS_FIELD, call->service->cache, &items[i]);
         *after = items[count - 1].sequence;
         wanted -= count;
+        call->items += count;
         ptier_journal_release(items, count);
         if (status != PTIER_OK)
             ptier_call_no_memory(call);

@@ -4,22 +4,6 @@
 static const char *const features[] = {"events", "replay", "export"};
 #define FEATURE_COUNT (sizeof features / sizeof *features)
 
-static const char *
-role_name(ptier_role role)
-{
-    switch (role) {
-    case PTIER_ROLE_ADMIN:
-        return "admin";
-    case PTIER_ROLE_ROTATOR:
-        return "rotator";
-    case PTIER_ROLE_READER:
-        return "reader";
-    case PTIER_ROLE_NONE:
-        break;
-    }
-    return "";
-}
-
 static char *
 words(const char *constant)
 {
@@ -73,7 +57,7 @@ PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse)
     response.heartbeat_ms = our->heartbeat_ms;
     response.failure_threshold = our->failure_threshold;
     response.default_ttl_ms = our->default_ttl_ms;
-    response.role = words(role_name(call->role));
+    response.role = words(ptier_role_name(call->role));
     closure(&response, call);
 }
 

@@ -19,9 +19,17 @@ PTIER_MUST_CHECK ptier_status ptier_listen_check(const char *url, bool allow_tcp
                                                  ptier_error *error);
 
 /*
- * Starts listening. An ipc socket's directory is made (0750) if missing and refused when it is
- * somebody else's; the socket itself is 0660. What a dead daemon left behind is replaced.
- * ALREADY_EXISTS: a live process has the address.
+ * Looks whether a checked address can be had, before anything is opened. Of ipc addresses the
+ * directory must be there (make_directory: its last component is made, 0750) and be ours or root's,
+ * and what has the path must be a socket that nobody listens on: a file is never touched.
+ * ALREADY_EXISTS: a live process has it; NOT_FOUND: no directory; FAILED_PRECONDITION: no socket.
+ */
+PTIER_MUST_CHECK ptier_status ptier_listen_prepare(const char *url, bool make_directory,
+                                                   ptier_error *error);
+
+/*
+ * Looks once more and starts listening; an ipc socket is 0660. What a dead daemon left behind is
+ * replaced.
  */
 PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
                                            nng_listener *listener, ptier_error *error);

@@ -73,6 +73,13 @@ write_prefix(char *line, size_t room, ptier_log_level level, const char *event)
     return length < room ? length : room - 1;
 }
 
+/* The second byte of U+0080 to U+009F in UTF-8: control characters that terminals obey, too. */
+static bool
+is_c1(char byte)
+{
+    return (unsigned char)byte >= 0x80 && (unsigned char)byte <= 0x9f;
+}
+
 /* One line out, whatever the text is. */
 static void
 write_line(ptier_log *log, char line[LINE_MAX_BYTES], size_t length)
@@ -82,6 +89,8 @@ write_line(ptier_log *log, char line[LINE_MAX_BYTES], size_t length)
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = ' ';
+        else if ((unsigned char)line[i] == 0xc2 && i + 1 < length && is_c1(line[i + 1]))
+            line[i] = line[i + 1] = ' ';
     line[length++] = '\n';
     ssize_t written;
     do
@@ -90,10 +99,16 @@ write_line(ptier_log *log, char line[LINE_MAX_BYTES], size_t length)
     /* A log that cannot be written must not stop the service. */
 }
 
+bool
+ptier_log_enabled(const ptier_log *log, ptier_log_level level)
+{
+    return log && level <= log->level && level >= PTIER_LOG_ERROR;
+}
+
 void
 ptier_log_write(ptier_log *log, ptier_log_level level, const char *event, const char *format, ...)
 {
-    if (!log || level > log->level || level < PTIER_LOG_ERROR)
+    if (!ptier_log_enabled(log, level))
         return;
     char line[LINE_MAX_BYTES];
     size_t length = write_prefix(line, sizeof line, level, event);

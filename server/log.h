@@ -6,6 +6,8 @@
 #ifndef PTIER_LOG_H
 #define PTIER_LOG_H
 
+#include <stdbool.h>
+
 #include <proxytier/cache.h>
 #include <proxytier/status.h>
 
@@ -15,6 +17,9 @@ typedef struct ptier_log ptier_log;
 PTIER_MUST_CHECK ptier_status ptier_log_open(const char *path, ptier_log_level level,
                                              ptier_log **log, ptier_error *error);
 void ptier_log_close(ptier_log *log);
+
+/* Whether a line of this level would be written: for what costs something to put together. */
+bool ptier_log_enabled(const ptier_log *log, ptier_log_level level);
 
 /* `event` is a stable name; `text` becomes one line: control characters are replaced, the end is
  * cut at 2 KiB. */

@@ -167,18 +167,6 @@ publisher_main(void *argument)
     return NULL;
 }
 
-static void
-on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
-{
-    ptier_publisher *publisher = argument;
-    (void)event;
-    if (ptier_peer_role(pipe) >= PTIER_ROLE_READER)
-        return;
-    (void)nng_pipe_close(pipe); /* in ADD_PRE this refuses it */
-    ptier_log_write(publisher->service->log, PTIER_LOG_WARN, "peer_refused",
-                    "a subscriber of another user");
-}
-
 static ptier_status
 open_socket(ptier_publisher *publisher, ptier_error *error)
 {
@@ -188,13 +176,13 @@ open_socket(ptier_publisher *publisher, ptier_error *error)
         return ptier_fail(error, ptier_status_from_nng(rv), "cannot open a socket: %s",
                           nng_strerror(rv));
     rv = nng_socket_set_int(publisher->socket, NNG_OPT_SENDBUF, SEND_BUFFER);
-    if (rv == 0)
-        rv = nng_pipe_notify(publisher->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, publisher);
     ptier_status status = PTIER_OK;
     if (rv != 0)
         status = ptier_fail(error, ptier_status_from_nng(rv), "cannot set up the event socket: %s",
                             nng_strerror(rv));
-    else
+    if (status == PTIER_OK)
+        status = ptier_gate_guard(publisher->service->gate, publisher->socket, error);
+    if (status == PTIER_OK)
         status = ptier_listen(publisher->socket, publisher->service->event_url, &listener, error);
     if (status != PTIER_OK)
         (void)nng_close(publisher->socket); /* fails only for a bad handle */

@@ -220,19 +220,6 @@ on_aio(void *argument)
     }
 }
 
-/* Rejects strangers before they can send a byte. */
-static void
-on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
-{
-    ptier_rpc *rpc = argument;
-    (void)event;
-    if (ptier_peer_role(pipe) != PTIER_ROLE_NONE)
-        return;
-    (void)nng_pipe_close(pipe); /* in ADD_PRE this refuses it */
-    ptier_log_write(rpc->service->log, PTIER_LOG_WARN, "peer_refused",
-                    "a connection of another user");
-}
-
 static ptier_status
 open_contexts(ptier_rpc *rpc, ptier_error *error)
 {
@@ -290,10 +277,8 @@ ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_coun
         goto fail_socket;
     }
     status = open_contexts(made, error);
-    if (status == PTIER_OK &&
-        (rv = nng_pipe_notify(made->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, made)) != 0)
-        status = ptier_fail(error, ptier_status_from_nng(rv), "cannot watch connections: %s",
-                            nng_strerror(rv));
+    if (status == PTIER_OK)
+        status = ptier_gate_guard(service->gate, made->socket, error);
     for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         nng_listener listener;
         status = ptier_listen(made->socket, urls[i], &listener, error);

@@ -123,11 +123,15 @@ on_skip(void *context, uint64_t line, const char *reason)
                         (unsigned long long)line, reason);
 }
 
+/* A file that failed is the caller's to tell; here is only what of it was loaded all the same. */
 static void
-log_result(const warmer *w, const ptier_import_summary *summary, int64_t took_ms)
+log_result(const warmer *w, const ptier_import_summary *summary, ptier_status status,
+           int64_t took_ms)
 {
+    if (status != PTIER_OK && summary->records == 0)
+        return;
     ptier_log_write(
-        w->log, PTIER_LOG_INFO, "warm_done",
+        w->log, PTIER_LOG_INFO, status == PTIER_OK ? "warm_done" : "warm_partial",
         "%s: %llu records in %lld ms: %llu created, %llu updated, %llu skipped as older, %llu as "
         "quarantined, %llu as expired, %llu rejected, %llu unreadable",
         w->path, (unsigned long long)summary->records, (long long)took_ms,
@@ -156,7 +160,7 @@ ptier_warm_file(ptier_cache *cache, const char *path, ptier_log *log, bool (*sto
     ptier_arena_reset(&w->arena, BATCH_BYTES);
 
     ptier_import_options options;
-    ptier_import_summary summary;
+    ptier_import_summary summary = {0};
     ptier_import_options_init(&options);
     options.on_record = on_record;
     options.on_skip = on_skip;
@@ -173,7 +177,7 @@ ptier_warm_file(ptier_cache *cache, const char *path, ptier_log *log, bool (*sto
         ptier_status last = flush(w); /* what came before a broken end counts too */
         status = status == PTIER_OK ? last : status;
     }
-    log_result(w, &summary, ptier_monotonic_ms() - start);
+    log_result(w, &summary, status, ptier_monotonic_ms() - start);
     ptier_arena_fini(&w->arena);
     free(w);
     return status;

@@ -26,7 +26,7 @@
     X(NOT_FOUND, 3, "no such entry, or none that matches")                                         \
     X(UNREACHABLE, 4, "no daemon answers")                                                         \
     X(DEADLINE, 5, "no answer within --timeout")                                                   \
-    X(PERMISSION, 6, "not allowed for this user or token")
+    X(PERMISSION, 6, "not allowed for this user, or at this address of the daemon")
 
 typedef enum ptier_cli_exit {
 #define PTIER_CLI_EXIT_ENUM(name, value, text) PTIER_CLI_##name = (value),
@@ -55,6 +55,7 @@ typedef struct ptier_cli {
     const char **arguments;
     size_t argument_count;
     const char **argument_list; /* owned; what `arguments` points into */
+    const char **keys;          /* owned; made by ptier_cli_keys */
 
     ptier_client *client; /* opened by ptier_cli_connect */
     char token[PTIER_CLI_TOKEN_MAX + 1];
@@ -99,6 +100,8 @@ typedef struct ptier_cli_word {
 } ptier_cli_word;
 
 extern const ptier_cli_word ptier_cli_tiers[];        /* L1, L2, L3 */
+extern const ptier_cli_word ptier_cli_upper_tiers[];  /* L1, L2 */
+extern const ptier_cli_word ptier_cli_schemes[];      /* of proxies; for PTIER_CLI_NAME */
 extern const ptier_cli_word ptier_cli_durabilities[]; /* memory, logged, synced */
 extern const ptier_cli_word ptier_cli_healths[];
 extern const ptier_cli_word ptier_cli_formats[]; /* of ptier_import_format */
@@ -115,9 +118,12 @@ typedef enum ptier_cli_kind {
     PTIER_CLI_FLAG,     /* bool, no value */
     PTIER_CLI_STRING,   /* const char *; lives as long as the context */
     PTIER_CLI_DURATION, /* int64_t, milliseconds */
+    PTIER_CLI_TTL,      /* the same; 0 never expires */
+    PTIER_CLI_TIMEOUT,  /* the same; 1ms to 24h */
     PTIER_CLI_COUNT,    /* uint64_t, at least 1 */
     PTIER_CLI_REAL,     /* double, at least 0 */
     PTIER_CLI_WORD,     /* int, by `words` */
+    PTIER_CLI_NAME,     /* const char *, one of `words` as it is spelled there */
     PTIER_CLI_LABEL,    /* ptier_cli_labels */
 } ptier_cli_kind;
 
@@ -153,6 +159,8 @@ char *ptier_cli_keep(ptier_cli *cli, const char *text);
 PTIER_MUST_CHECK bool ptier_cli_duration(const char *text, int64_t *ms);
 PTIER_MUST_CHECK bool ptier_cli_word_value(const ptier_cli_word *words, const char *text,
                                            int *value);
+/* The one of `words` that is spelled so in any case; NULL: none. */
+const char *ptier_cli_word_name(const ptier_cli_word *words, const char *text);
 /* Adds `name=value`; cuts `text` (kept by the caller) at the `=`. */
 PTIER_MUST_CHECK bool ptier_cli_label(ptier_cli_labels *labels, char *text);
 
@@ -177,12 +185,21 @@ typedef struct ptier_cli_naming {
     }
 
 /*
- * Turns cli->arguments[0..count) into keys: a proxy address (scheme://…, host:port) into its
+ * The keys that cli->arguments[0..count) name: of a proxy address (scheme://…, host:port) its
  * derived key, anything else as it stands. `naming` borrowed. The keys live as long as
- * the context. False: told, *code is set.
+ * the context. False: told, *code is set; also for an address with a password.
  */
 PTIER_MUST_CHECK bool ptier_cli_keys(ptier_cli *cli, size_t count, const ptier_cli_naming *naming,
                                      const char *const **keys, ptier_cli_exit *code);
+
+#define PTIER_CLI_MISSING_SHOWN 20
+/* Tells that the i-th KEY, as it was typed, is not cached; the first few of a run. *missing counts
+ * them. */
+void ptier_cli_missing(const ptier_cli *cli, size_t i, const ptier_cli_naming *naming,
+                       size_t *missing);
+/* NOT_FOUND, or OK when none is missing; tells how many were not named. */
+PTIER_MUST_CHECK ptier_cli_exit ptier_cli_missing_end(const ptier_cli *cli, size_t missing,
+                                                      size_t count);
 
 /* Room for a secret; wipe with explicit_bzero. */
 typedef struct ptier_cli_secret {

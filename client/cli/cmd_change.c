@@ -18,15 +18,38 @@
 
 /* ---- delete ---- */
 
+/* A reply says how many keys were there, not which: up to so many get a call each, so that those
+ * that were not can be named. */
+#define NAMED_MAX 1000
+
+static ptier_cli_exit
+delete_keys(ptier_cli *cli, const char *const *keys, size_t count, const ptier_cli_naming *naming,
+            size_t *missing)
+{
+    size_t at_once = count > NAMED_MAX ? count : 1;
+    ptier_error error = {0};
+
+    for (size_t i = 0; i < count; i += at_once) {
+        size_t deleted = 0;
+        ptier_status status = ptier_delete(cli->client, keys + i, at_once, &deleted, &error);
+        if (status != PTIER_OK)
+            return ptier_cli_status(cli, status, &error);
+        if (at_once == 1 && deleted == 0)
+            ptier_cli_missing(cli, i, naming, missing);
+        else
+            *missing += at_once - deleted;
+    }
+    return PTIER_CLI_OK;
+}
+
 ptier_cli_exit
 ptier_cmd_delete(ptier_cli *cli)
 {
     ptier_cli_naming naming = {0};
     const ptier_cli_option options[] = {PTIER_CLI_NAMING_OPTIONS(&naming), END_OF_OPTIONS};
     Proxytier__V1__DeleteResponse response = PROXYTIER__V1__DELETE_RESPONSE__INIT;
-    ptier_error error = {0};
     const char *const *keys;
-    size_t deleted = 0;
+    size_t missing = 0;
     ptier_cli_exit code;
 
     if (!ptier_cli_parse(cli, options, 1, PTIER_BATCH_MAX, &code))
@@ -37,19 +60,19 @@ ptier_cmd_delete(ptier_cli *cli)
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
         return code;
-    ptier_status status = ptier_delete(cli->client, keys, count, &deleted, &error);
-    if (status != PTIER_OK)
-        return ptier_cli_status(cli, status, &error);
-    response.deleted = (uint32_t)deleted;
-    response.not_found = (uint32_t)(count - deleted);
+    code = delete_keys(cli, keys, count, &naming, &missing);
+    if (code != PTIER_CLI_OK)
+        return code;
+    response.deleted = (uint32_t)(count - missing);
+    response.not_found = (uint32_t)missing;
     if (cli->json)
         (void)ptier_json_line(stdout, &response.base, false); /* told by ferror at the end */
     else
-        printf("deleted %zu of %zu\n", deleted, count);
-    if (deleted < count)
-        return ptier_cli_fail(cli, PTIER_CLI_NOT_FOUND, "%zu of %zu keys were not cached",
-                              count - deleted, count);
-    return PTIER_CLI_OK;
+        printf("deleted %zu of %zu\n", count - missing, count);
+    if (count > NAMED_MAX && missing > 0)
+        return ptier_cli_fail(cli, PTIER_CLI_NOT_FOUND, "%zu of %zu keys were not cached", missing,
+                              count);
+    return ptier_cli_missing_end(cli, missing, count);
 }
 
 /* ---- report ---- */
@@ -79,7 +102,8 @@ print_report(const ptier_cli *cli, const char *key, const ptier_report_result *r
 }
 
 static ptier_cli_exit
-send_reports(ptier_cli *cli, const char *const *keys, size_t count, const ptier_report *outcome)
+send_reports(ptier_cli *cli, const char *const *keys, size_t count, const ptier_cli_naming *naming,
+             const ptier_report *outcome)
 {
     ptier_report *reports = calloc(count, sizeof *reports);
     ptier_report_result *results = calloc(count, sizeof *results);
@@ -102,11 +126,10 @@ send_reports(ptier_cli *cli, const char *const *keys, size_t count, const ptier_
     }
     for (size_t i = 0; i < count; i++) {
         print_report(cli, keys[i], &results[i]);
-        missing += !results[i].found;
+        if (!results[i].found)
+            ptier_cli_missing(cli, i, naming, &missing);
     }
-    if (missing > 0)
-        code = ptier_cli_fail(cli, PTIER_CLI_NOT_FOUND, "%zu of %zu keys were not cached", missing,
-                              count);
+    code = ptier_cli_missing_end(cli, missing, count);
 out:
     free(reports);
     free(results);
@@ -140,7 +163,7 @@ ptier_cmd_report(ptier_cli *cli)
     if (!ptier_cli_keys(cli, count, &naming, &keys, &code))
         return code;
     code = ptier_cli_connect(cli);
-    return code == PTIER_CLI_OK ? send_reports(cli, keys, count, &report) : code;
+    return code == PTIER_CLI_OK ? send_reports(cli, keys, count, &naming, &report) : code;
 }
 
 /* ---- clear ---- */
@@ -175,7 +198,7 @@ ptier_cmd_clear(ptier_cli *cli)
     bool yes = false;
     const ptier_cli_option options[] = {
         {"tier", 0, PTIER_CLI_WORD, &tier, "TIER",
-         "only this one: L1 or L2; nothing is lost that only it has", ptier_cli_tiers},
+         "only this one: L1 or L2; nothing is lost that only it has", ptier_cli_upper_tiers},
         {"yes", 'y', PTIER_CLI_FLAG, &yes, NULL, "do not ask", NULL},
         END_OF_OPTIONS,
     };

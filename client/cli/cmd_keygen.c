@@ -9,6 +9,8 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 
+#include "json.h"
+
 #define KEY_BYTES 32
 #define KEY_TEXT  44
 
@@ -65,10 +67,14 @@ ptier_cmd_keygen(ptier_cli *cli)
         return code;
     if (!make_key(text))
         return ptier_cli_fail(cli, PTIER_CLI_FAILED, "the system gives no random bytes");
-    if (cli->argument_count == 0 || strcmp(cli->arguments[0], "-") == 0)
-        (void)fputs(text, stdout); /* told by ferror at the end */
-    else
+    bool to_file = cli->argument_count > 0 && strcmp(cli->arguments[0], "-") != 0;
+    if (to_file)
         code = write_key(cli, cli->arguments[0], text);
+    else if (!cli->json)
+        (void)fputs(text, stdout); /* told by ferror at the end, as below */
+    text[KEY_TEXT] = '\0';
+    if (cli->json && code == PTIER_CLI_OK)
+        (void)ptier_json_pair(stdout, to_file ? "file" : "key", to_file ? cli->arguments[0] : text);
     explicit_bzero(text, sizeof text);
     return code;
 }

@@ -24,7 +24,7 @@ parse_options(ptier_cli *cli, struct put_options *o, ptier_cli_exit *code)
          "read the password from standard input (without echo on a terminal)", NULL},
         {"password-file", 0, PTIER_CLI_STRING, &o->password_file, "FILE",
          "read the password from the first line of FILE", NULL},
-        {"ttl", 't', PTIER_CLI_DURATION, &o->ttl_ms, "DURATION",
+        {"ttl", 't', PTIER_CLI_TTL, &o->ttl_ms, "DURATION",
          "time to live; 0 never expires (default: the daemon's)", NULL},
         {"source", 's', PTIER_CLI_STRING, &o->source, "NAME", "where the record comes from", NULL},
         {"label", 'l', PTIER_CLI_LABEL, &o->labels, "NAME=VALUE", "a free label; may be repeated",

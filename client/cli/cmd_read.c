@@ -16,7 +16,7 @@
 /* ---- get ---- */
 
 static ptier_cli_exit
-get_one(ptier_cli *cli, const char *key, const char *shown, bool credentials)
+get_one(ptier_cli *cli, const char *key, bool credentials)
 {
     ptier_error error = {0};
     ptier_records found = {0};
@@ -24,10 +24,7 @@ get_one(ptier_cli *cli, const char *key, const char *shown, bool credentials)
 
     ptier_status status = ptier_get(cli->client, key, &found, &error);
     if (status == PTIER_NOT_FOUND)
-        code = ptier_cli_fail(
-            cli, PTIER_CLI_NOT_FOUND,
-            "%s is not cached (an entry with a user name is named by its key, or with --user)",
-            shown);
+        code = PTIER_CLI_NOT_FOUND; /* told by the caller, who knows what was typed */
     else if (status != PTIER_OK)
         code = ptier_cli_status(cli, status, &error);
     else if (found.count > 0)
@@ -47,6 +44,7 @@ ptier_cmd_get(ptier_cli *cli)
         END_OF_OPTIONS,
     };
     const char *const *keys;
+    size_t missing = 0;
     ptier_cli_exit code;
 
     if (!ptier_cli_parse(cli, options, 1, PTIER_BATCH_MAX, &code))
@@ -58,15 +56,15 @@ ptier_cmd_get(ptier_cli *cli)
     if (code != PTIER_CLI_OK)
         return code;
     for (size_t i = 0; i < count; i++) {
-        if (i > 0 && !cli->json)
+        if (i > missing && !cli->json)
             putchar('\n');
-        ptier_cli_exit one = get_one(cli, keys[i], keys[i], credentials);
-        if (one != PTIER_CLI_OK)
-            code = one;
-        if (one != PTIER_CLI_OK && one != PTIER_CLI_NOT_FOUND)
-            break;
+        code = get_one(cli, keys[i], credentials);
+        if (code == PTIER_CLI_NOT_FOUND)
+            ptier_cli_missing(cli, i, &naming, &missing);
+        else if (code != PTIER_CLI_OK)
+            return code;
     }
-    return code;
+    return ptier_cli_missing_end(cli, missing, count);
 }
 
 /* ---- pick, list ---- */
@@ -79,9 +77,9 @@ struct filter_options {
 
 #define FILTER_OPTIONS(o)                                                                          \
     {"source", 's', PTIER_CLI_STRING, &(o)->source, "NAME", "only of this source", NULL},          \
-        {"scheme",     0,      PTIER_CLI_STRING,                                                   \
-         &(o)->scheme, "WORD", "only with this scheme: http, https, socks4, socks5, ...",          \
-         NULL},                                                                                    \
+        {"scheme",         0,      PTIER_CLI_NAME,                                                 \
+         &(o)->scheme,     "WORD", "only with this scheme: http, https, socks4, socks5, ...",      \
+         ptier_cli_schemes},                                                                       \
         {"label",      'l',          PTIER_CLI_LABEL,                                              \
          &(o)->labels, "NAME=VALUE", "only with this label; may be repeated",                      \
          NULL},                                                                                    \
@@ -146,8 +144,8 @@ list_pages(ptier_cli *cli, const ptier_filter *filter, uint64_t left, bool crede
 {
     char token[sizeof((ptier_records *)NULL)->next_page_token] = "";
     ptier_error error = {0};
+    bool first = true;
 
-    ptier_cli_record_header(cli, credentials);
     do {
         ptier_records page = {0};
         uint32_t size = left < 1000 ? (uint32_t)left : 0;
@@ -156,6 +154,9 @@ list_pages(ptier_cli *cli, const ptier_filter *filter, uint64_t left, bool crede
             ptier_records_free(&page);
             return ptier_cli_status(cli, status, &error);
         }
+        if (first)
+            ptier_cli_record_header(cli, credentials);
+        first = false;
         for (size_t i = 0; i < page.count && left > 0; i++, left--)
             ptier_cli_record_line(cli, &page.records[i], credentials);
         memcpy(token, page.next_page_token, sizeof token);

@@ -173,7 +173,7 @@ on_progress(void *context, uint64_t bytes_read, uint64_t bytes_total)
     ptier_warm_progress_bytes(&warm->progress, bytes_read, bytes_total);
 }
 
-/* False: stop, with *code set unless sending stopped. */
+/* What goes wrong with one file is told and sets *code. False: the next ones are not to be read. */
 static bool
 read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
 {
@@ -200,7 +200,7 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
         *code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED, "out of memory");
     else if (status != PTIER_CANCELLED)
         *code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED, "%s", error.message);
-    return false;
+    return !warm->no_memory && status != PTIER_CANCELLED; /* CANCELLED: sending has stopped */
 }
 
 /* ---- summary ---- */
@@ -265,10 +265,11 @@ static bool
 parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
 {
     const ptier_cli_option options[] = {
-        {"scheme", 0, PTIER_CLI_STRING, &o->scheme, "WORD",
-         "for records without one (default: a heading, the file's name, then http)", NULL},
+        {"scheme", 0, PTIER_CLI_NAME, &o->scheme, "WORD",
+         "for records without one (default: a heading, the file's name, then http)",
+         ptier_cli_schemes},
         {"source", 's', PTIER_CLI_STRING, &o->source, "NAME", "for records that state none", NULL},
-        {"ttl", 't', PTIER_CLI_DURATION, &o->ttl_ms, "DURATION",
+        {"ttl", 't', PTIER_CLI_TTL, &o->ttl_ms, "DURATION",
          "time to live of all records, from now; 0 never expires", NULL},
         {"format", 'f', PTIER_CLI_WORD, &o->format, "WORD",
          "auto, text, csv, json or jsonl (default: auto)", ptier_cli_formats},
@@ -281,17 +282,24 @@ parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
     return ptier_cli_parse(cli, options, 1, SIZE_MAX, code);
 }
 
-/* Files that cannot be read are told before anything is sent. */
+static bool
+is_readable(const char *path)
+{
+    return strcmp(path, "-") == 0 || access(path, R_OK) == 0;
+}
+
+/* When no file can be read, no daemon is needed to say so. */
 static ptier_cli_exit
 check_files(const ptier_cli *cli)
 {
-    for (size_t i = 0; i < cli->argument_count; i++) {
-        const char *path = cli->arguments[i];
-        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0)
-            return ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot read %s: %s", path,
-                                  strerror(errno));
-    }
-    return PTIER_CLI_OK;
+    for (size_t i = 0; i < cli->argument_count; i++)
+        if (is_readable(cli->arguments[i]))
+            return PTIER_CLI_OK; /* reading tells the others */
+    for (size_t i = 0; i < cli->argument_count; i++)
+        if (!is_readable(cli->arguments[i]))
+            (void)ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot read %s: %s", cli->arguments[i],
+                                 strerror(errno)); /* the same code for all */
+    return PTIER_CLI_FAILED;
 }
 
 static ptier_cli_exit
@@ -309,6 +317,29 @@ open_ack(struct warm *warm)
     return PTIER_CLI_OK;
 }
 
+/* What the daemon did not take is a failure; `code` is what went wrong before. */
+static ptier_cli_exit
+finish(struct warm *warm, ptier_cli_exit code)
+{
+    const ptier_warm_tally *tally = &warm->progress.tally;
+    ptier_error error = {0};
+
+    ptier_status status = ptier_warm_sender_finish(&warm->sender, &error);
+    ptier_warm_progress_erase(&warm->progress);
+    if (status != PTIER_OK)
+        code = ptier_cli_status(warm->cli, status, &error);
+    if (warm->ack_errno)
+        code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED, "--ack: cannot write %s: %s",
+                              warm->options.ack, strerror(warm->ack_errno));
+    if (tally->rejected > 0) {
+        ptier_cli_exit rejected = ptier_cli_fail(
+            warm->cli, PTIER_CLI_FAILED, "the daemon rejected %" PRIu64 " of %" PRIu64 " records",
+            tally->rejected, tally->read);
+        code = code == PTIER_CLI_OK ? rejected : code;
+    }
+    return code;
+}
+
 /* Reads all files, sends all records, prints the summary. */
 static ptier_cli_exit
 transfer(struct warm *warm)
@@ -319,20 +350,15 @@ transfer(struct warm *warm)
                                         .on_sent = on_sent,
                                         .context = warm};
     ptier_cli_exit code = PTIER_CLI_OK;
-    ptier_error error = {0};
 
     if (!ptier_warm_sender_start(&warm->sender, &sender))
         return ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot start a thread");
     for (size_t i = 0; i < cli->argument_count; i++)
         if (!read_file(warm, cli->arguments[i], &code))
             break;
-    ptier_status status = ptier_warm_sender_finish(&warm->sender, &error);
-    ptier_warm_progress_erase(&warm->progress);
-    if (status != PTIER_OK && code == PTIER_CLI_OK)
-        code = ptier_cli_status(cli, status, &error);
-    if (warm->ack_errno && code == PTIER_CLI_OK)
-        code = ptier_cli_fail(cli, PTIER_CLI_FAILED, "--ack: cannot write %s: %s",
-                              warm->options.ack, strerror(warm->ack_errno));
+    code = finish(warm, code);
+    if (code != PTIER_CLI_OK && warm->progress.tally.read == 0)
+        return code; /* nothing to sum up */
     double seconds = (double)ptier_warm_progress_elapsed(&warm->progress) / 1000;
     if (cli->json)
         print_json(&warm->progress.tally, seconds);

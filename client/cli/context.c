@@ -31,6 +31,7 @@ ptier_cli_fini(ptier_cli *cli, ptier_cli_exit code)
     }
     free(cli->strings);
     free(cli->argument_list);
+    free(cli->keys);
     explicit_bzero(cli, sizeof *cli);
     return code;
 }

@@ -216,19 +216,41 @@ print_message(yajl_gen gen, const ProtobufCMessage *message, bool sparse)
     yajl_gen_map_close(gen);
 }
 
-bool
-ptier_json_line(FILE *out, const ProtobufCMessage *message, bool sparse)
+/* Frees `gen`. */
+static bool
+write_line(FILE *out, yajl_gen gen)
 {
     const unsigned char *text;
     size_t length;
-    yajl_gen gen = yajl_gen_alloc(NULL);
     bool ok = false;
 
-    if (!gen)
-        return false;
-    print_message(gen, message, sparse);
     if (yajl_gen_get_buf(gen, &text, &length) == yajl_gen_status_ok)
         ok = fwrite(text, 1, length, out) == length && putc('\n', out) != EOF;
     yajl_gen_free(gen);
     return ok;
+}
+
+bool
+ptier_json_line(FILE *out, const ProtobufCMessage *message, bool sparse)
+{
+    yajl_gen gen = yajl_gen_alloc(NULL);
+
+    if (!gen)
+        return false;
+    print_message(gen, message, sparse);
+    return write_line(out, gen);
+}
+
+bool
+ptier_json_pair(FILE *out, const char *name, const char *text)
+{
+    yajl_gen gen = yajl_gen_alloc(NULL);
+
+    if (!gen)
+        return false;
+    yajl_gen_map_open(gen);
+    print_text(gen, name);
+    print_text(gen, text);
+    yajl_gen_map_close(gen);
+    return write_line(out, gen);
 }

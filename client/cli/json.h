@@ -18,4 +18,7 @@
  */
 bool ptier_json_line(FILE *out, const ProtobufCMessage *message, bool sparse);
 
+/* `{"name":"text"}` and a line break. False: no memory, or the stream failed. */
+bool ptier_json_pair(FILE *out, const char *name, const char *text);
+
 #endif

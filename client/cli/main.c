@@ -52,6 +52,11 @@ run(ptier_cli *cli, int argc, const char *const *argv)
 
     if (!ptier_cli_parse_global(cli, argc, argv, &code))
         return code;
+    if (cli->argument_count == 1 && strcmp(cli->arguments[0], "help") == 0) {
+        const char *const help[] = {"proxytier", "--help", NULL};
+        PTIER_IGNORE(ptier_cli_parse_global(cli, 2, help, &code)); /* shows it, and says to stop */
+        return code;
+    }
     if (cli->argument_count > 1 && strcmp(cli->arguments[0], "help") == 0) {
         cli->help = true;
         cli->arguments++;

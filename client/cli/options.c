@@ -21,8 +21,10 @@ global_options(ptier_cli *cli, ptier_cli_option options[GLOBAL_COUNT + 1])
          "per-user socket)",
          NULL},
         {"token-file", 0, PTIER_CLI_STRING, &cli->token_file, "FILE",
-         "file with the access token (default: PROXYTIER_TOKEN, then none)", NULL},
-        {"timeout", 0, PTIER_CLI_DURATION, &cli->timeout_ms, "DURATION",
+         "file with the access token (default: PROXYTIER_TOKEN, then none); daemons do not use "
+         "tokens yet",
+         NULL},
+        {"timeout", 0, PTIER_CLI_TIMEOUT, &cli->timeout_ms, "DURATION",
          "longest time for one call (default: 5s)", NULL},
         {"json", 0, PTIER_CLI_FLAG, &cli->json, NULL,
          "print one JSON object a line, with the fields of the .proto files", NULL},
@@ -120,11 +122,31 @@ read_real(const char *text, double *real)
     return *end == '\0';
 }
 
+/* Each kind of span has a range of its own, which the message names. */
+static ptier_cli_exit
+set_duration(ptier_cli *cli, const ptier_cli_option *option, const char *value)
+{
+    int64_t *target = option->target, ms = 0;
+    bool ok = ptier_cli_duration(value, &ms);
+
+    if (option->kind == PTIER_CLI_TIMEOUT && (!ok || ms < 1 || ms > MAX_TIMEOUT_MS))
+        return ptier_cli_usage(
+            cli, "--%s takes a duration such as 500ms, 2s or 10m, from 1ms to 24h", option->name);
+    if (!ok)
+        return ptier_cli_usage(
+            cli, "--%s takes a duration such as 500ms, 2s, 10m, 24h or 7d, up to %dd%s",
+            option->name, (int)(PTIER_TTL_MAX_MS / 86400000),
+            option->kind == PTIER_CLI_TTL ? ", or 0 for never" : "");
+    *target = ms;
+    return PTIER_CLI_OK;
+}
+
 /* Stores one value; the message never repeats it, for it may be a secret put in the wrong place. */
 static ptier_cli_exit
 set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
 {
     char words[128];
+    const char *name;
 
     switch (option->kind) {
     case PTIER_CLI_FLAG:
@@ -134,10 +156,9 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
         *(const char **)option->target = value;
         return PTIER_CLI_OK;
     case PTIER_CLI_DURATION:
-        if (ptier_cli_duration(value, option->target))
-            return PTIER_CLI_OK;
-        return ptier_cli_usage(cli, "--%s takes a duration such as 500ms, 2s, 10m, 24h, 7d or 0",
-                               option->name);
+    case PTIER_CLI_TTL:
+    case PTIER_CLI_TIMEOUT:
+        return set_duration(cli, option, value);
     case PTIER_CLI_COUNT:
         if (read_count(value, option->target))
             return PTIER_CLI_OK;
@@ -149,6 +170,14 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
     case PTIER_CLI_WORD:
         if (ptier_cli_word_value(option->words, value, option->target))
             return PTIER_CLI_OK;
+        name_words(option->words, words, sizeof words);
+        return ptier_cli_usage(cli, "--%s takes %s", option->name, words);
+    case PTIER_CLI_NAME:
+        name = ptier_cli_word_name(option->words, value);
+        if (name) {
+            *(const char **)option->target = name;
+            return PTIER_CLI_OK;
+        }
         name_words(option->words, words, sizeof words);
         return ptier_cli_usage(cli, "--%s takes %s", option->name, words);
     case PTIER_CLI_LABEL:
@@ -246,7 +275,8 @@ print_general_help(const ptier_cli *cli, poptContext popt)
 #define PTIER_CLI_EXIT_LINE(name, value, text) printf("  %d  %s\n", value, text);
     PTIER_CLI_EXIT_TABLE(PTIER_CLI_EXIT_LINE)
 #undef PTIER_CLI_EXIT_LINE
-    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (access token).\n");
+    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (access token, not used "
+           "by daemons yet).\n");
 }
 
 /* --help and --version end the run. */
@@ -281,9 +311,6 @@ parse(ptier_cli *cli, const ptier_cli_option *options, int argc, const char **ar
                    cli->command ? cli->command->arguments : "COMMAND [ARGUMENT...]");
     poptSetOtherOptionHelp(popt, usage);
     code = read_options(cli, popt, &set);
-    if (code == PTIER_CLI_OK && cli->timeout_ms != -1 &&
-        (cli->timeout_ms < 1 || cli->timeout_ms > MAX_TIMEOUT_MS))
-        code = ptier_cli_usage(cli, "--timeout takes a duration from 1ms to 24h");
     if (code == PTIER_CLI_OK)
         *stop = show_and_stop(cli, popt);
     if (code == PTIER_CLI_OK && !*stop)

@@ -12,6 +12,13 @@
 const ptier_cli_word ptier_cli_tiers[] = {
     {"L1", PTIER_TIER_L1}, {"L2", PTIER_TIER_L2}, {"L3", PTIER_TIER_L3}, {NULL, 0}};
 
+const ptier_cli_word ptier_cli_upper_tiers[] = {
+    {"L1", PTIER_TIER_L1}, {"L2", PTIER_TIER_L2}, {NULL, 0}};
+
+const ptier_cli_word ptier_cli_schemes[] = {{"http", 0},    {"https", 0},  {"socks4", 0},
+                                            {"socks4a", 0}, {"socks5", 0}, {"socks5h", 0},
+                                            {NULL, 0}};
+
 const ptier_cli_word ptier_cli_durabilities[] = {{"memory", PTIER_DURABILITY_MEMORY},
                                                  {"logged", PTIER_DURABILITY_LOGGED},
                                                  {"synced", PTIER_DURABILITY_SYNCED},
@@ -66,6 +73,15 @@ ptier_cli_word_value(const ptier_cli_word *words, const char *text, int *value)
         }
     }
     return false;
+}
+
+const char *
+ptier_cli_word_name(const ptier_cli_word *words, const char *text)
+{
+    for (; words->word; words++)
+        if (strcasecmp(words->word, text) == 0)
+            return words->word;
+    return NULL;
 }
 
 bool

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -222,7 +223,37 @@ delete_tells_what_was_not_there(void **state)
     RUN(f, NULL, 0, "put", "http://10.0.0.4:1");
     RUN(f, NULL, 3, "delete", "http://10.0.0.4:1", "http://10.0.0.4:2", "--json");
     assert_has(OUT(f), "\"deleted\":1,\"not_found\":1");
+    assert_has(ERR(f), "http://10.0.0.4:2 is not cached");
+    assert_lacks(ERR(f), "http://10.0.0.4:1");
     RUN(f, NULL, 3, "delete", "http://10.0.0.4:1");
+    assert_has(ERR(f), "http://10.0.0.4:1 is not cached");
+}
+
+static void
+entries_that_are_not_cached_are_named_as_they_were_typed(void **state)
+{
+    struct fixture *f = *state;
+    char names[25][24];
+    const char *argv[30] = {PROXYTIER, "report"};
+
+    RUN(f, NULL, 0, "put", "http://us3r@10.0.0.5:1");
+    RUN(f, NULL, 3, "get", "http://us3r@10.0.0.5:1", "10.0.0.5:2", "mine");
+    assert_has(OUT(f), "http://10.0.0.5:1");
+    assert_lacks(ERR(f), "us3r");
+    assert_has(ERR(f), "get: 10.0.0.5:2 is not cached (");
+    assert_has(ERR(f), "get: mine is not cached\n");
+    RUN(f, NULL, 3, "get", "10.0.0.5:1", "--user", "other");
+    assert_has(ERR(f), "get: 10.0.0.5:1 is not cached\n");
+    for (int i = 0; i < 25; i++) {
+        (void)snprintf(names[i], sizeof names[i], "missing-%d", i);
+        argv[2 + i] = names[i];
+    }
+    argv[27] = "ok";
+    run_cli(f, NULL, 3, argv);
+    assert_has(ERR(f), "missing-19 is not cached\n");
+    assert_lacks(ERR(f), "missing-20");
+    assert_has(ERR(f), "5 more are not cached: 25 of 25");
+    assert_int_equal(count_lines(ERR(f)), 21);
 }
 
 static void
@@ -289,6 +320,49 @@ broken_json_is_code_1_and_what_came_before_counts(void **state)
 }
 
 static void
+a_bad_file_does_not_keep_the_others_from_being_warmed(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], empty[96];
+
+    (void)snprintf(list, sizeof list, "%s/list.txt", f->dir);
+    (void)snprintf(empty, sizeof empty, "%s/empty.txt", f->dir);
+    write_file(list, "10.2.2.1:80\n");
+    write_file(empty, "");
+    RUN(f, NULL, 1, "warm", "/nonexistent/list.txt", f->dir, list, empty);
+    assert_has(OUT(f), "read 1, created 1");
+    assert_has(ERR(f), "/nonexistent/list.txt");
+    assert_has(ERR(f), "is a directory");
+    assert_has(ERR(f), "is empty");
+    assert_int_equal(count_lines(ERR(f)), 3);
+    RUN(f, NULL, 0, "get", "10.2.2.1:80");
+    RUN(f, NULL, 1, "warm", empty);
+    assert_has(ERR(f), "is empty");
+    assert_int_equal(strlen(OUT(f)), 0);
+}
+
+static void
+a_restore_that_the_daemon_rejects_is_code_1_and_counted(void **state)
+{
+    struct fixture *f = *state;
+    test_daemon other; /* with a key of its own */
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/out.jsonl", f->dir);
+    RUN(f, "pa55word\n", 0, "put", "http://us3r@10.3.1.1:80", "-p", "-");
+    RUN(f, NULL, 0, "put", "http://10.3.1.2:80");
+    RUN(f, NULL, 0, "export", path);
+    test_daemon_init(&other);
+    test_daemon_start(&other, NULL);
+    RUN(f, NULL, 1, "warm", path, "--url", other.url);
+    assert_has(OUT(f), "read 2, created 1, updated 0, skipped 0, rejected 1");
+    assert_has(ERR(f), "rejected 1 of 2 records");
+    RUN(f, NULL, 1, "warm", path, "--url", other.url, "--json");
+    assert_has(OUT(f), "\"rejected\":1");
+    test_daemon_fini(&other);
+}
+
+static void
 an_export_is_private_and_restores(void **state)
 {
     struct fixture *f = *state;
@@ -341,6 +415,8 @@ stats_and_info_tell_their_fields(void **state)
     RUN(f, NULL, 0, "info");
     assert_has(OUT(f), "proxytier.v1");
     assert_has(OUT(f), "admin");
+    assert_has(OUT(f), f->daemon.url);
+    assert_has(OUT(f), "records a call");
     RUN(f, NULL, 0, "info", "--json");
     assert_has(OUT(f), "\"protocol\":\"proxytier.v1\"");
     assert_has(OUT(f), "\"failure_threshold\":3");
@@ -385,6 +461,62 @@ watch_outlives_a_restart_of_the_daemon(void **state)
     ptier_test_program_signal(&watch, SIGINT);
     assert_int_equal(ptier_test_program_wait(&watch), 0);
     ptier_test_program_free(&watch);
+}
+
+static void
+shutdown_prints_an_object_as_json(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "shutdown", "--json");
+    assert_string_equal(OUT(f), "{}\n");
+    assert_int_equal(test_daemon_end(&f->daemon, 0), 0); /* no signal: it ends by itself */
+}
+
+static void
+a_daemon_that_hangs_is_code_5(void **state)
+{
+    struct fixture *f = *state;
+    int stopped;
+
+    assert_int_equal(kill(f->daemon.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(f->daemon.pid, &stopped, WUNTRACED), f->daemon.pid);
+    RUN(f, NULL, 5, "stats", "--timeout", "300ms");
+    assert_has(ERR(f), "in time");
+    RUN(f, NULL, 5, "list", "--timeout", "4s"); /* longer than one attempt to connect may take */
+    assert_string_equal(OUT(f), "");
+    assert_int_equal(kill(f->daemon.pid, SIGCONT), 0);
+    RUN(f, NULL, 0, "stats");
+}
+
+/* Runs it as another user, who can be had by root only. */
+#define RUN_AS_NOBODY(f, ...)                                                                      \
+    run_to_end((f), NULL,                                                                          \
+               (const char *const[]){"/usr/bin/setpriv", "--reuid=65534", "--regid=65534",         \
+                                     "--clear-groups", PROXYTIER, __VA_ARGS__, NULL})
+
+static void
+another_user_is_refused_with_code_6(void **state)
+{
+    static const char advice[] = "only the daemon's own user and root may connect";
+    struct fixture *f = *state;
+    char path[96];
+
+    if (geteuid() != 0 || RUN_AS_NOBODY(f, "--version") != 0)
+        skip(); /* not root, or where others may not even run the program */
+    RUN(f, NULL, 0, "put", "10.7.0.1:80");
+    assert_int_equal(chmod(f->dir, 0711), 0);
+    assert_int_equal(RUN_AS_NOBODY(f, "stats"), 6); /* the system refuses */
+    assert_has(ERR(f), advice);
+    (void)snprintf(path, sizeof path, "%s/rpc.sock", f->dir);
+    assert_int_equal(chmod(path, 0666), 0);
+    assert_int_equal(RUN_AS_NOBODY(f, "stats"), 6); /* the daemon refuses */
+    assert_has(ERR(f), advice);
+    assert_int_equal(RUN_AS_NOBODY(f, "report", "10.7.0.1:80", "failed"), 6);
+    assert_has(ERR(f), advice);
+    assert_int_equal(RUN_AS_NOBODY(f, "list"), 6);
+    assert_string_equal(OUT(f), "");
+    RUN(f, NULL, 0, "get", "10.7.0.1:80");
 }
 
 /* Every key of the file is cached; in as few commands as the argument list allows. */
@@ -456,11 +588,17 @@ main(void)
         DAEMON_TEST(a_repeated_put_updates),
         DAEMON_TEST(three_failures_remove_a_proxy),
         DAEMON_TEST(delete_tells_what_was_not_there),
+        DAEMON_TEST(entries_that_are_not_cached_are_named_as_they_were_typed),
         DAEMON_TEST(pick_and_list_keep_to_their_filters),
         DAEMON_TEST(warming_counts_shows_and_acknowledges),
         DAEMON_TEST(broken_json_is_code_1_and_what_came_before_counts),
+        DAEMON_TEST(a_bad_file_does_not_keep_the_others_from_being_warmed),
+        DAEMON_TEST(a_restore_that_the_daemon_rejects_is_code_1_and_counted),
         DAEMON_TEST(an_export_is_private_and_restores),
         DAEMON_TEST(stats_and_info_tell_their_fields),
+        DAEMON_TEST(shutdown_prints_an_object_as_json),
+        DAEMON_TEST(a_daemon_that_hangs_is_code_5),
+        DAEMON_TEST(another_user_is_refused_with_code_6),
         DAEMON_TEST(watch_ends_after_its_count_or_time),
         DAEMON_TEST(watch_outlives_a_restart_of_the_daemon),
         DAEMON_TEST(what_was_acknowledged_survives_kill_9),

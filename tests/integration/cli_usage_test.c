@@ -60,6 +60,12 @@ help_lists_every_command_and_exit_code(void **state)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
+    assert_non_null(strstr(last.texts[0], "not use tokens yet"));
+    char *help = strdup(last.texts[0]);
+    assert_non_null(help);
+    RUN(NULL, 0, "help");
+    assert_string_equal(last.texts[0], help);
+    free(help);
 }
 
 static void
@@ -112,6 +118,18 @@ mistakes_get_one_line_and_code_2(void **state)
     assert_one_line("--ttl takes a duration");
     RUN(NULL, 2, "put", "http://h:1", "--label", "x");
     assert_one_line("--label takes name=value");
+    RUN(NULL, 2, "put", "http://h:1", "--ttl", "40000d");
+    assert_one_line("up to 36500d, or 0 for never");
+    RUN(NULL, 2, "put", "http://h:1", "--ttl", "-5");
+    assert_one_line("up to 36500d, or 0 for never");
+    RUN(NULL, 2, "warm", "--scheme", "gopher", "/dev/null");
+    assert_one_line("--scheme takes http, https, socks4, socks4a, socks5 or socks5h");
+    RUN(NULL, 2, "list", "--scheme", "gopher");
+    assert_one_line("--scheme takes http");
+    RUN(NULL, 2, "pick", "--scheme", "gopher");
+    assert_one_line("--scheme takes http");
+    RUN(NULL, 2, "clear", "--yes", "--tier", "L9");
+    assert_one_line("--tier takes L1 or L2;");
     RUN(NULL, 2, "pick", "-n", "0");
     assert_one_line("--count takes a whole number");
     RUN(NULL, 2, "pick", "--health", "fine");
@@ -121,7 +139,10 @@ mistakes_get_one_line_and_code_2(void **state)
     RUN(NULL, 2, "clear");
     assert_one_line("--yes");
     RUN(NULL, 2, "stats", "--timeout", "0");
-    assert_one_line("--timeout takes");
+    assert_one_line("from 1ms to 24h");
+    RUN(NULL, 2, "stats", "--timeout", "x");
+    assert_one_line("from 1ms to 24h");
+    assert_null(strstr(last.texts[1], "or 0"));
     RUN(NULL, 2, "stats", "--url", "nowhere");
     assert_one_line("nowhere");
 }
@@ -166,6 +187,32 @@ passwords_as_arguments_are_refused_and_not_repeated(void **state)
 }
 
 static void
+passwords_in_a_key_argument_are_refused_and_not_repeated(void **state)
+{
+    static const char *const keys[] = {"http://u:s3cret@h:1", "u:s3cret@h:1", "u:s3cret@h",
+                                       "h:1:u:s3cret"};
+    static const char *const malformed[] = {"http://u:s3cret@h:x", "u:s3cret@h:x",
+                                            "h:99999:u:s3cret"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        RUN(NULL, 2, "get", keys[i]);
+        assert_one_line("leave it out");
+        assert_null(strstr(last.texts[1], "s3cret"));
+        RUN(NULL, 2, "delete", "k", keys[i]);
+        assert_one_line("leave it out");
+        RUN(NULL, 2, "report", keys[i], "ok");
+        assert_one_line("leave it out");
+    }
+    for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
+        RUN(NULL, 2, "get", malformed[i]);
+        assert_one_line("proxytier get: ");
+        assert_null(strstr(last.texts[1], "s3cret"));
+    }
+    RUN(NULL, 4, "--url=ipc:///nonexistent/rpc.sock", "get", "--exact", "a:b@c");
+}
+
+static void
 files_that_cannot_be_read_are_code_1(void **state)
 {
     (void)state;
@@ -189,6 +236,8 @@ a_daemon_that_is_not_there_is_code_4(void **state)
     assert_one_line("/nonexistent/rpc.sock");
     RUN(NULL, 4, "get", "0123456789abcdef", url);
     assert_one_line("proxytier get: ");
+    RUN(NULL, 4, url, "list");
+    assert_one_line("proxytier list: ");
     RUN("s3cret\n", 4, url, "put", "http://h:1", "--user", "u", "--password", "-");
     assert_one_line("proxytier put: ");
     assert_null(strstr(last.texts[1], "s3cret"));
@@ -244,6 +293,9 @@ keygen_makes_a_private_key_and_never_overwrites(void **state)
     RUN(NULL, 0, "keygen");
     assert_int_equal(strlen(last.texts[0]), 45);
     assert_string_not_equal(last.texts[0], key);
+    RUN(NULL, 0, "keygen", "--json");
+    assert_int_equal(strlen(last.texts[0]), strlen("{\"key\":\"\"}\n") + 44);
+    assert_true(strncmp(last.texts[0], "{\"key\":\"", 8) == 0);
 }
 
 static int
@@ -264,6 +316,7 @@ main(void)
         cmocka_unit_test(mistakes_get_one_line_and_code_2),
         cmocka_unit_test(malformed_urls_get_one_line_and_code_2),
         cmocka_unit_test(passwords_as_arguments_are_refused_and_not_repeated),
+        cmocka_unit_test(passwords_in_a_key_argument_are_refused_and_not_repeated),
         cmocka_unit_test(files_that_cannot_be_read_are_code_1),
         cmocka_unit_test(a_daemon_that_is_not_there_is_code_4),
         cmocka_unit_test(a_failed_export_leaves_no_file),

@@ -197,6 +197,8 @@ administrators_calls_answer(void **state)
     assert_string_equal(info.protocol, "proxytier.v1");
     assert_string_equal(info.role, "admin"); /* the same user, over ipc */
     assert_string_equal(info.event_url, daemon->events_url);
+    assert_int_equal(info.limits.batch_items, PTIER_BATCH_MAX);
+    assert_int_equal(info.limits.label_value_bytes, PTIER_LABEL_VALUE_MAX);
     assert_ok(ptier_get_statistics(client, &stats, &error));
     assert_int_equal(stats.entries, 30);
     assert_true(stats.tiers[PTIER_TIER_L1].enabled);

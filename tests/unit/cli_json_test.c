@@ -94,6 +94,21 @@ lists_bools_doubles_and_bytes_are_json(void **state)
 }
 
 static void
+pairs_are_escaped(void **state)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+
+    (void)state;
+    assert_non_null(out);
+    assert_true(ptier_json_pair(out, "file", "a\"b"));
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(text, "{\"file\":\"a\\\"b\"}\n");
+    free(text);
+}
+
+static void
 a_stream_that_fails_is_told(void **state)
 {
     Proxytier__V1__Proxy proxy = PROXYTIER__V1__PROXY__INIT;
@@ -114,6 +129,7 @@ main(void)
         cmocka_unit_test(oneofs_are_printed_when_set_also_at_zero),
         cmocka_unit_test(zero_numbers_and_empty_lists_are_printed_unless_sparse),
         cmocka_unit_test(lists_bools_doubles_and_bytes_are_json),
+        cmocka_unit_test(pairs_are_escaped),
         cmocka_unit_test(a_stream_that_fails_is_told),
     };
     return cmocka_run_group_tests_name("cli_json", tests, NULL, NULL);

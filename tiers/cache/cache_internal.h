@@ -28,7 +28,8 @@
 #include "tier.h"
 
 enum {
-    PENDING_MAX = 262144, /* changes that L3 does not have yet; beyond it writers wait */
+    PENDING_MAX = 262144,    /* changes that L3 does not have yet; beyond it writers wait */
+    PENDING_RESERVE = 65536, /* on top, for what the cache itself has to remove: it cannot wait */
     WRITEBACK_MAX = 8192, /* entries on their way down from L1; beyond it they are let go (they are
                              below already) */
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
@@ -90,6 +91,7 @@ struct ptier_cache {
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
                                  found on disk, */
     uint64_t opened_l3;       /* ... and is in L3 once its prefix is this far */
+    unsigned lead_waiting;    /* threads that want to lead for other work than a group of changes */
     bool log_busy;            /* somebody leads the log group */
     bool sync_wanted;         /* a SYNCED caller waits for the next group */
     bool reserving;           /* the maintenance thread is asked for a block of revisions */
@@ -179,6 +181,9 @@ PTIER_MUST_CHECK ptier_status ptier_change_clear_locked(ptier_cache *cache, ptie
 PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
                                                        ptier_error *error);
 
+/* Whether there is room now, reserve included: for the threads that make room themselves. */
+bool ptier_room_now_locked(const ptier_cache *cache, size_t count);
+
 /* Puts a current entry into L1 and deals with what L1 then gives up. */
 void ptier_promote_locked(ptier_cache *cache, ptier_entry *entry);
 
@@ -215,19 +220,20 @@ void *ptier_l3_thread(void *cache);
 /* A tier could not do its work: it is switched off and said so. */
 void ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier);
 
-/* ---- maintenance.c: expiry, write-back, compaction, reserving revisions
- * ---------------------------------------------- */
+/* ---- maintenance.c: expiry, write-back, compaction, reserving revisions ---- */
 
 void *ptier_maintenance_thread(void *cache);
 
 /* Removes what has expired; returns how much. */
 size_t ptier_expire(ptier_cache *cache);
 
-/* Writes entries that left L1 to the tiers below. */
-void ptier_write_back(ptier_cache *cache);
+/* Writes entries that left L1 to the tiers below. True: there are more. */
+PTIER_MUST_CHECK bool ptier_write_back(ptier_cache *cache);
 
-/* The same for all entries in L1 whose usage is news to the tiers below. */
-void ptier_l1_write_back_all(ptier_cache *cache);
+/* The same until nothing is left, entries still in L1 included. */
+void ptier_write_back_all(ptier_cache *cache);
+
+/* ---- bounds.c ---- */
 
 /* Keeps L2 (`tier`) or L3 within its bound, after changes. */
 void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id tier);

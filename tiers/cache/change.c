@@ -155,6 +155,19 @@ publish_revision_locked(ptier_cache *cache)
     atomic_store_explicit(&cache->revision, cache->assigned, memory_order_release);
 }
 
+static bool
+has_room_locked(const ptier_cache *cache, size_t count, uint64_t limit)
+{
+    return cache->pending_count + count <= limit &&
+           (!cache->data_dir || cache->assigned + 1 + count < cache->state.reserved);
+}
+
+bool
+ptier_room_now_locked(const ptier_cache *cache, size_t count)
+{
+    return !cache->stopping && has_room_locked(cache, count, PENDING_MAX + PENDING_RESERVE);
+}
+
 ptier_status
 ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
 {
@@ -164,8 +177,7 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
     for (;;) {
         if (cache->stopping)
             return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
-        if (cache->pending_count + count <= PENDING_MAX &&
-            (!cache->data_dir || cache->assigned + 1 + count < cache->state.reserved))
+        if (has_room_locked(cache, count, PENDING_MAX))
             return PTIER_OK;
         pthread_cond_signal(&cache->maintenance_work);
         pthread_cond_signal(&cache->l3_work);

@@ -60,14 +60,18 @@ write_group_locked(ptier_cache *cache)
     }
 
     pthread_mutex_lock(&cache->lock);
-    if (status)
+    pass_on_locked(cache, &list);
+    if (status) {
+        /* From now on changes go straight to L3's queue: what waited for the log goes before them.
+         */
         ptier_degrade_locked(cache, PTIER_TIER_L2);
-    else if (active) {
+        pass_on_locked(cache, &cache->log_queue);
+        ptier_op_list_release(&cache->log_queue);
+    } else if (active) {
         cache->logged = last;
         if (sync)
             cache->log_synced = last;
     }
-    pass_on_locked(cache, &list);
     pthread_mutex_unlock(&cache->lock);
     ptier_op_list_fini(&list);
     pthread_mutex_lock(&cache->lock);
@@ -120,7 +124,6 @@ void
 ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
              ptier_written *written)
 {
-    bool led = false;
     if (durability == PTIER_DURABILITY_DEFAULT)
         durability = cache->options.durability;
     pthread_mutex_lock(&cache->lock);
@@ -130,27 +133,27 @@ ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
         if (!ptier_tier_active(cache, PTIER_TIER_L2)) {
             pthread_cond_signal(&cache->l3_work);
             pthread_cond_wait(&cache->progress, &cache->lock);
-        } else if (cache->log_busy) {
+        } else if (cache->log_busy || cache->lead_waiting) {
             pthread_cond_wait(&cache->progress, &cache->lock);
         } else {
             cache->log_busy = true;
             write_group_locked(cache);
             end_lead_locked(cache);
-            led = true;
         }
     }
     describe_locked(cache, revision, written);
     pthread_mutex_unlock(&cache->lock);
-    if (led)
-        ptier_enforce_bound(cache, PTIER_TIER_L2);
+    ptier_enforce_bound(cache, PTIER_TIER_L2);
 }
 
 void
 ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *context), void *context)
 {
     pthread_mutex_lock(&cache->lock);
+    cache->lead_waiting++; /* before those who come to commit: they would never leave a gap */
     while (cache->log_busy)
         pthread_cond_wait(&cache->progress, &cache->lock);
+    cache->lead_waiting--;
     cache->log_busy = true;
     pthread_mutex_unlock(&cache->lock);
     fn(cache, context);
@@ -163,7 +166,8 @@ void
 ptier_flush_log(ptier_cache *cache)
 {
     pthread_mutex_lock(&cache->lock);
-    while (cache->log_queue.count) {
+    uint64_t target = cache->assigned; /* what comes later is for those who bring it */
+    while (cache->log_queue.count && cache->log_queue.ops[0].revision <= target) {
         if (cache->log_busy) {
             pthread_cond_wait(&cache->progress, &cache->lock);
             continue;

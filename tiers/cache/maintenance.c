@@ -1,6 +1,6 @@
 /*
  * The maintenance thread: removes what has expired, writes back what left L1, reserves revisions,
- * compacts L2 in small steps. Also the bounds of L2 and L3, which whoever wrote to them enforces.
+ * compacts L2 in small steps.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,9 @@
 enum {
     EXPIRY_BATCH = 512,
     WRITEBACK_BATCH = 256,
-    COMPACT_STEPS = 64, /* in one round, each as leader of the log group for itself */
+    EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
+    WRITEBACK_ROUNDS = 4,
+    COMPACT_STEPS = 4, /* in one round, each as leader of the log group for itself */
 };
 
 typedef struct due_item {
@@ -37,12 +39,12 @@ static void
 expire_batch(ptier_cache *cache, const due_item *items, size_t count)
 {
     ptier_entry *entries[EXPIRY_BATCH];
-    ptier_error error;
     for (size_t i = 0; i < count; i++)
         if (ptier_load_revision(cache, items[i].hash, items[i].revision, &entries[i], NULL))
             entries[i] = NULL;
     pthread_mutex_lock(&cache->lock);
-    ptier_status status = ptier_change_room_locked(cache, count, &error);
+    /* Without waiting: this thread is one of those that make room. What stays is due again. */
+    ptier_status status = ptier_room_now_locked(cache, count) ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
     for (size_t i = 0; !status && i < count; i++) {
         if (!entries[i])
             (void)ptier_drop_lost_locked(cache, items[i].hash,
@@ -62,10 +64,8 @@ ptier_expire(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     size_t count = cache->stopping ? 0 : collect_due_locked(cache, items);
     pthread_mutex_unlock(&cache->lock);
-    if (count) {
+    if (count)
         expire_batch(cache, items, count);
-        ptier_flush_log(cache);
-    }
     return count;
 }
 
@@ -140,24 +140,23 @@ pass_usage_on(ptier_cache *cache, ptier_entry **entries, size_t count)
     pthread_mutex_unlock(&cache->lock);
 }
 
-void
+bool
 ptier_write_back(ptier_cache *cache)
 {
     ptier_entry *entries[WRITEBACK_BATCH];
-    for (;;) {
+    for (int round = 0; round < WRITEBACK_ROUNDS; round++) {
         pthread_mutex_lock(&cache->lock);
         size_t count = take_writeback_locked(cache, entries);
         pthread_mutex_unlock(&cache->lock);
         if (count == 0)
-            return;
+            return false;
         admission a = {.entries = entries, .count = count};
         if (cache->tiers[PTIER_TIER_L2])
             ptier_lead_log(cache, admit_to_l2, &a);
         pass_usage_on(cache, entries, count);
         ptier_enforce_bound(cache, PTIER_TIER_L2);
-        if (count < WRITEBACK_BATCH)
-            return; /* what came meanwhile can wait for the next round */
     }
+    return true;
 }
 
 typedef struct l1_content {
@@ -174,13 +173,10 @@ note_ref(void *context, const ptier_scan_item *item)
     return true;
 }
 
-void
-ptier_l1_write_back_all(ptier_cache *cache)
+static void
+note_dirty_entries_of_l1(ptier_cache *cache, ptier_tier *l1)
 {
-    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_error error;
-    if (!l1)
-        return;
     size_t room = l1->ops->count(l1) + 64;
     l1_content c = {.refs = malloc(room * sizeof *c.refs), .room = room};
     if (!c.refs)
@@ -190,75 +186,26 @@ ptier_l1_write_back_all(ptier_cache *cache)
         ptier_entry *entry;
         if (l1->ops->get(l1, &c.refs[i], &entry))
             continue;
-        if (atomic_load_explicit(&entry->usage_dirty, memory_order_relaxed)) {
-            pthread_mutex_lock(&cache->lock);
+        pthread_mutex_lock(&cache->lock);
+        if (atomic_load_explicit(&entry->usage_dirty, memory_order_relaxed))
             ptier_writeback_locked(cache, entry);
-            bool full = cache->writeback.count >= WRITEBACK_MAX;
-            pthread_mutex_unlock(&cache->lock);
-            if (full)
-                ptier_write_back(cache);
-        }
+        bool full = cache->writeback.count >= WRITEBACK_MAX;
+        pthread_mutex_unlock(&cache->lock);
+        while (full && ptier_write_back(cache))
+            continue;
         ptier_entry_release(entry);
     }
     free(c.refs);
-    ptier_write_back(cache);
-}
-
-/* ---- bounds ---- */
-
-static bool
-in_l1(ptier_cache *cache, const ptier_ref *ref)
-{
-    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
-    ptier_entry *entry;
-    if (!l1 || l1->ops->get(l1, ref, &entry))
-        return false;
-    ptier_entry_release(entry);
-    return true;
-}
-
-/* The lowest tier gives an entry up: it leaves the cache. NOT_FOUND: it had left already. */
-static ptier_status
-remove_for_capacity(ptier_cache *cache, const ptier_ref *ref)
-{
-    ptier_entry *entry;
-    ptier_error error;
-    ptier_status status = ptier_load_revision(cache, ref->hash, ref->revision, &entry, NULL);
-    if (status)
-        return status;
-    pthread_mutex_lock(&cache->lock);
-    status = ptier_change_room_locked(cache, 1, &error);
-    if (!status && ptier_is_current_locked(cache, entry))
-        status = ptier_change_remove_locked(cache, entry, PTIER_REASON_CAPACITY);
-    pthread_mutex_unlock(&cache->lock);
-    ptier_entry_release(entry);
-    return status;
 }
 
 void
-ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
+ptier_write_back_all(ptier_cache *cache)
 {
-    ptier_tier *tier = cache->tiers[id];
-    ptier_ref ref = {0};
-    bool removed = false;
-    size_t spared = 0;
-    while (tier && tier->ops->victim(tier, &ref.hash, &ref.revision) == PTIER_OK) {
-        if (id != cache->lowest) {
-            tier->ops->drop(tier, ref.hash, ref.revision);
-            ptier_count(&cache->count.evictions[id], 1);
-        } else if (spared <= cache->options.l1_entries && in_l1(cache, &ref)) {
-            tier->ops->touch(tier, &ref); /* hot above: not the one to go */
-            spared++;
-        } else {
-            ptier_status status = remove_for_capacity(cache, &ref);
-            if (status && status != PTIER_NOT_FOUND && status != PTIER_DATA_LOSS)
-                break; /* no room for the change now, or closing: it stays until the next time */
-            removed |= status == PTIER_OK;
-            tier->ops->drop(tier, ref.hash, ref.revision);
-        }
-    }
-    if (removed)
-        ptier_flush_log(cache);
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    if (l1)
+        note_dirty_entries_of_l1(cache, l1);
+    while (ptier_write_back(cache))
+        continue;
 }
 
 /* ---- the thread ---- */
@@ -300,12 +247,30 @@ compact_step(ptier_cache *cache, void *context)
     }
 }
 
-static void
+/* True: there is more to do. */
+static bool
 compact(ptier_cache *cache)
 {
     bool worked = cache->tiers[PTIER_TIER_L2] != NULL;
     for (int i = 0; worked && i < COMPACT_STEPS; i++)
         ptier_lead_log(cache, compact_step, &worked);
+    return worked;
+}
+
+/* Expiry first and fully, so that other work delays it by little. True: there is more to do. */
+static bool
+do_round(ptier_cache *cache)
+{
+    size_t expired = EXPIRY_BATCH;
+    reserve_revisions(cache);
+    for (int i = 0; expired == EXPIRY_BATCH && i < EXPIRY_ROUNDS; i++)
+        expired = ptier_expire(cache);
+    ptier_flush_log(cache); /* also changes that nobody waits for */
+    bool more = expired == EXPIRY_BATCH;
+    more |= ptier_write_back(cache);
+    more |= compact(cache);
+    ptier_enforce_bound(cache, PTIER_TIER_L2);
+    return more;
 }
 
 void *
@@ -315,14 +280,10 @@ ptier_maintenance_thread(void *context)
     pthread_mutex_lock(&cache->lock);
     while (!cache->stopping) {
         pthread_mutex_unlock(&cache->lock);
-        reserve_revisions(cache);
-        size_t expired = ptier_expire(cache);
-        ptier_flush_log(cache); /* changes that nobody waits for */
-        ptier_write_back(cache);
-        compact(cache);
+        bool more = do_round(cache);
         pthread_mutex_lock(&cache->lock);
-        if (cache->stopping || expired == EXPIRY_BATCH)
-            continue; /* there is more */
+        if (cache->stopping || more)
+            continue;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += MAINTENANCE_PERIOD_MS * 1000000L;

@@ -248,7 +248,7 @@ clear_l1(ptier_cache *cache, uint64_t *cleared)
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     const ptier_op op = {.kind = PTIER_OP_CLEAR, .revision = UINT64_MAX};
     ptier_error error;
-    ptier_l1_write_back_all(cache);
+    ptier_write_back_all(cache);
     pthread_mutex_lock(&cache->lock);
     *cleared = l1->ops->count(l1);
     PTIER_IGNORE(l1->ops->apply(l1, &op, 1, false, &error)); /* memory: cannot fail */

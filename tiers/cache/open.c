@@ -35,6 +35,26 @@ ptier_cache_options_init(ptier_cache_options *options)
 
 /* ---- options ---- */
 
+static bool
+bounds_grow_downwards(const ptier_cache_options *o)
+{
+    const struct {
+        bool on;
+        uint64_t entries;
+    } tiers[] = {{o->l1_enabled, o->l1_entries},
+                 {o->data_dir && o->l2_enabled, o->l2_entries},
+                 {o->data_dir && o->l3_enabled, o->l3_entries}};
+    uint64_t above = 0;
+    for (int i = 0; i < 3; i++) {
+        uint64_t bound = tiers[i].entries ? tiers[i].entries : UINT64_MAX;
+        if (tiers[i].on && bound < above)
+            return false;
+        if (tiers[i].on)
+            above = bound;
+    }
+    return true;
+}
+
 static ptier_status
 check_options(const ptier_cache_options *o, ptier_error *error)
 {
@@ -45,6 +65,10 @@ check_options(const ptier_cache_options *o, ptier_error *error)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at least one tier must be enabled");
     if (o->l1_enabled && o->l1_entries == 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "L1 needs room for at least 1 entry");
+    if (!bounds_grow_downwards(o))
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "a lower tier must have room for what the upper ones hold: l1_entries <= "
+                          "l2_entries <= l3_entries (0: unlimited)");
     if (o->default_ttl_ms < 0 || o->default_ttl_ms > PTIER_TTL_MAX_MS)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "the default TTL must be 0 to 100 years");
     if ((unsigned)o->durability > PTIER_DURABILITY_SYNCED)
@@ -324,8 +348,7 @@ ptier_cache_close(ptier_cache *cache)
     bool opened = cache->maintenance_started;
     if (opened) {
         ptier_flush_log(cache);
-        ptier_l1_write_back_all(cache);
-        ptier_write_back(cache); /* without L1 there is something all the same */
+        ptier_write_back_all(cache);
     }
     stop_threads(cache);
     ptier_error error;

@@ -76,6 +76,16 @@ publish_locked(ptier_cache *cache, ptier_put_item *item, const ptier_put_options
     return true;
 }
 
+/* An earlier record of the same key has to be prepared again: this one must not overtake it. */
+static bool
+postponed_before(const ptier_put_item *items, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (!items[i].done && items[i].hash == items[at].hash)
+            return true;
+    return false;
+}
+
 static ptier_status
 publish(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_put_options *options,
         size_t *left, uint64_t *last, ptier_error *error)
@@ -86,7 +96,8 @@ publish(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_put
     for (size_t i = 0; !status && i < count; i++) {
         if (items[i].done)
             continue;
-        if (publish_locked(cache, &items[i], options)) {
+        if ((*left == 0 || !postponed_before(items, i)) &&
+            publish_locked(cache, &items[i], options)) {
             if (items[i].result.revision > *last && items[i].result.outcome <= PTIER_PUT_UPDATED)
                 *last = items[i].result.revision;
         } else {

@@ -11,12 +11,19 @@ typedef struct recovery {
     ptier_status status;
     uint64_t replayed;
     uint64_t highest;
+    uint64_t limit; /* no record can have a higher revision */
 } recovery;
 
 static bool
 index_item(void *context, const ptier_scan_item *item)
 {
     recovery *r = context;
+    if (item->revision > r->limit) { /* damaged: nothing that was applied can be newer */
+        ptier_cache_log(r->cache, PTIER_LOG_WARN, "l3_damaged",
+                        "record %016" PRIx64 " has a revision from the future; skipped",
+                        item->hash);
+        return true;
+    }
     const ptier_index_facts facts = {
         .revision = item->revision,
         .expires_boot_ms = item->expires_boot_ms,
@@ -92,7 +99,7 @@ ptier_status
 ptier_recover(ptier_cache *cache, ptier_error *error)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
-    recovery r = {.cache = cache};
+    recovery r = {.cache = cache, .limit = UINT64_MAX};
     ptier_status status = PTIER_OK;
     if (l3) {
         /* L2's log lets go of what L3 has: so let it really have that. */
@@ -102,7 +109,7 @@ ptier_recover(ptier_cache *cache, ptier_error *error)
                             why.message);
         cache->l3_prefix = ptier_l3_prefix(l3);
         cache->l3_synced = ptier_l3_synced_prefix(l3);
-        r.highest = cache->l3_prefix;
+        r.highest = r.limit = cache->l3_prefix;
         status = l3->ops->scan(l3, index_item, &r, error);
     }
     if (!status && !r.status && l2) {

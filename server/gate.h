@@ -1,0 +1,31 @@
+/*
+ * Who may connect, and how many at a time: one gate for the sockets of calls and of events. Its
+ * callback runs on nng's threads; thread-safe. Must outlive the sockets that use it.
+ */
+#ifndef PTIER_GATE_H
+#define PTIER_GATE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include <nng/nng.h>
+
+#include <proxytier/status.h>
+
+#include "log.h"
+
+typedef struct ptier_gate {
+    ptier_log *log; /* borrowed */
+    uint64_t limit;
+    _Atomic uint64_t count;    /* connections, those being refused included */
+    _Atomic uint64_t unlogged; /* refused since the last line about it */
+    _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
+} ptier_gate;
+
+void ptier_gate_init(ptier_gate *gate, uint64_t limit, ptier_log *log);
+
+/* Puts the gate in front of a socket that has no listener yet. */
+PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket,
+                                               ptier_error *error);
+
+#endif

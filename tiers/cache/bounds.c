@@ -1,0 +1,106 @@
+/*
+ * Keeping L2 and L3 within their bounds, after changes: an upper tier just lets go, the lowest one
+ * removes from the cache, and never what is hot above.
+ */
+#include "cache/cache_internal.h"
+
+enum { L3_EVICTIONS = 1024 }; /* in one go: its rows leave only when the removals are applied */
+
+typedef enum removal {
+    REMOVED,
+    GONE,    /* no longer current: only a stale record was left */
+    HOT,     /* resident in L1 */
+    NO_ROOM, /* for the change, now */
+} removal;
+
+static bool
+in_l1_locked(ptier_cache *cache, const ptier_ref *ref)
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    ptier_entry *entry;
+    if (!l1 || l1->ops->get(l1, ref, &entry))
+        return false;
+    ptier_entry_release(entry);
+    return true;
+}
+
+static removal
+remove_locked(ptier_cache *cache, const ptier_ref *ref, ptier_entry *entry)
+{
+    if (!ptier_is_current_locked(cache, entry))
+        return GONE;
+    if (in_l1_locked(cache, ref))
+        return HOT;
+    if (!ptier_room_now_locked(cache, 1) ||
+        ptier_change_remove_locked(cache, entry, PTIER_REASON_CAPACITY))
+        return NO_ROOM;
+    return REMOVED;
+}
+
+static removal
+remove_for_capacity(ptier_cache *cache, const ptier_ref *ref)
+{
+    ptier_entry *entry;
+    pthread_mutex_lock(&cache->lock);
+    bool hot = in_l1_locked(cache, ref);
+    pthread_mutex_unlock(&cache->lock);
+    if (hot)
+        return HOT;
+    ptier_status status = ptier_load_revision(cache, ref->hash, ref->revision, &entry, NULL);
+    if (status)
+        return status == PTIER_NOT_FOUND || status == PTIER_DATA_LOSS ? GONE : NO_ROOM;
+    pthread_mutex_lock(&cache->lock);
+    removal outcome = remove_locked(cache, ref, entry);
+    pthread_mutex_unlock(&cache->lock);
+    ptier_entry_release(entry);
+    return outcome;
+}
+
+static void
+shrink_upper(ptier_cache *cache, ptier_tier *tier, ptier_tier_id id)
+{
+    uint64_t hash, revision;
+    while (tier->ops->victim(tier, &hash, &revision) == PTIER_OK) {
+        tier->ops->drop(tier, hash, revision);
+        ptier_count(&cache->count.evictions[id], 1);
+    }
+}
+
+static void
+shrink_lowest(ptier_cache *cache, ptier_tier *tier, uint64_t budget)
+{
+    bool removed = false;
+    uint64_t hot = 0;
+    ptier_ref ref = {0};
+    while (budget && tier->ops->victim(tier, &ref.hash, &ref.revision) == PTIER_OK) {
+        removal outcome = remove_for_capacity(cache, &ref);
+        if (outcome == NO_ROOM || (outcome == HOT && hot++ > cache->options.l1_entries))
+            break; /* it stays until the next time */
+        /* L3's row goes when the removal is applied; until then the next victim is another one. */
+        if (outcome == HOT || (outcome == REMOVED && cache->lowest == PTIER_TIER_L3))
+            tier->ops->touch(tier, &ref);
+        else
+            tier->ops->drop(tier, ref.hash, ref.revision);
+        removed |= outcome == REMOVED;
+        budget -= outcome == REMOVED;
+    }
+    if (removed)
+        ptier_flush_log(cache);
+}
+
+void
+ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
+{
+    ptier_tier *tier = cache->tiers[id];
+    if (!tier)
+        return;
+    if (id != cache->lowest) {
+        shrink_upper(cache, tier, id);
+    } else if (id == PTIER_TIER_L2) {
+        shrink_lowest(cache, tier, UINT64_MAX);
+    } else {
+        uint64_t count = tier->ops->count(tier), capacity = cache->options.l3_entries;
+        uint64_t excess = capacity && count > capacity ? count - capacity : 0;
+        shrink_lowest(cache, tier, excess < L3_EVICTIONS ? excess : L3_EVICTIONS);
+    }
+}
