@@ -32,9 +32,9 @@ const ptier_option ptier_options[] = {
      "`source = duration` lines"},
     {"key-file", PTIER_OPTION_TEXT, AT(key_file), 0, 0, NULL, "FILE",
      "file with the Fernet key for credentials, readable by its owner only (default: `key` in the "
-     "data directory, made "
-     "on first start). The environment's PROXYTIER_ENCRYPTION_KEY and PROXYTIER_KEY_PREVIOUS win "
-     "over the file"},
+     "data directory, made on first start). Given here it wins over PROXYTIER_ENCRYPTION_KEY of "
+     "the "
+     "environment, which wins over a file named elsewhere"},
     {"l1", PTIER_OPTION_SWITCH, AT(l1_enabled), 0, 0, "on", "on|off", "tier L1 (memory)"},
     {"l1-entries", PTIER_OPTION_COUNT, AT(l1_entries), 1, UINT32_MAX, "1000", "N", "bound of L1"},
     {"l2", PTIER_OPTION_SWITCH, AT(l2_enabled), 0, 0, "on", "on|off", "tier L2 (files)"},

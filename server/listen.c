@@ -67,8 +67,8 @@ ptier_listen_check(const char *url, bool allow_tcp, ptier_error *error)
         return PTIER_OK;
     }
     if (!allow_tcp)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: events go over ipc:///path only, or none",
-                          url);
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%s: events go over ipc:///path only, or none", url);
     if (strncmp(url, TCP, strlen(TCP)) != 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "%s: addresses are ipc:///path or tcp://127.0.0.1:port", url);

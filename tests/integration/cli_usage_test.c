@@ -60,7 +60,7 @@ help_lists_every_command_and_exit_code(void **state)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
-    assert_non_null(strstr(last.texts[0], "not use tokens yet"));
+    assert_non_null(strstr(last.texts[0], "not used by daemons yet"));
     char *help = strdup(last.texts[0]);
     assert_non_null(help);
     RUN(NULL, 0, "help");
@@ -189,9 +189,8 @@ passwords_as_arguments_are_refused_and_not_repeated(void **state)
 static void
 passwords_in_a_key_argument_are_refused_and_not_repeated(void **state)
 {
-    static const char *const keys[] = {"http://u:s3cret@h:1", "u:s3cret@h:1", "u:s3cret@h",
-                                       "h:1:u:s3cret"};
-    static const char *const malformed[] = {"http://u:s3cret@h:x", "u:s3cret@h:x",
+    static const char *const keys[] = {"http://u:s3cret@h:1", "u:s3cret@h:1", "h:1:u:s3cret"};
+    static const char *const malformed[] = {"http://u:s3cret@h:x", "u:s3cret@h:x", "u:s3cret@h",
                                             "h:99999:u:s3cret"};
 
     (void)state;

@@ -456,7 +456,7 @@ bytes_that_are_no_frame_are_refused_and_harmless(void **state)
     const uint8_t bad_header[] = {0, 0, 0, 3, 0xff, 0xff, 0xff};
     expect_fails(raw_client_send(&f->client, "ab", 2, NULL), PTIER_INVALID_ARGUMENT, "too short");
     expect_fails(raw_client_send(&f->client, huge_header, sizeof huge_header, NULL),
-                 PTIER_INVALID_ARGUMENT, "does not fit");
+                 PTIER_INVALID_ARGUMENT, "over the limit of 8192");
     expect_fails(raw_client_send(&f->client, bad_header, sizeof bad_header, NULL),
                  PTIER_INVALID_ARGUMENT, "RequestHeader");
     expect_fails(call_bytes(f, "/proxytier.v1.ProxyCache/Nonsense", NULL, 0), PTIER_UNIMPLEMENTED,
@@ -904,6 +904,8 @@ bad_options_are_told_in_one_line(void **state)
     expect_refusal(&daemon, (const char *[]){"--l1-entries=0", NULL}, 2, "--l1-entries");
     expect_refusal(&daemon, (const char *[]){"--listen", "tcp://192.168.1.1:1", NULL}, 2,
                    "loopback");
+    expect_refusal(&daemon, (const char *[]){"--l1", "off", "--l2=off", "--l3=off", NULL}, 2,
+                   "at least one tier");
     expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 1, path);
     write_file(path, "# fine\nl1-entries = 10\nno-such = 1\n", 0600);
     expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 2,

@@ -55,6 +55,15 @@ words_are_found_in_any_case(void **state)
 }
 
 static void
+names_are_spelled_as_in_their_table(void **state)
+{
+    (void)state;
+    assert_string_equal(ptier_cli_word_name(ptier_cli_schemes, "SOCKS5h"), "socks5h");
+    assert_null(ptier_cli_word_name(ptier_cli_schemes, "gopher"));
+    assert_null(ptier_cli_word_name(ptier_cli_upper_tiers, "L3"));
+}
+
+static void
 labels_are_split_at_the_first_equals_sign(void **state)
 {
     ptier_cli_labels labels = {0};
@@ -93,6 +102,7 @@ main(void)
         cmocka_unit_test(durations_take_a_unit_or_are_seconds),
         cmocka_unit_test(malformed_durations_are_refused),
         cmocka_unit_test(words_are_found_in_any_case),
+        cmocka_unit_test(names_are_spelled_as_in_their_table),
         cmocka_unit_test(labels_are_split_at_the_first_equals_sign),
         cmocka_unit_test(more_labels_than_a_record_takes_are_refused),
     };

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "config.h"
+#include "config_internal.h"
 #include "config_value.h"
 
 static char file_path[64];
@@ -165,7 +165,10 @@ mistakes_name_option_file_and_line(void **state)
     REFUSE("--data-dir: the value is empty", "--data-dir", "");
     REFUSE("--listen: http://x", "--listen", "http://x");
     REFUSE("--listen: ipc://relative", "--listen", "ipc://relative");
-    REFUSE("--events: tcp://127.0.0.1:1", "--events", "tcp://127.0.0.1:1");
+    REFUSE("--events: tcp://127.0.0.1:1: events go over ipc:///path only", "--events",
+           "tcp://127.0.0.1:1");
+    REFUSE("--listen: tcp://8.8.8.8:99: plain tcp is for loopback only", "--listen",
+           "tcp://8.8.8.8:99");
     setenv("PROXYTIER_HEARTBEAT", "x", 1);
     refuse(NULL, "PROXYTIER_HEARTBEAT: 'x'");
     unsetenv("PROXYTIER_HEARTBEAT");
@@ -223,15 +226,87 @@ durations_have_units(void **state)
     assert_int_equal(ms, -7);
 }
 
+static void
+no_tier_at_all_is_a_mistake(void **state)
+{
+    (void)state;
+    REFUSE("at least one tier must be on", "--l1", "off", "--l2", "off", "--l3", "off");
+    ptier_config *config = LOAD("--l1", "off", "--l2", "off");
+    assert_true(config->l3_enabled);
+    ptier_config_destroy(config);
+}
+
+static void
+only_an_address_that_nobody_named_is_the_default(void **state)
+{
+    (void)state;
+    ptier_config *config = load(NULL);
+    assert_true(config->listen_is_default);
+    ptier_config_destroy(config);
+    setenv("PROXYTIER_LISTEN", "ipc:///tmp/env.sock", 1);
+    config = load(NULL);
+    assert_false(config->listen_is_default);
+    ptier_config_destroy(config);
+}
+
+static char *
+read_page(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    char *text = calloc(1, 1 << 17);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 17) - 1, file) > 0);
+    assert_int_equal(fclose(file), 0);
+    return text;
+}
+
+/* "| `--l1 on\|off` | on | ": the row that the page must have. */
+static void
+make_row(const ptier_option *option, char row[256])
+{
+    size_t length = (size_t)snprintf(row, 256, "| `--%s ", option->name);
+    for (const char *c = option->argument; *c; c++) {
+        if (*c == '|')
+            row[length++] = '\\';
+        row[length++] = *c;
+    }
+    (void)snprintf(row + length, 256 - length, "` | %s%s", option->preset ? option->preset : "",
+                   option->preset ? " | " : "");
+}
+
+static void
+daemon_page_has_every_option_with_its_default(void **state)
+{
+    (void)state;
+    char *page = read_page(PTIER_FIXTURES "/../../docs/DAEMON.md"), row[256];
+    for (size_t i = 0; i < ptier_option_count; i++) {
+        make_row(&ptier_options[i], row);
+        if (!strstr(page, row))
+            fail_msg("docs/DAEMON.md has no row '%s'", row);
+    }
+    size_t rows = 0;
+    for (const char *at = page; (at = strstr(at, "| `--")) != NULL; at++)
+        rows++;
+    assert_int_equal(rows, ptier_option_count);
+    free(page);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(defaults_are_those_of_the_cache),   TEST(flags_win_over_environment_over_file),
-        TEST(addresses_follow_the_environment),  TEST(mistakes_name_option_file_and_line),
-        TEST(keys_of_the_environment_are_found), TEST(durations_have_units),
+        TEST(defaults_are_those_of_the_cache),
+        TEST(flags_win_over_environment_over_file),
+        TEST(addresses_follow_the_environment),
+        TEST(mistakes_name_option_file_and_line),
+        TEST(keys_of_the_environment_are_found),
+        TEST(durations_have_units),
+        TEST(no_tier_at_all_is_a_mistake),
+        TEST(only_an_address_that_nobody_named_is_the_default),
+        TEST(daemon_page_has_every_option_with_its_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
