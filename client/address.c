@@ -34,7 +34,7 @@ check_tcp(const char *url, ptier_error *error)
         *end != '\0')
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
                             "address %s: give host and port, as in tcp://127.0.0.1:7411", url);
-    if (parts)
+    if (rv == 0)
         nng_url_free(parts);
     return status;
 }

@@ -44,11 +44,12 @@ struct ptier_transport {
     ptier_slot *idle;
 };
 
-/* The supervisor's thread: keeps a connection until `closing`. */
-void *ptier_transport_supervise(void *transport);
+/* The supervisor's thread: keeps a connection until `closing`. The argument, as the context below,
+ * is the transport. */
+void *ptier_transport_supervise(void *argument);
 
 /* nng's callbacks, which tell the supervisor. */
-void ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *transport);
-void ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *transport);
+void ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context);
+void ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context);
 
 #endif

@@ -71,7 +71,6 @@ make_option_set(ptier_cli *cli, const ptier_cli_option *options, struct option_s
     struct poptOption *top = set->top;
 
     global_options(cli, global);
-    memset(set, 0, sizeof *set);
     add_options(set, set->own, options);
     add_options(set, set->global, global);
     if (set->own[0].longName)
@@ -148,6 +147,8 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
     char words[128];
     const char *name;
 
+    if (!value && option->kind != PTIER_CLI_FLAG) /* popt has seen to it */
+        return ptier_cli_usage(cli, "option --%s needs a value", option->name);
     switch (option->kind) {
     case PTIER_CLI_FLAG:
         *(bool *)option->target = true;
@@ -299,7 +300,7 @@ static ptier_cli_exit
 parse(ptier_cli *cli, const ptier_cli_option *options, int argc, const char **args, unsigned flags,
       bool *stop)
 {
-    struct option_set set;
+    struct option_set set = {.count = 0};
     char usage[80];
     ptier_cli_exit code;
 
