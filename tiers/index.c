@@ -52,7 +52,7 @@ ptier_scheme_id(const char *text)
     static const char *const schemes[] = {"http",    "https",  "socks4",
                                           "socks4a", "socks5", "socks5h"};
     size_t length = strcspn(text, ":");
-    for (uint8_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
         if (strlen(schemes[i]) == length && strncasecmp(schemes[i], text, length) == 0)
             return (uint8_t)(i + 1);
     return 0;

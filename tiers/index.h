@@ -16,8 +16,8 @@
 
 #define PTIER_SLOT_NONE UINT32_MAX
 
-/* Scheme ids for filters; 0 is anything else. */
-uint8_t ptier_scheme_id(const char *url_or_scheme);
+/* The id of a scheme, or of that of a URL, for filters; 0 is anything else. */
+uint8_t ptier_scheme_id(const char *text);
 
 typedef struct ptier_slot {
     uint64_t hash;
@@ -60,8 +60,8 @@ typedef struct ptier_index_facts {
 /* RESOURCE_EXHAUSTED: no memory or 2^32 entries; nothing changed. */
 PTIER_MUST_CHECK ptier_status ptier_index_insert(ptier_index *index, uint64_t hash,
                                                  const ptier_index_facts *facts);
-void ptier_index_update(ptier_index *index, uint32_t slot, const ptier_index_facts *facts);
-void ptier_index_remove(ptier_index *index, uint32_t slot);
+void ptier_index_update(ptier_index *index, uint32_t id, const ptier_index_facts *facts);
+void ptier_index_remove(ptier_index *index, uint32_t id);
 
 uint64_t ptier_index_count(const ptier_index *index);
 size_t ptier_index_bytes(const ptier_index *index);

@@ -2,6 +2,7 @@
  * to do. */
 #include "cli.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -147,12 +148,16 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
     char words[128];
     const char *name;
 
-    if (!value && option->kind != PTIER_CLI_FLAG) /* popt has seen to it */
+    assert(option->target);
+    if (option->kind == PTIER_CLI_FLAG) {
+        *(bool *)option->target = true;
+        return PTIER_CLI_OK;
+    }
+    if (!value) /* popt has seen to it */
         return ptier_cli_usage(cli, "option --%s needs a value", option->name);
     switch (option->kind) {
     case PTIER_CLI_FLAG:
-        *(bool *)option->target = true;
-        return PTIER_CLI_OK;
+        break; /* above */
     case PTIER_CLI_STRING:
         *(const char **)option->target = value;
         return PTIER_CLI_OK;

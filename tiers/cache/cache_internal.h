@@ -215,14 +215,14 @@ void ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *con
 /* Writes what is queued now. */
 void ptier_flush_log(ptier_cache *cache);
 
-void *ptier_l3_thread(void *cache);
+void *ptier_l3_thread(void *context); /* the cache */
 
 /* A tier could not do its work: it is switched off and said so. */
 void ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier);
 
 /* ---- maintenance.c: expiry, write-back, compaction, reserving revisions ---- */
 
-void *ptier_maintenance_thread(void *cache);
+void *ptier_maintenance_thread(void *context); /* the cache */
 
 /* Removes what has expired; returns how much. */
 size_t ptier_expire(ptier_cache *cache);
@@ -235,8 +235,8 @@ void ptier_write_back_all(ptier_cache *cache);
 
 /* ---- bounds.c ---- */
 
-/* Keeps L2 (`tier`) or L3 within its bound, after changes. */
-void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id tier);
+/* Keeps L2 or L3 within its bound, after changes. */
+void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id);
 
 /* ---- quarantine.c ---- */
 

@@ -14,6 +14,7 @@
 
 #define STATE_NAME    "state"
 #define STATE_VERSION 1
+#define STATE_BYTES   256
 #define KEY_TEXT      "proxytier-state"
 
 ptier_status
@@ -54,31 +55,38 @@ format_state(char *text, size_t room, const ptier_state *state)
                     STATE_VERSION, id, key, state->reserved);
 }
 
+/* The whole file: the text and its check. */
+static int
+format_file(char *text, size_t room, const ptier_state *state)
+{
+    int length = format_state(text, room, state);
+    return length + snprintf(text + length, room - (size_t)length, "check %016" PRIx64 "\n",
+                             (uint64_t)XXH3_64bits(text, (size_t)length));
+}
+
 ptier_status
 ptier_state_save(const char *directory, const ptier_state *state, ptier_error *error)
 {
-    char text[256];
-    int length = format_state(text, sizeof text, state);
-    length += snprintf(text + length, sizeof text - (size_t)length, "check %016" PRIx64 "\n",
-                       (uint64_t)XXH3_64bits(text, (size_t)length));
+    char text[STATE_BYTES];
+    int length = format_file(text, sizeof text, state);
     return ptier_replace_file(directory, STATE_NAME, text, (size_t)length, error);
 }
 
+/* Only what we would write ourselves, to the byte. */
 static bool
 parse_state(const char *text, ptier_state *state)
 {
-    char id[2 * PTIER_ID_BYTES + 1], key[2 * PTIER_CHECK_BYTES + 1], again[256];
-    int version = 0;
-    uint64_t check = 0;
+    char id[2 * PTIER_ID_BYTES + 1], key[2 * PTIER_CHECK_BYTES + 1], reserved[21];
+    char again[STATE_BYTES];
     if (sscanf(text,
-               "proxytier-state %d\nstore_id %32[0-9a-f]\nkey %16[0-9a-f]\nreserved %" SCNu64
-               "\ncheck %" SCNx64,
-               &version, id, key, &state->reserved, &check) != 5 ||
-        version != STATE_VERSION || !from_hex(state->store_id, id, sizeof state->store_id) ||
+               "proxytier-state %*[0-9]\nstore_id %32[0-9a-f]\nkey %16[0-9a-f]\nreserved %20[0-9]",
+               id, key, reserved) != 3 ||
+        !from_hex(state->store_id, id, sizeof state->store_id) ||
         !from_hex(state->key_check, key, sizeof state->key_check))
         return false;
-    int length = format_state(again, sizeof again, state);
-    return XXH3_64bits(again, (size_t)length) == check;
+    state->reserved = strtoull(reserved, NULL, 10);
+    (void)format_file(again, sizeof again, state);
+    return strcmp(text, again) == 0;
 }
 
 static ptier_status
@@ -102,7 +110,7 @@ ptier_status
 ptier_state_load(const char *directory, ptier_keyring *keyring, ptier_state *state,
                  ptier_error *error)
 {
-    char path[PTIER_PATH_MAX], text[256];
+    char path[PTIER_PATH_MAX], text[STATE_BYTES];
     (void)snprintf(path, sizeof path, "%s/" STATE_NAME, directory);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)

@@ -142,10 +142,10 @@ compare_numbers(const void *a, const void *b)
 static uint32_t
 number_of(const char *name)
 {
-    uint32_t number = 0;
     char again[32];
-    if (sscanf(name, "shard_%8" SCNu32, &number) != 1)
+    if (strncmp(name, "shard_", 6) != 0)
         return 0;
+    uint32_t number = (uint32_t)strtoul(name + 6, NULL, 10);
     (void)snprintf(again, sizeof again, "shard_%08" PRIu32 ".jsonl", number);
     return strcmp(name, again) == 0 ? number : 0;
 }
