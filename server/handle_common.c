@@ -2,6 +2,7 @@
 #include "handle_common.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "convert.h"
@@ -97,6 +98,15 @@ run_mark(const ptier_call *call)
     return (unsigned)id[0] << 16 | (unsigned)id[1] << 8 | id[2];
 }
 
+static bool
+take_hex(const char *text, size_t digits, uint64_t *value)
+{
+    char part[17] = "";
+    memcpy(part, text, digits);
+    *value = strtoull(part, NULL, 16);
+    return strspn(part, "0123456789abcdef") == digits;
+}
+
 bool
 ptier_page_read(ptier_call *call, const char *token, ptier_page *page)
 {
@@ -105,11 +115,10 @@ ptier_page_read(ptier_call *call, const char *token, ptier_page *page)
         page->as_of = ptier_cache_revision(call->service->cache);
         return true;
     }
-    unsigned mark;
-    int end = 0;
-    if (sscanf(token, "%16" SCNx64 "%16" SCNx64 "%6x%n", &page->cursor, &page->as_of, &mark,
-               &end) != 3 ||
-        end != 38 || token[end] != '\0' || page->cursor == 0) {
+    uint64_t mark = 0;
+    if (strlen(token) != 38 || !take_hex(token, 16, &page->cursor) ||
+        !take_hex(token + 16, 16, &page->as_of) || !take_hex(token + 32, 6, &mark) ||
+        page->cursor == 0) {
         ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "page_token was not made by this daemon");
         return false;
     }

@@ -37,7 +37,7 @@ static const Proxytier__V1__Health_Service health_service =
 
 #define METHOD_ROW(table, number, text, least, where, stopping)                                    \
     {                                                                                              \
-        .service = &table.base,                                                                    \
+        .service = &(table).base,                                                                  \
         .index = (number),                                                                         \
         .name = (text),                                                                            \
         .role = PTIER_ROLE_##least,                                                                \

@@ -1,6 +1,7 @@
 /*
- * The tier contract (tiers/tier.h), run over L1, L2 and L3: one suite, so that no tier means something else by it.
- * What only disk tiers promise (restart, credentials at rest) is skipped for L1 by the table at the end.
+ * The tier contract (tiers/tier.h), run over L1, L2 and L3: one suite, so that no tier means
+ * something else by it. What only disk tiers promise (restart, credentials at rest) is skipped for
+ * L1 by the table at the end.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -180,7 +181,9 @@ static void
 take_out(fixture *f, const char *key, uint64_t revision, uint64_t replaces)
 {
     ptier_entry *entry = make(key, replaces);
-    apply(f, &(ptier_op){.kind = PTIER_OP_REMOVE, .revision = revision, .replaces = replaces, .entry = entry});
+    apply(f,
+          &(ptier_op){
+              .kind = PTIER_OP_REMOVE, .revision = revision, .replaces = replaces, .entry = entry});
     ptier_entry_release(entry);
 }
 
@@ -360,7 +363,8 @@ see(void *context, const ptier_scan_item *item)
     seen *s = context;
     s->count[item->hash & 31]++;
     s->facts_right &= item->revision == item->hash && item->health == PTIER_HEALTH_DEGRADED &&
-                      strcmp(item->source, "tests") == 0 && strncmp(item->url, "http://192.0.2.1:", 17) == 0;
+                      strcmp(item->source, "tests") == 0 &&
+                      strncmp(item->url, "http://192.0.2.1:", 17) == 0;
     return true;
 }
 
@@ -423,7 +427,8 @@ credentials_are_not_readable_on_disk(void **state)
     f->tier->ops->close(f->tier);
     (void)snprintf(command, sizeof command, "grep -rqE 'alice|secret-5' %s", f->directory);
     int found = system(command);
-    (void)snprintf(command, sizeof command, "grep -rq 192.0.2.1 %s", f->directory); /* the search itself works */
+    (void)snprintf(command, sizeof command, "grep -rq 192.0.2.1 %s",
+                   f->directory); /* the search itself works */
     int control = system(command);
     open_tier(f);
     assert_int_not_equal(found, 0);

@@ -32,10 +32,8 @@ is_shard(int fd)
     return strstr(path, "/shard_") != NULL;
 }
 
-ssize_t write(int fd, const void *data, size_t length);
-
 ssize_t
-write(int fd, const void *data, size_t length)
+write(int fd, const void *buf, size_t n)
 {
     if ((atomic_load(&hold) || atomic_load(&fail_writes)) && is_shard(fd)) {
         int64_t deadline = ptier_test_now() + 10000;
@@ -47,7 +45,7 @@ write(int fd, const void *data, size_t length)
             return -1;
         }
     }
-    return syscall(SYS_write, fd, data, length);
+    return syscall(SYS_write, fd, buf, n);
 }
 
 static ptier_test_box box;
@@ -94,7 +92,8 @@ put_one(void *number)
     return (void *)(intptr_t)written.durability;
 }
 
-/* One put leads the log group and is held in write(); the others queue behind it; then write() fails. */
+/* One put leads the log group and is held in write(); the others queue behind it; then write()
+ * fails. */
 static void
 fail_under_waiting_puts(pthread_t threads[WAITING + 1])
 {

@@ -160,7 +160,8 @@ state_of_another_key_is_refused_and_of_a_previous_one_is_not(void **state)
     assert_int_equal(ptier_state_load(f->directory, f->keyring, &f->state, &f->error), PTIER_OK);
     assert_int_equal(ptier_state_save(f->directory, &f->state, &f->error), PTIER_OK);
     use_keys(f, OTHER_KEY, NULL); /* what the old one encrypted is still there */
-    assert_int_equal(ptier_state_load(f->directory, f->keyring, &f->state, &f->error), PTIER_FAILED_PRECONDITION);
+    assert_int_equal(ptier_state_load(f->directory, f->keyring, &f->state, &f->error),
+                     PTIER_FAILED_PRECONDITION);
 }
 
 #define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)

@@ -198,7 +198,7 @@ static ptier_status
 check_schema(ptier_l3 *l3, ptier_error *error)
 {
     sqlite3 *db = l3->writer.db;
-    int64_t application, version, tables;
+    int64_t application = 0, version = 0, tables = 0;
     int code = query_value(db, "PRAGMA application_id", &application, NULL, 0);
     if (code == SQLITE_OK)
         code = query_value(db, "PRAGMA user_version", &version, NULL, 0);
