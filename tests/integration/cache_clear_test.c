@@ -73,8 +73,8 @@ clear_is_one_event_and_empties_every_tier(void **state)
     assert_int_equal(ptier_test_box_entries(&box), 0);
     for (int i = 0; i < 100; i++)
         assert_false(ptier_test_box_has(&box, i));
-    ptier_statistics s;
-    BOX_AWAIT((s = ptier_test_box_statistics(&box), s.pending_writes == 0));
+    BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
+    ptier_statistics s = ptier_test_box_statistics(&box);
     for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++)
         assert_int_equal(s.tiers[tier].entries, 0);
     assert_int_equal(s.removals[PTIER_REASON_CLEARED], 100);

@@ -57,7 +57,7 @@ tidy() {
 
 analyse() {
     cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability --inline-suppr -j "$jobs" \
-        --suppress=missingInclude --suppress=missingIncludeSystem --suppress='*:*/generated/*' -D__linux__ -D__GNUC__=12 \
+        --suppress=missingInclude --suppress=missingIncludeSystem --suppress=legacyUninitvar --suppress='*:*/generated/*' -D__linux__ -D__GNUC__=12 \
         -I proto/include -I proto -I tiers/include -I tiers -I client/include "${sources[@]}"
 }
 

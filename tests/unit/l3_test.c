@@ -86,8 +86,7 @@ setup(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
     strcpy(f->directory, "/tmp/ptier-l3-XXXXXX");
-    if (!mkdtemp(f->directory))
-        return -1;
+    assert_non_null(mkdtemp(f->directory));
     (void)snprintf(f->path, sizeof f->path, "%s/cache.db", f->directory);
     f->wall = 1700000000000;
     f->boot = 5000000;

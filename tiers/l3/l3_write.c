@@ -360,7 +360,7 @@ ptier_l3_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
     ptier_l3 *l3 = ptier_l3_of(tier);
     uint64_t victim = hash;
     (void)atomic_compare_exchange_strong(&l3->victim_hash, &victim, 0); /* was it the victim? */
-    found row;
+    found row = {0};
     int code = begin(l3);
     if (code == SQLITE_OK)
         code = find(l3, hash, NULL, revision, &row);
