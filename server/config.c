@@ -148,8 +148,7 @@ read_flags(int argc, const char **argv, flags *given, ptier_error *error)
     return status;
 }
 
-/* ---- the weaker sources
- * -------------------------------------------------------------------------------------------- */
+/* ---- the weaker sources ---- */
 
 static const char *
 environment(const char *name)
@@ -237,8 +236,7 @@ apply_sources(ptier_config_loader *loader, const flags *given, ptier_error *erro
     return status;
 }
 
-/* ---- what nobody said
- * ---------------------------------------------------------------------------------------------- */
+/* ---- what nobody said ---- */
 
 PTIER_PRINTF(1, 2)
 static char *

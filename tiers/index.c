@@ -125,8 +125,7 @@ intern_source(ptier_index *index, const char *source)
     return grown[index->source_count] ? index->source_count++ : PTIER_SOURCE_OTHER;
 }
 
-/* ---- the expiry wheel
- * ------------------------------------------------------------------------------------------- */
+/* ---- the expiry wheel ---- */
 
 static void
 link_slot(ptier_index *index, uint32_t list, uint32_t id)

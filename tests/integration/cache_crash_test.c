@@ -43,8 +43,7 @@ tear_down(void **state)
     return 0;
 }
 
-/* ---- the child: no cmocka here
- * ---------------------------------------------------------------------------- */
+/* ---- the child: no cmocka here ---- */
 
 static void
 say(int pipe, const message *m)
@@ -112,8 +111,7 @@ child(int pipe, int version, uint64_t seed)
     }
 }
 
-/* ---- the parent
- * -------------------------------------------------------------------------------------------- */
+/* ---- the parent ---- */
 
 static void
 take_message(const message *m)

@@ -179,8 +179,7 @@ keys_with_the_same_hash_stay_apart(void **state)
     }
 }
 
-/* ---- repeated puts
- * -------------------------------------------------------------------------------- */
+/* ---- repeated puts ---- */
 
 static void
 put_again_keeps_usage_health_and_failures_and_renews_the_ttl(void **state)
@@ -260,8 +259,7 @@ put_of_another_proxy_under_a_key_takes_no_credentials_over(void **state)
     ptier_entry_release(entry);
 }
 
-/* ---- warm and restore
- * -------------------------------------------------------------------------------- */
+/* ---- warm and restore ---- */
 
 static ptier_put_outcome
 warm(int number, int64_t fetch_time)
@@ -334,8 +332,7 @@ restore_keeps_the_remaining_ttl_and_usage(void **state)
     assert_false(ptier_test_box_has(&box, 1));
 }
 
-/* ---- rejected
- * ------------------------------------------------------------------------------------------ */
+/* ---- rejected ---- */
 
 static void
 put_rejects_what_is_wrong_and_says_why(void **state)

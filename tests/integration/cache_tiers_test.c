@@ -22,8 +22,7 @@ tear_down(void **state)
     return 0;
 }
 
-/* ---- a model over every subset
- * ------------------------------------------------------------------------ */
+/* ---- a model over every subset ---- */
 
 enum { KEYS = 80, STEPS = 1500 };
 
@@ -153,8 +152,7 @@ no_tier_at_all_is_refused(void **state)
                      PTIER_INVALID_ARGUMENT);
 }
 
-/* ---- bounds
- * -------------------------------------------------------------------------------------------- */
+/* ---- bounds ---- */
 
 static void
 l1_demotes_and_a_hit_below_promotes(void **state)
@@ -247,10 +245,11 @@ lowest_bounded_tier_removes_for_capacity_but_nothing_from_l1(void **state)
             for (int hot = 0; tiers & BOX_L1 && hot < 5; hot++) /* stays in L1, so it stays */
                 assert_true(ptier_test_box_has(&box, hot));
         }
+        /* The tier's own count may lag behind the cache's. */
         BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0 &&
-                  ptier_test_box_entries(&box) == 50);
+                  ptier_test_box_entries(&box) == 50 &&
+                  ptier_test_box_statistics(&box).tiers[lowest].entries == 50);
         ptier_statistics s = ptier_test_box_statistics(&box);
-        assert_int_equal(s.tiers[lowest].entries, 50);
         assert_int_equal(s.removals[PTIER_REASON_CAPACITY], 250);
         assert_int_equal(
             ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_CAPACITY, NULL), 250);
@@ -289,8 +288,7 @@ smaller_bound_holds_after_a_restart(void **state)
     }
 }
 
-/* ---- statistics
- * ------------------------------------------------------------------------------------------ */
+/* ---- statistics ---- */
 
 static void
 statistics_add_up(void **state)

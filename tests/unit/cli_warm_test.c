@@ -12,7 +12,7 @@
 #include "warm_progress.h"
 #include "warm_sender.h"
 
-/* ---- the daemon that is played; used by the sender's thread alone while it runs ------------- */
+/* ---- the daemon that is played; used by the sender's thread alone while it runs ---- */
 
 static struct {
     uint64_t calls, records;

@@ -53,8 +53,7 @@ get(ptier_tier *l1, const char *key, uint64_t hash)
     return revision;
 }
 
-/* ---- exactly LRU
- * ---------------------------------------------------------------------------------- */
+/* ---- exactly LRU ---- */
 
 typedef struct model {
     int order[KEYS]; /* newest first */

@@ -174,8 +174,7 @@ shard_path(const fixture *f, unsigned number, char path[PTIER_TEST_PATH + 32])
     (void)snprintf(path, PTIER_TEST_PATH + 32, "%s/shard_%08u.jsonl", f->directory, number);
 }
 
-/* ---- the contract
- * -------------------------------------------------------------------------------- */
+/* ---- the contract ---- */
 
 static void
 l2_gives_back_what_was_put(void **state)
@@ -314,8 +313,7 @@ l2_keeps_keys_with_the_same_hash_apart(void **state)
     }
 }
 
-/* ---- damage
- * -------------------------------------------------------------------------------------- */
+/* ---- damage ---- */
 
 static void
 l2_recovery_drops_a_torn_last_line_and_goes_on(void **state)
@@ -475,8 +473,7 @@ l2_files_are_private_and_hold_no_plain_credentials(void **state)
     assert_false(ptier_test_dir_contains(f->directory, "secret-plain"));
 }
 
-/* ---- the log of L3
- * --------------------------------------------------------------------------------- */
+/* ---- the log of L3 ---- */
 
 typedef struct replayed {
     uint64_t revisions[64];
@@ -624,8 +621,7 @@ l2_clear_that_was_moved_spares_what_came_after_it(void **state)
     assert_int_equal(get(f, "gone", 1), PTIER_NOT_FOUND);
 }
 
-/* ---- model
- * ----------------------------------------------------------------------------------------- */
+/* ---- model ---- */
 
 enum { KEYS = 60 };
 

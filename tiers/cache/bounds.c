@@ -4,13 +4,17 @@
  */
 #include "cache/cache_internal.h"
 
-enum { L3_EVICTIONS = 1024 }; /* in one go: its rows leave only when the removals are applied */
+enum {
+    EVICTIONS = 1024, /* in one go: the rows of L3 leave only when the removals are applied */
+    HOT_TRIES = 256, /* victims that turn out to be hot above: sampling meets the same ones again */
+};
 
 typedef enum removal {
     REMOVED,
     GONE,    /* no longer current: only a stale record was left */
     HOT,     /* resident in L1 */
     NO_ROOM, /* for the change, now */
+    FITS,    /* the cache is within the bound: what the tier has too much is on its way out */
 } removal;
 
 static bool
@@ -24,11 +28,16 @@ in_l1_locked(ptier_cache *cache, const ptier_ref *ref)
     return true;
 }
 
+/* The lowest tier is the whole cache, so the index knows exactly how much is too much. */
 static removal
 remove_locked(ptier_cache *cache, const ptier_ref *ref, ptier_entry *entry)
 {
+    const uint64_t bounds[PTIER_TIER_COUNT] = {
+        [PTIER_TIER_L2] = cache->options.l2_entries, [PTIER_TIER_L3] = cache->options.l3_entries};
     if (!ptier_is_current_locked(cache, entry))
         return GONE;
+    if (ptier_index_count(cache->index) <= bounds[cache->lowest])
+        return FITS;
     if (in_l1_locked(cache, ref))
         return HOT;
     if (!ptier_room_now_locked(cache, 1) ||
@@ -67,22 +76,21 @@ shrink_upper(ptier_cache *cache, ptier_tier *tier, ptier_tier_id id)
 }
 
 static void
-shrink_lowest(ptier_cache *cache, ptier_tier *tier, uint64_t budget)
+shrink_lowest(ptier_cache *cache, ptier_tier *tier)
 {
-    bool removed = false;
-    uint64_t hot = 0;
+    uint64_t removed = 0, hot = 0;
     ptier_ref ref = {0};
-    while (budget && tier->ops->victim(tier, &ref.hash, &ref.revision) == PTIER_OK) {
+    while (removed < EVICTIONS && tier->ops->victim(tier, &ref.hash, &ref.revision) == PTIER_OK) {
         removal outcome = remove_for_capacity(cache, &ref);
-        if (outcome == NO_ROOM || (outcome == HOT && hot++ > cache->options.l1_entries))
-            break; /* it stays until the next time */
+        if (outcome == FITS || outcome == NO_ROOM ||
+            (outcome == HOT && hot++ > HOT_TRIES + cache->options.l1_entries))
+            break; /* the next round goes on */
         /* L3's row goes when the removal is applied; until then the next victim is another one. */
         if (outcome == HOT || (outcome == REMOVED && cache->lowest == PTIER_TIER_L3))
             tier->ops->touch(tier, &ref);
         else
             tier->ops->drop(tier, ref.hash, ref.revision);
-        removed |= outcome == REMOVED;
-        budget -= outcome == REMOVED;
+        removed += outcome == REMOVED;
     }
     if (removed)
         ptier_flush_log(cache);
@@ -94,13 +102,8 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
     ptier_tier *tier = cache->tiers[id];
     if (!tier)
         return;
-    if (id != cache->lowest) {
+    if (id != cache->lowest)
         shrink_upper(cache, tier, id);
-    } else if (id == PTIER_TIER_L2) {
-        shrink_lowest(cache, tier, UINT64_MAX);
-    } else {
-        uint64_t count = tier->ops->count(tier), capacity = cache->options.l3_entries;
-        uint64_t excess = capacity && count > capacity ? count - capacity : 0;
-        shrink_lowest(cache, tier, excess < L3_EVICTIONS ? excess : L3_EVICTIONS);
-    }
+    else
+        shrink_lowest(cache, tier);
 }

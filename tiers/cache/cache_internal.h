@@ -139,8 +139,7 @@ void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char
 
 PTIER_MUST_CHECK ptier_status ptier_recover(ptier_cache *cache, ptier_error *error);
 
-/* ---- lookup.c: where an entry is
- * ---------------------------------------------------------------------------------- */
+/* ---- lookup.c: where an entry is ---- */
 
 /* In memory, but not in L1. Owned reference or NULL. */
 ptier_entry *ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
@@ -162,8 +161,7 @@ bool ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision
 PTIER_MUST_CHECK ptier_status ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash,
                                                  ptier_entry **entry, ptier_tier_id *tier);
 
-/* ---- change.c: what happens under the change lock
- * ------------------------------------------------------------------- */
+/* ---- change.c: what happens under the change lock ---- */
 
 /* The entry becomes the current state of its key (`old`: the one before, or NULL). Sets its
  * revision. */
@@ -201,8 +199,7 @@ PTIER_MUST_CHECK bool ptier_op_list_push(ptier_op_list *list,
 void ptier_op_list_release(ptier_op_list *list); /* gives the references back, keeps the room */
 void ptier_op_list_fini(ptier_op_list *list);
 
-/* ---- commit.c: log group and L3
- * ------------------------------------------------------------------------------------- */
+/* ---- commit.c: log group and L3 ---- */
 
 /* Waits until everything up to `revision` is as durable as asked, and says what was reached. */
 void ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,

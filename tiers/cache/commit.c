@@ -316,10 +316,9 @@ serve_l3_locked(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     finish_batch_locked(cache, &batch, status);
     pthread_mutex_unlock(&cache->lock);
-    bool changed = batch.count != 0;
     ptier_op_list_fini(&batch);
     ptier_op_list_fini(&usage);
-    if (changed && !status)
+    if (!status)
         ptier_enforce_bound(cache, PTIER_TIER_L3);
     pthread_mutex_lock(&cache->lock);
 }
@@ -328,7 +327,6 @@ void *
 ptier_l3_thread(void *context)
 {
     ptier_cache *cache = context;
-    ptier_enforce_bound(cache, PTIER_TIER_L3); /* it may have been made smaller */
     pthread_mutex_lock(&cache->lock);
     while (!cache->stopping || cache->l3_queue.count || cache->usage_queue.count) {
         wait_for_work_locked(cache);

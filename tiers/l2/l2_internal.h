@@ -9,8 +9,7 @@
 #include "l2/l2_line.h"
 #include "map.h"
 
-/* ---- shards: files that are only appended to, read, or deleted
- * ------------------------------------------------------ */
+/* ---- shards: files that are only appended to, read, or deleted ---- */
 
 /* Reference-counted, so that a reader keeps its descriptor while the compaction deletes the file.
  */
@@ -46,8 +45,7 @@ PTIER_MUST_CHECK ptier_status l2_shard_unlink(const char *directory, const l2_sh
 PTIER_MUST_CHECK ptier_status l2_shard_list(const char *directory, uint32_t **numbers,
                                             size_t *count, ptier_error *error);
 
-/* ---- nodes: where the newest line of each key is
- * -------------------------------------------------------------------- */
+/* ---- nodes: where the newest line of each key is ---- */
 
 /*
  * A node exists while its line is needed: as a resident record, or because L3 has not safely

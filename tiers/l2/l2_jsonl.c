@@ -337,8 +337,7 @@ static const ptier_tier_ops l2_ops = {
     .close = l2_close,
 };
 
-/* ---- beyond the contract
- * ------------------------------------------------------------------------------------------ */
+/* ---- beyond the contract ---- */
 
 ptier_status
 ptier_l2_open(const ptier_l2_options *options, ptier_tier **tier, ptier_error *error)

@@ -11,8 +11,7 @@
 
 static const char hex_digits[] = "0123456789abcdef";
 
-/* ---- writing: into room that was reserved for the longest line
- * ---------------------------------------------------- */
+/* ---- writing: into room that was reserved for the longest line ---- */
 
 #define PUT_LITERAL(at, text) put_bytes(at, text, sizeof(text) - 1)
 
@@ -174,8 +173,7 @@ ptier_l2_line_write(ptier_buffer *buffer, const ptier_op *op, const ptier_clock 
     return PTIER_OK;
 }
 
-/* ---- parsing: the check is verified first, so that what follows reads our own writing
- * ------------------------------ */
+/* ---- parsing: the check is verified first, so that what follows reads our own writing ---- */
 
 typedef struct cursor {
     const char *at, *end;
