@@ -100,7 +100,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_url_parse(const char *text,
 PTIER_API void ptier_url_wipe(ptier_url *url);
 
 /*
- * The derived key of an entry (DESIGN: first 16 hex digits, or all 64 when `full`, of SHA-256 of
+ * The derived key of an entry (the first 16 hex digits, or all 64 when `full`, of SHA-256 of
  * the URL, or of scheme://user@host:port when username is not NULL or empty). key has room for 65
  * bytes.
  */
