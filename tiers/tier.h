@@ -23,6 +23,7 @@ typedef struct ptier_ref {
     uint64_t hash;
     uint64_t revision;
     const char *key;
+    bool quiet; /* get: not a use, as far as the eviction policy is concerned */
 } ptier_ref;
 
 static inline bool

@@ -352,6 +352,26 @@ the_victim_is_not_what_was_just_touched(void **state)
         assert_int_not_equal(next, hash);
 }
 
+static void
+get_is_a_use_unless_it_is_quiet(void **state)
+{
+    fixture *f = *state;
+    for (uint64_t i = 1; i <= CAPACITY; i++)
+        put(f, (char[]){'k', (char)('0' + i), 0}, 10 + i, 0);
+    for (int quiet = 0; quiet <= 1; quiet++) {
+        /* k1 is the oldest, then k2: a use saves k1, a quiet look does not save k2. */
+        const uint64_t which = 11 + (uint64_t)quiet;
+        const ptier_ref ref = {.hash = which, .revision = which, .quiet = quiet};
+        ptier_entry *entry = NULL;
+        assert_int_equal(f->tier->ops->get(f->tier, &ref, &entry), PTIER_OK);
+        ptier_entry_release(entry);
+    }
+    put(f, "k9", 19, 0);
+    uint64_t hash = 0, revision = 0;
+    assert_int_equal(f->tier->ops->victim(f->tier, &hash, &revision), PTIER_OK);
+    assert_int_equal(hash, 12);
+}
+
 typedef struct seen {
     unsigned count[32];
     bool facts_right;
@@ -456,6 +476,8 @@ main(void)
         OVER_ALL(two_keys_with_one_hash_are_two_records),
         OVER_ALL(over_its_bound_it_names_a_victim_until_that_is_dropped),
         OVER_ALL(the_victim_is_not_what_was_just_touched),
+        OVER(l1, get_is_a_use_unless_it_is_quiet),
+        OVER(l2, get_is_a_use_unless_it_is_quiet),
         OVER_ALL(scan_shows_every_record_once_with_its_facts),
         OVER_ALL(count_and_bytes_follow_the_contents),
         OVER_ALL(an_empty_batch_is_fine),

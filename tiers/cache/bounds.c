@@ -79,7 +79,7 @@ static void
 shrink_lowest(ptier_cache *cache, ptier_tier *tier)
 {
     uint64_t removed = 0, hot = 0;
-    ptier_ref ref = {0};
+    ptier_ref ref = {.quiet = true};
     while (removed < EVICTIONS && tier->ops->victim(tier, &ref.hash, &ref.revision) == PTIER_OK) {
         removal outcome = remove_for_capacity(cache, &ref);
         if (outcome == FITS || outcome == NO_ROOM ||

@@ -228,7 +228,7 @@ static void
 shrink_l1_locked(ptier_cache *cache)
 {
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
-    ptier_ref ref = {0};
+    ptier_ref ref = {.quiet = true};
     while (l1->ops->victim(l1, &ref.hash, &ref.revision) == PTIER_OK) {
         ptier_entry *victim;
         if (l1->ops->get(l1, &ref, &victim)) /* dropped by somebody else: look again */

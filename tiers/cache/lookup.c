@@ -58,7 +58,7 @@ ptier_status
 ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry,
                     ptier_tier_id *tier)
 {
-    const ptier_ref ref = {.hash = hash, .revision = revision};
+    const ptier_ref ref = {.hash = hash, .revision = revision, .quiet = true};
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_tier_id where = PTIER_TIER_L1;
     ptier_status status = l1 ? l1->ops->get(l1, &ref, entry) : PTIER_NOT_FOUND;

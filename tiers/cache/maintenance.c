@@ -169,7 +169,8 @@ note_ref(void *context, const ptier_scan_item *item)
 {
     l1_content *c = context;
     if (c->count < c->room)
-        c->refs[c->count++] = (ptier_ref){.hash = item->hash, .revision = item->revision};
+        c->refs[c->count++] =
+            (ptier_ref){.hash = item->hash, .revision = item->revision, .quiet = true};
     return true;
 }
 

@@ -54,6 +54,10 @@ ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_
         return status;
     }
     count_use(cache, *entry);
+    if (where == PTIER_TIER_L2) {
+        ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+        l2->ops->touch(l2, &(ptier_ref){.hash = ref.hash, .revision = (*entry)->revision});
+    }
     if (!in_l1) {
         pthread_mutex_lock(&cache->lock);
         if (l1)

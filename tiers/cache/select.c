@@ -213,7 +213,7 @@ ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter,
 static bool
 resident_in(ptier_cache *cache, ptier_tier_id tier, const ptier_entry *entry)
 {
-    const ptier_ref ref = {.hash = entry->hash, .revision = entry->revision};
+    const ptier_ref ref = {.hash = entry->hash, .revision = entry->revision, .quiet = true};
     ptier_entry *there;
     switch (tier) {
     case PTIER_TIER_L1:

@@ -98,7 +98,7 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     pthread_mutex_lock(&s->lock);
     node *n = find_locked(s, ref);
     if (n) {
-        if (s->newest != n) {
+        if (!ref->quiet && s->newest != n) {
             list_remove(s, n);
             list_push(s, n);
         }

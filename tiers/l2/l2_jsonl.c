@@ -104,7 +104,8 @@ l2_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
         pthread_mutex_unlock(&l2->lock);
         return PTIER_NOT_FOUND;
     }
-    l2_use_locked(l2, n);
+    if (!ref->quiet)
+        l2_use_locked(l2, n);
     l2_shard *shard = l2_shard_retain(n->shard);
     uint32_t offset = n->offset, length = n->length;
     pthread_mutex_unlock(&l2->lock);
