@@ -144,8 +144,8 @@ PTIER_MUST_CHECK ptier_status ptier_recover(ptier_cache *cache, ptier_error *err
 /* In memory, but not in L1. Owned reference or NULL. */
 ptier_entry *ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
 
-/* Reads exactly this revision from wherever it is, without counting as a use; *tier (may be NULL) says where. NOT_FOUND: it is
- * gone or superseded. */
+/* Reads exactly this revision from wherever it is, without counting as a use; *tier (may be NULL)
+ * says where. NOT_FOUND: it is gone or superseded. */
 PTIER_MUST_CHECK ptier_status ptier_load_revision(ptier_cache *cache, uint64_t hash,
                                                   uint64_t revision, ptier_entry **entry,
                                                   ptier_tier_id *tier);
