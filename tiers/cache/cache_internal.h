@@ -141,6 +141,9 @@ PTIER_MUST_CHECK ptier_status ptier_recover(ptier_cache *cache, ptier_error *err
 
 /* ---- lookup.c: where an entry is ---- */
 
+/* The entry of this revision in a map of entries; borrowed, NULL: none. */
+ptier_entry *ptier_entry_in(const ptier_map *map, uint64_t hash, uint64_t revision);
+
 /* In memory, but not in L1. Owned reference or NULL. */
 ptier_entry *ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
 

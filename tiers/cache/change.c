@@ -52,12 +52,6 @@ ptier_op_list_fini(ptier_op_list *list)
 
 /* ---- helpers ---- */
 
-static bool
-has_revision(const void *value, const void *key)
-{
-    return ((const ptier_entry *)value)->revision == *(const uint64_t *)key;
-}
-
 ptier_index_facts
 ptier_facts_of(const ptier_entry *entry)
 {
@@ -105,10 +99,10 @@ tell_tier_event(ptier_cache *cache, ptier_event_type type, ptier_tier_id tier, p
 static void
 forget_pending_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
 {
-    ptier_entry *entry = ptier_map_find(&cache->pending, hash, has_revision, &revision);
+    ptier_entry *entry = ptier_entry_in(&cache->pending, hash, revision);
     if (entry)
         ptier_map_remove(&cache->pending, hash, entry); /* the queue owns the reference */
-    entry = ptier_map_find(&cache->writeback, hash, has_revision, &revision);
+    entry = ptier_entry_in(&cache->writeback, hash, revision);
     if (entry) {
         ptier_map_remove(&cache->writeback, hash, entry);
         ptier_entry_release(entry);
@@ -194,9 +188,8 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
 void
 ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
 {
-    uint64_t revision = entry->revision;
     if (!has_disk_tier(cache) || cache->writeback.count >= WRITEBACK_MAX ||
-        ptier_map_find(&cache->writeback, entry->hash, has_revision, &revision))
+        ptier_entry_in(&cache->writeback, entry->hash, entry->revision))
         return;
     if (ptier_map_insert(&cache->writeback, entry->hash, entry))
         ptier_entry_retain(entry);

@@ -18,11 +18,17 @@ has_revision(const void *value, const void *key)
 }
 
 ptier_entry *
+ptier_entry_in(const ptier_map *map, uint64_t hash, uint64_t revision)
+{
+    return ptier_map_find(map, hash, has_revision, &revision);
+}
+
+ptier_entry *
 ptier_find_in_memory_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
 {
-    ptier_entry *entry = ptier_map_find(&cache->pending, hash, has_revision, &revision);
+    ptier_entry *entry = ptier_entry_in(&cache->pending, hash, revision);
     if (!entry)
-        entry = ptier_map_find(&cache->writeback, hash, has_revision, &revision);
+        entry = ptier_entry_in(&cache->writeback, hash, revision);
     return entry ? ptier_entry_retain(entry) : NULL;
 }
 
