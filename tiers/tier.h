@@ -133,6 +133,10 @@ typedef struct ptier_tier_ops {
      * or on the writer. */
     ptier_status (*scan)(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error);
 
+    /* Does the tier work? The smallest real write to where it keeps its records, read back; without
+     * a trace. Says why not. Blocks (L1: never). */
+    ptier_status (*probe)(ptier_tier *tier, ptier_error *error);
+
     uint64_t (*count)(ptier_tier *tier); /* resident records; never blocks */
     uint64_t (*bytes)(ptier_tier *tier); /* memory or files; never blocks */
 

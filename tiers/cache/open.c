@@ -26,6 +26,7 @@ ptier_cache_options_init(ptier_cache_options *options)
         .l3_enabled = true,
         .l1_entries = 1000,
         .l2_entries = 5000,
+        .log_max_bytes = UINT64_C(1) << 30,
         .default_ttl_ms = 3600000,
         .failure_threshold = 3,
         .health_quarantine_ms = 900000,

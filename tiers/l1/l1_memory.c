@@ -252,6 +252,14 @@ l1_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
     return PTIER_OK;
 }
 
+static ptier_status
+l1_probe(ptier_tier *tier, ptier_error *error)
+{
+    (void)tier; /* memory works, or nothing does */
+    (void)error;
+    return PTIER_OK;
+}
+
 static uint64_t
 l1_count(ptier_tier *tier)
 {
@@ -301,6 +309,7 @@ static const ptier_tier_ops l1_ops = {
     .victim = l1_victim,
     .drop = l1_drop,
     .scan = l1_scan,
+    .probe = l1_probe,
     .count = l1_count,
     .bytes = l1_bytes,
     .close = l1_close,

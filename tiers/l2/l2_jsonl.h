@@ -23,10 +23,38 @@ typedef struct ptier_l2_options {
     const ptier_clock *clock;              /* borrowed until close */
     ptier_log_fn on_log;                   /* may be NULL */
     void *log_context;
+    /* Kept allocated beyond the end of the newest shard, so that removals can be written to a full
+     * disk: apply refuses groups with a put before they would touch it (RESOURCE_EXHAUSTED). */
+    uint64_t removal_reserve;
 } ptier_l2_options;
 
 PTIER_MUST_CHECK ptier_status ptier_l2_open(const ptier_l2_options *options, ptier_tier **tier,
                                             ptier_error *error);
+
+/* ---- what the files said, at open ---- */
+
+/*
+ * Every shard begins with a line that names it: its number, the length its predecessor had when it
+ * was followed by this one, and the highest revision in any line before it. So a shard that is
+ * missing, cut or an older copy of itself shows.
+ */
+typedef struct ptier_l2_found {
+    uint32_t first_shard, last_shard; /* 0: there was none */
+    uint64_t last_shard_bytes;        /* of whole lines, before open cut a torn one off its end */
+    uint64_t last_revision;           /* highest in any sound line */
+    uint64_t damaged; /* lines that are not as they were written, shards that are missing or
+                         shorter than their successor says; the torn end of the last shard
+                         is none of them */
+    /* No change with a higher revision was in what is damaged. 0: nothing is; UINT64_MAX: damage in
+     * the last shard, where only the cache can know. */
+    uint64_t damaged_to;
+    bool unverified; /* there are whole lines, and none of our keys made any of them */
+} ptier_l2_found;
+void ptier_l2_found_at_open(const ptier_tier *tier, ptier_l2_found *found);
+
+/* Where the newest shard ends now. Writer only. */
+void ptier_l2_position(const ptier_tier *tier, uint32_t *first_shard, uint32_t *last_shard,
+                       uint64_t *last_shard_bytes);
 
 /*
  * Start-up, once, right after open (with prefix UINT64_MAX when there is no L3): hands out in
@@ -58,6 +86,46 @@ PTIER_MUST_CHECK ptier_status ptier_l2_admit(ptier_tier *tier, const ptier_op *o
  * is the lowest tier). 0 after open.
  */
 void ptier_l2_release_log(ptier_tier *tier, uint64_t synced_prefix);
+
+/*
+ * The log, for L3 when it is behind: each key's newest change with a revision above `after`, in
+ * revision order, at most `limit` (entries and tokens borrowed for the callback, which may retain
+ * them). A change whose line cannot be read is left out: *lost counts those (the tier forgets
+ * them). Any thread; no lock is held across the reading. *more: there may be further ones above the
+ * last that was handed out.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l2_read_log(ptier_tier *tier, uint64_t after, size_t limit,
+                                                ptier_l2_replay_fn fn, void *context, bool *more,
+                                                uint64_t *lost, ptier_error *error);
+
+/* Bytes of the lines that L3 still needs. Never blocks. */
+uint64_t ptier_l2_log_bytes(ptier_tier *tier);
+
+/*
+ * After the tier could not do its work: makes the directory if it is gone, and goes on in a new
+ * shard. What was readable before stays so; all that lives in the older shards is copied to the new
+ * ones by and by (ptier_l2_compact), and the old files go. Writer only.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l2_resume(ptier_tier *tier, ptier_error *error);
+
+/* Forgets every record and deletes every shard: what is in them counts for nothing. Writer only. */
+PTIER_MUST_CHECK ptier_status ptier_l2_restart(ptier_tier *tier, ptier_error *error);
+
+/*
+ * Rotation of keys, in small steps: lines that were made with another key than the first are
+ * written anew with the first, until none is left in any file. *done: that is so. Start with
+ * `begin`. Writer only.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l2_reencrypt(ptier_tier *tier, bool begin, bool *done,
+                                                 ptier_error *error);
+
+/* Lines found damaged since open. Any thread. */
+uint64_t ptier_l2_damaged(ptier_tier *tier);
+
+/* The key of a record that get gave up with DATA_LOSS, if its text is still legible (its hash says
+ * whether it is the right one). Before the next compaction; false: it is not. */
+bool ptier_l2_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision,
+                       char key[PTIER_KEY_MAX + 1]);
 
 /* Gives up every resident record (L3 has them all, or will have from the log). Returns how many. */
 uint64_t ptier_l2_evict_all(ptier_tier *tier);

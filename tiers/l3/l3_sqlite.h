@@ -20,8 +20,102 @@ typedef struct ptier_l3_options {
     void *log_context;
 } ptier_l3_options;
 
+/*
+ * Opens the file, or makes it. A damaged one is opened as well, as far as it can be read: see
+ * ptier_l3_condition. FAILED_PRECONDITION: another program's file, a newer version, another key;
+ * PERMISSION_DENIED, UNAVAILABLE, RESOURCE_EXHAUSTED: the file system.
+ */
 PTIER_MUST_CHECK ptier_status ptier_l3_open(const ptier_l3_options *options, ptier_tier **tier,
                                             ptier_error *error);
+
+typedef enum ptier_l3_condition {
+    PTIER_L3_SOUND,   /* as far as is known */
+    PTIER_L3_DAMAGED, /* SQLite or our own checks found damage in its structure: it may be read, as
+                         far as that goes, and is not written to any more: rebuild it */
+    PTIER_L3_MOVED,   /* the file under the path is not the one we have open: it was deleted or
+                         replaced. Ours can still be read; rebuild it */
+} ptier_l3_condition;
+
+/* What is known so far; reads, writes and scans may find damage at any time. Any thread. */
+ptier_l3_condition ptier_l3_condition_of(const ptier_tier *tier);
+
+/* Looks whether the path still leads to the file that is open (two stat calls). Any thread. */
+ptier_l3_condition ptier_l3_check_file(ptier_tier *tier);
+
+/*
+ * Closes all connections and opens them anew, after failures that may have been the system's. What
+ * it found is in condition, prefix and count. On failure the tier stays, and answers UNAVAILABLE.
+ * Writer only; readers may go on meanwhile and are never handed a closed connection.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l3_reopen(ptier_tier *tier, ptier_error *error);
+
+/*
+ * The database knows its own sum: how many rows it has, and a sum over (hash, revision) of all of
+ * them, changed in the same transactions as they are, under a keyed check together with the prefix.
+ * So rows that vanished, came back or are older than they should be show in a scan.
+ *
+ * ptier_tier_ops.scan goes through all rows, past what cannot be read, and compares. Where it
+ * differs the condition becomes DAMAGED. This is the same in pieces, while the writer may go on: at
+ * most `limit` rows a call, and no transaction stays open between calls; done is set when all rows
+ * were seen. What the writer changes between the calls is accounted for, so that the sum can be
+ * compared at the end all the same.
+ */
+typedef struct ptier_l3_scan_state {
+    int64_t last_row; /* zero the struct to begin */
+    uint64_t rows, skipped, sum;
+    bool done;
+} ptier_l3_scan_state;
+PTIER_MUST_CHECK ptier_status ptier_l3_scan_some(ptier_tier *tier, ptier_l3_scan_state *scan,
+                                                 size_t limit, ptier_scan_fn fn, void *context,
+                                                 ptier_error *error);
+
+/* All rows under a hash, by the index on it: usually none or one. Any thread; blocks on the disk.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l3_find_hash(ptier_tier *tier, uint64_t hash, ptier_scan_fn fn,
+                                                 void *context);
+
+/* The key of a record that get gave up with DATA_LOSS, if its text is still legible and its hash is
+ * the right one. */
+bool ptier_l3_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision,
+                       char key[PTIER_KEY_MAX + 1]);
+
+/* ---- building a file from entries: rebuilds and backups ---- */
+
+typedef struct ptier_l3_builder ptier_l3_builder;
+
+/* Starts a new database at `path` (which must not exist). options: keyring, clock and log are used.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l3_builder_create(const char *path,
+                                                      const ptier_l3_options *options,
+                                                      ptier_l3_builder **builder,
+                                                      ptier_error *error);
+/* Adds PUTs, in any order; of one key the one with the highest revision stays. */
+PTIER_MUST_CHECK ptier_status ptier_l3_builder_add(ptier_l3_builder *builder, const ptier_op *ops,
+                                                   size_t count, ptier_error *error);
+/* Sets the prefix, makes indexes, leaves one file without a WAL, fsynced. Frees the builder, also
+ * on failure (the file is deleted then). */
+PTIER_MUST_CHECK ptier_status ptier_l3_builder_finish(ptier_l3_builder *builder, uint64_t prefix,
+                                                      ptier_error *error);
+void ptier_l3_builder_abort(ptier_l3_builder *builder); /* deletes the file; NULL is fine */
+
+/*
+ * Takes a finished file into use: what is under the tier's path (with its -wal) moves to
+ * `<path>.damaged-<n>` (keep_old) or is deleted, the new file moves in, durably, and all
+ * connections change over. Readers of the old file finish first. Writer only.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l3_adopt(ptier_tier *tier, const char *new_path, bool keep_old,
+                                             ptier_error *error);
+
+/* ---- upkeep ---- */
+
+/* Gives free pages back to the file system in small steps, when there are many. *more: it is worth
+ * another call. Writer only. */
+PTIER_MUST_CHECK ptier_status ptier_l3_shrink(ptier_tier *tier, bool *more, ptier_error *error);
+
+/* Rotation of keys: rows that were made with another key than the first are written anew, at most
+ * `limit` looked at, from *cursor on (0 starts; 0 afterwards: done). Writer only. */
+PTIER_MUST_CHECK ptier_status ptier_l3_reencrypt(ptier_tier *tier, uint64_t *cursor, size_t limit,
+                                                 uint64_t *rewritten, ptier_error *error);
 
 /*
  * The contiguous prefix: every change with a revision up to it is in the database (stored in the

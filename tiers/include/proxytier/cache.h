@@ -83,6 +83,8 @@ typedef struct ptier_cache_options {
     uint64_t l1_entries;                     /* 1,000; at least 1 */
     uint64_t l2_entries;                     /* 5,000; 0 unlimited */
     uint64_t l3_entries;                     /* 0 unlimited */
+    uint64_t log_max_bytes; /* 1 GiB: of changes that L3 does not have yet; near it writers are
+                               slowed, beyond it refused (RESOURCE_EXHAUSTED) */
     ptier_eviction l1_eviction;
 
     int64_t default_ttl_ms; /* 3,600,000; 0 never expires */
