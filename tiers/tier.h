@@ -118,11 +118,11 @@ typedef struct ptier_tier_ops {
     ptier_status (*write_usage)(ptier_tier *tier, const ptier_usage *usage, size_t count,
                                 ptier_error *error);
 
-    /* The record was used: recency for the eviction policy. Never blocks. */
+    /* The record was used, for the eviction policy. Never blocks. */
     void (*touch)(ptier_tier *tier, const ptier_ref *ref);
 
-    /* Over its bound: OK and in *hash, *revision the next to go (the same until dropped or
-     * touched). Else NOT_FOUND. */
+    /* Over a bound: OK and in *hash, *revision the next to go; asked again with nothing dropped,
+     * touched or applied in between, the same. Else NOT_FOUND. */
     ptier_status (*victim)(ptier_tier *tier, uint64_t *hash, uint64_t *revision);
 
     /* Gives up one resident record that a lower tier has; changes nothing for readers of the cache.

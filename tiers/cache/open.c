@@ -56,6 +56,13 @@ bounds_grow_downwards(const ptier_cache_options *o)
     return true;
 }
 
+static ptier_l1_options
+l1_options(const ptier_cache_options *o)
+{
+    return (ptier_l1_options){
+        .capacity = o->l1_entries, .bytes = o->l1_bytes, .eviction = o->l1_eviction};
+}
+
 static ptier_status
 check_options(const ptier_cache_options *o, ptier_error *error)
 {
@@ -64,8 +71,10 @@ check_options(const ptier_cache_options *o, ptier_error *error)
                           "options were not made by ptier_cache_options_init");
     if (!o->l1_enabled && !(o->data_dir && (o->l2_enabled || o->l3_enabled)))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at least one tier must be enabled");
-    if (o->l1_enabled && o->l1_entries == 0)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "L1 needs room for at least 1 entry");
+    const ptier_l1_options l1 = l1_options(o);
+    ptier_status status = o->l1_enabled ? ptier_l1_check(&l1, error) : PTIER_OK;
+    if (status)
+        return status;
     if (!bounds_grow_downwards(o))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "a lower tier must have room for what the upper ones hold: l1_entries <= "
@@ -166,7 +175,7 @@ open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
     char path[PTIER_PATH_MAX];
     ptier_status status = PTIER_OK;
     if (o->l1_enabled) {
-        const ptier_l1_options l1 = {.capacity = o->l1_entries};
+        const ptier_l1_options l1 = l1_options(o);
         status = ptier_l1_open(&l1, &cache->tiers[PTIER_TIER_L1], error);
         cache->lowest = PTIER_TIER_L1;
     }

@@ -65,8 +65,12 @@ typedef struct ptier_tier_event {
 } ptier_tier_event;
 typedef void (*ptier_tier_event_fn)(void *context, const ptier_tier_event *event);
 
+/* What leaves a full L1 first. */
 typedef enum ptier_eviction {
-    PTIER_EVICTION_LRU = 0,
+    PTIER_EVICTION_LRU = 0,   /* what was not used for the longest time */
+    PTIER_EVICTION_LFU = 1,   /* what is used least often, with aging */
+    PTIER_EVICTION_FIFO = 2,  /* what came first */
+    PTIER_EVICTION_SIEVE = 3, /* what came first, of what nobody has used lately */
 } ptier_eviction;
 
 typedef struct ptier_source_ttl {
@@ -80,9 +84,10 @@ typedef struct ptier_cache_options {
     const char *data_dir; /* made (0700) if missing; NULL: memory only, L2 and L3 are off */
 
     bool l1_enabled, l2_enabled, l3_enabled; /* all true by default */
-    uint64_t l1_entries;                     /* 1,000; at least 1 */
-    uint64_t l2_entries;                     /* 5,000; 0 unlimited */
-    uint64_t l3_entries;                     /* 0 unlimited */
+    uint64_t l1_entries;                     /* 1,000; 0 unlimited, if l1_bytes is not */
+    uint64_t l1_bytes;      /* of memory, all included; at least 1 MiB; 0 unlimited */
+    uint64_t l2_entries;    /* 5,000; 0 unlimited */
+    uint64_t l3_entries;    /* 0 unlimited */
     uint64_t log_max_bytes; /* 1 GiB: of changes that L3 does not have yet; near it writers are
                                slowed, beyond it refused (RESOURCE_EXHAUSTED) */
     ptier_eviction l1_eviction;
