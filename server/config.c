@@ -333,10 +333,13 @@ check_addresses(const ptier_config *config, ptier_error *error)
 static ptier_status
 check_tiers(const ptier_config *config, ptier_error *error)
 {
-    if (config->l1_enabled || config->l2_enabled || config->l3_enabled)
-        return PTIER_OK;
-    return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                      "--l1, --l2 and --l3 are all off: at least one tier must be on");
+    if (!config->l1_enabled && !config->l2_enabled && !config->l3_enabled)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--l1, --l2 and --l3 are all off: at least one tier must be on");
+    if (config->l1_enabled && config->l1_entries == 0 && config->l1_bytes == 0)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--l1-entries and --l1-bytes are both 0: L1 needs a bound");
+    return PTIER_OK;
 }
 
 /* ---- keys ---- */

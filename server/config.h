@@ -29,6 +29,8 @@ typedef struct ptier_config {
     char *key_file;
     bool l1_enabled, l2_enabled, l3_enabled;
     uint64_t l1_entries, l2_entries, l3_entries;
+    uint64_t l1_bytes;
+    ptier_eviction l1_policy;
     int64_t default_ttl_ms;
     ptier_source_ttl *source_ttls; /* owned, names too */
     size_t source_ttl_count;

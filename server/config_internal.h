@@ -9,16 +9,18 @@ typedef enum ptier_option_type {
     PTIER_OPTION_LIST, /* may be given more than once; comma-separated in the environment */
     PTIER_OPTION_SWITCH,
     PTIER_OPTION_COUNT,
+    PTIER_OPTION_SIZE,
     PTIER_OPTION_DURATION,
     PTIER_OPTION_LEVEL,
     PTIER_OPTION_DURABILITY,
+    PTIER_OPTION_EVICTION,
 } ptier_option_type;
 
 typedef struct ptier_option {
     const char *name; /* as on the command line and in the file */
     ptier_option_type type;
     size_t offset;      /* in ptier_config */
-    uint64_t min, max;  /* COUNT; DURATION in ms */
+    uint64_t min, max;  /* COUNT; SIZE in bytes, or 0; DURATION in ms */
     const char *preset; /* default as text; NULL: none, or found out at start */
     const char *argument;
     const char *help;

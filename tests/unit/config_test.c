@@ -84,6 +84,8 @@ defaults_are_those_of_the_cache(void **state)
     ptier_cache_options options;
     ptier_cache_options_init(&options);
     assert_int_equal(config->l1_entries, options.l1_entries);
+    assert_int_equal(config->l1_bytes, options.l1_bytes);
+    assert_int_equal(config->l1_policy, options.l1_eviction);
     assert_int_equal(config->l2_entries, options.l2_entries);
     assert_int_equal(config->l3_entries, options.l3_entries);
     assert_int_equal(config->default_ttl_ms, options.default_ttl_ms);
@@ -161,6 +163,12 @@ mistakes_name_option_file_and_line(void **state)
     REFUSE("unexpected argument 'word'", "word");
     REFUSE("--l1: 'maybe'", "--l1", "maybe");
     REFUSE("--durability: 'fast'", "--durability", "fast");
+    REFUSE("--l1-policy: 'arc' is none of lru, lfu, fifo, sieve", "--l1-policy", "arc");
+    REFUSE("--l1-bytes: 'much' is not a size", "--l1-bytes", "much");
+    REFUSE("--l1-bytes: '1025T' is out of range: 1048576 to 1125899906842624 bytes, or 0",
+           "--l1-bytes", "1025T");
+    REFUSE("--l1-bytes: '1023K' is out of range", "--l1-bytes", "1023K");
+    REFUSE("--l1-entries and --l1-bytes are both 0", "--l1-entries", "0");
     REFUSE("--heartbeat: '1ms' is out of range", "--heartbeat", "1ms");
     REFUSE("--data-dir: the value is empty", "--data-dir", "");
     REFUSE("--listen: http://x", "--listen", "http://x");
@@ -227,11 +235,60 @@ durations_have_units(void **state)
 }
 
 static void
+sizes_may_have_units(void **state)
+{
+    (void)state;
+    uint64_t bytes = 7;
+    const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {{"0", 0},           {"1", 1},        {"65536", 65536},
+                {"64K", 65536},     {"3M", 3 << 20}, {"2G", UINT64_C(2) << 30},
+                {"1T", 1ULL << 40}, {"0G", 0},       {"18446744073709551615", UINT64_MAX}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_true(ptier_parse_size(good[i].text, &bytes));
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    const char *const bad[] = {"",
+                               "K",
+                               "1 K",
+                               "1k",
+                               "1KB",
+                               "-1",
+                               "+1M",
+                               "1.5G",
+                               "1P",
+                               "16777216T",
+                               "18446744073709551616"};
+    bytes = 7;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(ptier_parse_size(bad[i], &bytes));
+    assert_int_equal(bytes, 7);
+}
+
+static void
+the_bounds_and_the_policy_of_l1_can_be_chosen(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"lru", "lfu", "fifo", "sieve"};
+    static const ptier_eviction evictions[] = {PTIER_EVICTION_LRU, PTIER_EVICTION_LFU,
+                                               PTIER_EVICTION_FIFO, PTIER_EVICTION_SIEVE};
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        ptier_config *config =
+            LOAD("--l1-policy", policies[i], "--l1-bytes", "64M", "--l1-entries", "0");
+        assert_int_equal(config->l1_policy, evictions[i]);
+        assert_int_equal(config->l1_bytes, 64 << 20);
+        assert_int_equal(config->l1_entries, 0);
+        ptier_config_destroy(config);
+    }
+}
+
+static void
 no_tier_at_all_is_a_mistake(void **state)
 {
     (void)state;
     REFUSE("at least one tier must be on", "--l1", "off", "--l2", "off", "--l3", "off");
-    ptier_config *config = LOAD("--l1", "off", "--l2", "off");
+    ptier_config *config = LOAD("--l1", "off", "--l2", "off", "--l1-entries", "0");
     assert_true(config->l3_enabled);
     ptier_config_destroy(config);
 }
@@ -304,6 +361,8 @@ main(void)
         TEST(mistakes_name_option_file_and_line),
         TEST(keys_of_the_environment_are_found),
         TEST(durations_have_units),
+        TEST(sizes_may_have_units),
+        TEST(the_bounds_and_the_policy_of_l1_can_be_chosen),
         TEST(no_tier_at_all_is_a_mistake),
         TEST(only_an_address_that_nobody_named_is_the_default),
         TEST(daemon_page_has_every_option_with_its_default),
