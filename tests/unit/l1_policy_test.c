@@ -125,7 +125,8 @@ model_victim(model *m)
 static uint64_t
 hash_of(int key)
 {
-    return (uint64_t)(key % 3); /* collisions everywhere */
+    const uint64_t hash = (uint64_t)(key % 3); /* collisions everywhere */
+    return hash << 48 | hash;                  /* in what were different shards */
 }
 
 static void
@@ -204,6 +205,14 @@ remove_key(ptier_tier *l1, model *m, int key, uint64_t revision)
         m->hand = m->count;
 }
 
+static void
+clear(ptier_tier *l1, model *m, uint64_t revision)
+{
+    const ptier_op op = {.kind = PTIER_OP_CLEAR, .revision = revision};
+    assert_int_equal(l1->ops->apply(l1, &op, 1, false, &error), PTIER_OK);
+    *m = (model){.policy = m->policy};
+}
+
 /* Low numbers are popular. */
 static int
 some_key(uint64_t *seed)
@@ -221,7 +230,9 @@ follow_the_model(ptier_eviction policy, int capacity, bool removals, uint64_t se
     for (uint64_t revision = 2; revision < 2 + STEPS; revision++) {
         int key = some_key(&seed);
         uint64_t what = ptier_test_random(&seed, 20);
-        if (what < 8)
+        if (ptier_test_random(&seed, STEPS / 10) == 0)
+            clear(l1, &m, revision);
+        else if (what < 8)
             put(l1, &m, capacity, key, revision);
         else if (what == 8 && removals)
             remove_key(l1, &m, key, revision);
