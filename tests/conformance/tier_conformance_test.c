@@ -439,6 +439,20 @@ records_and_removals_survive_a_reopen(void **state)
 }
 
 static void
+a_probe_of_a_working_tier_is_fine_and_leaves_no_trace(void **state)
+{
+    fixture *f = *state;
+    ptier_error error;
+    put(f, "k1", 5, 0);
+    uint64_t bytes = f->tier->ops->bytes(f->tier);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(f->tier->ops->probe(f->tier, &error), PTIER_OK);
+    assert_int_equal(f->tier->ops->bytes(f->tier), bytes);
+    assert_int_equal(f->tier->ops->count(f->tier), 1);
+    assert_true(has(f, "k1", 5));
+}
+
+static void
 credentials_are_not_readable_on_disk(void **state)
 {
     fixture *f = *state;
@@ -481,6 +495,8 @@ main(void)
         OVER_ALL(scan_shows_every_record_once_with_its_facts),
         OVER_ALL(count_and_bytes_follow_the_contents),
         OVER_ALL(an_empty_batch_is_fine),
+        OVER(l1, a_probe_of_a_working_tier_is_fine_and_leaves_no_trace),
+        OVER(l2, a_probe_of_a_working_tier_is_fine_and_leaves_no_trace),
         OVER(l2, records_and_removals_survive_a_reopen),
         OVER(l3, records_and_removals_survive_a_reopen),
         OVER(l2, credentials_are_not_readable_on_disk),
