@@ -27,7 +27,8 @@ ptier_l3_open_connection(const ptier_l3 *l3, ptier_l3_conn *conn, const char *pr
     (void)sqlite3_busy_timeout(conn->db, l3->busy_timeout_ms);
     (void)sqlite3_limit(conn->db, SQLITE_LIMIT_LENGTH, VALUE_MAX);
     (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    return sqlite3_exec(conn->db, pragmas, NULL, NULL, NULL);
+    code = sqlite3_exec(conn->db, pragmas, NULL, NULL, NULL);
+    return code == SQLITE_ERROR ? SQLITE_CORRUPT : code; /* a file format that is unknown */
 }
 
 void

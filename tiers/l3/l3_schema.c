@@ -18,7 +18,7 @@ ptier_l3_query(sqlite3 *db, const char *sql, int64_t *value, char *text, size_t 
     sqlite3_stmt *statement;
     int code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
     if (code != SQLITE_OK)
-        return code;
+        return code == SQLITE_ERROR ? SQLITE_CORRUPT : code; /* a file format that is unknown */
     code = sqlite3_step(statement);
     if (code == SQLITE_ROW && value)
         *value = sqlite3_column_int64(statement, 0);
