@@ -12,7 +12,7 @@
 #define BOX_OTHER_KEY "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 typedef struct l3_box {
-    char directory[PTIER_TEST_PATH], path[PTIER_TEST_PATH + 16];
+    char directory[PTIER_TEST_PATH], path[PTIER_TEST_PATH + 64];
     int64_t wall, boot;
     ptier_clock clock;
     ptier_keyring *keyring;

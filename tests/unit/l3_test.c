@@ -486,7 +486,7 @@ l3_files_are_private(void **state)
     umask(before);
     static const char *const suffixes[] = {"", "-wal", "-shm"};
     for (int i = 0; i < 3; i++) {
-        char name[PTIER_TEST_PATH + 32];
+        char name[PTIER_TEST_PATH + 128];
         struct stat info;
         (void)snprintf(name, sizeof name, "%s%s", f->path, suffixes[i]);
         assert_int_equal(stat(name, &info), 0);
