@@ -34,7 +34,7 @@ ptier_l3_builder_abort(ptier_l3_builder *builder)
     if (!builder)
         return;
     ptier_l3 *l3 = builder->l3;
-    ptier_l3_close_connection(l3, &l3->writer);
+    ptier_l3_close_connection(&l3->writer, true);
     (void)unlink(l3->path); /* best effort: nobody takes it for finished */
     ptier_l3_remove_companions(l3->path);
     ptier_l3_free(l3);
@@ -190,7 +190,7 @@ complete(ptier_l3 *l3, uint64_t prefix, ptier_error *error)
         status = ptier_l3_write_totals(l3, &l3->next, error);
     if (status == PTIER_OK)
         status = fail(l3, exec(l3, "COMMIT"), error);
-    ptier_l3_close_connection(l3, &l3->writer);
+    ptier_l3_close_connection(&l3->writer, true);
     return status;
 }
 

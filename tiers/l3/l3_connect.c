@@ -32,15 +32,13 @@ ptier_l3_open_connection(const ptier_l3 *l3, ptier_l3_conn *conn, const char *pr
 }
 
 void
-ptier_l3_close_connection(const ptier_l3 *l3, ptier_l3_conn *conn)
+ptier_l3_close_connection(ptier_l3_conn *conn, bool leave)
 {
     for (int i = 0; i < L3_STATEMENTS; i++) {
         (void)sqlite3_finalize(conn->statements[i]); /* repeats an error that was reported */
         conn->statements[i] = NULL;
     }
-    /* A damaged file stays as it is: the checkpoint that the last one to close makes would write.
-     */
-    if (conn->db && atomic_load(&l3->condition) != PTIER_L3_SOUND)
+    if (conn->db && leave)
         (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     (void)sqlite3_close(conn->db); /* no statement is left that could keep it open */
     conn->db = NULL;
@@ -241,6 +239,18 @@ forget(ptier_l3 *l3)
     l3->wal_pages = 0;
 }
 
+static void
+disconnect(ptier_l3 *l3, bool leave)
+{
+    for (int i = 0; i < PTIER_L3_READERS; i++)
+        ptier_l3_close_connection(&l3->readers[i], leave);
+    ptier_l3_close_connection(&l3->writer, leave); /* last: it checkpoints and removes the WAL */
+    free(l3->places);
+    l3->places = NULL;
+    l3->place_count = 0;
+    l3->places_made = false;
+}
+
 ptier_status
 ptier_l3_connect(ptier_l3 *l3, ptier_error *error)
 {
@@ -255,7 +265,7 @@ ptier_l3_connect(ptier_l3 *l3, ptier_error *error)
     for (int i = 0; status == PTIER_OK && i < PTIER_L3_READERS; i++)
         status = connect_reader(l3, &l3->readers[i], error);
     if (status != PTIER_OK) {
-        ptier_l3_disconnect(l3);
+        disconnect(l3, true);                         /* it may be anybody's */
         atomic_store(&l3->condition, PTIER_L3_SOUND); /* nothing is known */
         return status;
     }
@@ -267,11 +277,5 @@ ptier_l3_connect(ptier_l3 *l3, ptier_error *error)
 void
 ptier_l3_disconnect(ptier_l3 *l3)
 {
-    for (int i = 0; i < PTIER_L3_READERS; i++)
-        ptier_l3_close_connection(l3, &l3->readers[i]);
-    ptier_l3_close_connection(l3, &l3->writer); /* last: it checkpoints and removes the WAL */
-    free(l3->places);
-    l3->places = NULL;
-    l3->place_count = 0;
-    l3->places_made = false;
+    disconnect(l3, atomic_load(&l3->condition) != PTIER_L3_SOUND);
 }

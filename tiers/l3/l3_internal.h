@@ -237,7 +237,10 @@ void ptier_l3_disconnect(ptier_l3 *l3);
 
 /* One connection with nothing set but limits; SQLite's code. `pragmas` are run on it. */
 int ptier_l3_open_connection(const ptier_l3 *l3, ptier_l3_conn *conn, const char *pragmas);
-void ptier_l3_close_connection(const ptier_l3 *l3, ptier_l3_conn *conn);
+
+/* leave: without the checkpoint that the last one to close makes, so that the files stay as they
+ * are. */
+void ptier_l3_close_connection(ptier_l3_conn *conn, bool leave);
 
 /* Prepares the first `count` statements that are not prepared yet. */
 int ptier_l3_prepare(ptier_l3_conn *conn, int count);
