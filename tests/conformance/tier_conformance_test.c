@@ -383,7 +383,7 @@ see(void *context, const ptier_scan_item *item)
     seen *s = context;
     s->count[item->hash & 31]++;
     s->facts_right &= item->revision == item->hash && item->health == PTIER_HEALTH_DEGRADED &&
-                      strcmp(item->source, "tests") == 0 &&
+                      hash_key(item->key) == item->hash && strcmp(item->source, "tests") == 0 &&
                       strncmp(item->url, "http://192.0.2.1:", 17) == 0;
     return true;
 }
@@ -399,6 +399,21 @@ scan_shows_every_record_once_with_its_facts(void **state)
     for (unsigned i = 0; i < 32; i++)
         assert_int_equal(s.count[i], i >= 11 && i <= 13);
     assert_true(s.facts_right);
+}
+
+static void
+probe_of_a_tier_that_works_leaves_no_trace(void **state)
+{
+    fixture *f = *state;
+    put(f, "k1", 5, 0);
+    ptier_error error = {0};
+    for (int i = 0; i < 2; i++)
+        if (f->tier->ops->probe(f->tier, &error))
+            fail_msg("%s", error.message);
+    seen s = {.facts_right = true};
+    assert_int_equal(f->tier->ops->scan(f->tier, see, &s, NULL), PTIER_OK);
+    assert_int_equal(f->tier->ops->count(f->tier), 1);
+    assert_int_equal(s.count[11], 1);
 }
 
 static void
@@ -479,6 +494,8 @@ main(void)
         OVER(l1, get_is_a_use_unless_it_is_quiet),
         OVER(l2, get_is_a_use_unless_it_is_quiet),
         OVER_ALL(scan_shows_every_record_once_with_its_facts),
+        OVER(l1, probe_of_a_tier_that_works_leaves_no_trace),
+        OVER(l3, probe_of_a_tier_that_works_leaves_no_trace),
         OVER_ALL(count_and_bytes_follow_the_contents),
         OVER_ALL(an_empty_batch_is_fine),
         OVER(l2, records_and_removals_survive_a_reopen),

@@ -57,7 +57,8 @@ choose(ptier_l3 *l3, int64_t last, uint64_t *hash, uint64_t *revision)
     for (int i = 0; i < SAMPLES; i++) {
         int64_t at = (int64_t)(next_random(l3) % (uint64_t)last) + 1;
         (void)sqlite3_bind_int64(sample, 1, at); /* cannot fail */
-        if (sqlite3_step(sample) == SQLITE_ROW) {
+        int code = sqlite3_step(sample);
+        if (code == SQLITE_ROW) {
             uint64_t its_hash = (uint64_t)sqlite3_column_int64(sample, 0);
             int64_t its_recency = recency(sample);
             bool spared = is_spared(l3, its_hash);
@@ -70,7 +71,8 @@ choose(ptier_l3 *l3, int64_t last, uint64_t *hash, uint64_t *revision)
                 *revision = (uint64_t)sqlite3_column_int64(sample, 1);
             }
         }
-        (void)sqlite3_reset(sample); /* a row that cannot be read is no candidate */
+        (void)sqlite3_reset(sample); /* repeats code: a row that cannot be read is no candidate */
+        ptier_l3_note(l3, code);
     }
     return have;
 }

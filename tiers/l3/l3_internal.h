@@ -356,7 +356,7 @@ PTIER_MUST_CHECK ptier_status ptier_l3_usage_bind(ptier_l3 *l3, sqlite3_stmt *st
 bool ptier_l3_usage_read(ptier_l3 *l3, sqlite3_stmt *statement, ptier_usage *usage, int *which);
 
 /* Name of a source id, borrowed until the next call on this connection; NULL: there is none. */
-const char *ptier_l3_source_name(ptier_l3_conn *conn, int64_t id);
+const char *ptier_l3_source_name(ptier_l3 *l3, ptier_l3_conn *conn, int64_t id);
 
 /* ---- l3_walk.c ---- */
 

@@ -190,7 +190,7 @@ maker(ptier_l3 *l3, sqlite3_stmt *row, int column, const uint8_t *canon, size_t 
 }
 
 static void
-row_of_columns(ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
+row_of_columns(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
 {
     *row = (ptier_l3_row){
         .hash = (uint64_t)sqlite3_column_int64(get, L3_KEY64),
@@ -205,7 +205,7 @@ row_of_columns(ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
         .revalidate = (uint32_t)sqlite3_column_int64(get, L3_REVALIDATE),
         .key = column_string(get, L3_KEY),
         .url = column_string(get, L3_URL),
-        .source = text_of(ptier_l3_source_name(conn, sqlite3_column_int64(get, L3_SOURCE))),
+        .source = text_of(ptier_l3_source_name(l3, conn, sqlite3_column_int64(get, L3_SOURCE))),
         .username = column_string(get, L3_USERNAME),
         .password = column_string(get, L3_PASSWORD),
         .labels = {sqlite3_column_blob(get, L3_LABELS), 0},
@@ -215,18 +215,20 @@ row_of_columns(ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
 }
 
 static bool
-name_by(sqlite3_stmt *query, int64_t id, char name[PTIER_SOURCE_MAX + 1])
+name_by(ptier_l3 *l3, sqlite3_stmt *query, int64_t id, char name[PTIER_SOURCE_MAX + 1])
 {
     if (!query)
         return false;
     (void)sqlite3_bind_int64(query, 1, id); /* cannot fail */
     const char *found = NULL;
-    if (sqlite3_step(query) == SQLITE_ROW)
+    int code = sqlite3_step(query);
+    if (code == SQLITE_ROW)
         found = (const char *)sqlite3_column_text(query, 0);
     bool fits = found && strlen(found) <= PTIER_SOURCE_MAX;
     if (fits)
         strcpy(name, found);
-    (void)sqlite3_reset(query); /* repeats the step's error: no name */
+    (void)sqlite3_reset(query); /* repeats code */
+    ptier_l3_note(l3, code);
     return fits;
 }
 
@@ -238,7 +240,7 @@ maker_by_other_source(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *get, ptie
     int64_t id = sqlite3_column_int64(get, L3_SOURCE);
     ptier_l3_source *slot = &conn->sources[(uint64_t)id % PTIER_L3_SOURCES];
     slot->id = 0; /* the row may borrow the name, nobody else is to find it */
-    if (!name_by(conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
+    if (!name_by(l3, conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
         return -1;
     row->source = text_of(slot->name);
     int which = maker(l3, get, L3_INTEGRITY, conn->canon, canonical(row, conn->canon));
@@ -252,7 +254,7 @@ ptier_l3_row_verify(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, 
                     int *which)
 {
     *which = -1;
-    row_of_columns(conn, statement, row);
+    row_of_columns(l3, conn, statement, row);
     if (!row->key.at || !row->url.at || row->health > PTIER_HEALTH_UNKNOWN || row->revalidate > 1)
         return PTIER_DATA_LOSS;
     if (row->source.at)
@@ -383,7 +385,7 @@ ptier_l3_row_item(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, pt
     item->health = (uint8_t)health;
     item->key = (const char *)sqlite3_column_text(statement, L3_KEY);
     item->url = (const char *)sqlite3_column_text(statement, L3_URL);
-    item->source = ptier_l3_source_name(conn, sqlite3_column_int64(statement, L3_SOURCE));
+    item->source = ptier_l3_source_name(l3, conn, sqlite3_column_int64(statement, L3_SOURCE));
     if (health < PTIER_HEALTH_HEALTHY || health > PTIER_HEALTH_UNKNOWN || wall < 0 ||
         item->revision == 0 || !item->key || !item->url || !item->source)
         return false;
@@ -394,14 +396,14 @@ ptier_l3_row_item(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, pt
 }
 
 const char *
-ptier_l3_source_name(ptier_l3_conn *conn, int64_t id)
+ptier_l3_source_name(ptier_l3 *l3, ptier_l3_conn *conn, int64_t id)
 {
     ptier_l3_source *slot = &conn->sources[(uint64_t)id % PTIER_L3_SOURCES];
     if (slot->id == id && id != 0)
         return slot->name;
     slot->id = 0;
-    if (!name_by(conn->statements[L3_SOURCE_NAME], id, slot->name) &&
-        !name_by(conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
+    if (!name_by(l3, conn->statements[L3_SOURCE_NAME], id, slot->name) &&
+        !name_by(l3, conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
         return NULL;
     slot->id = id;
     return slot->name;

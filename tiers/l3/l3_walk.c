@@ -6,9 +6,10 @@
 
 #include <stdlib.h>
 
-/* Of one walk. A damaged page costs some hundred; a file in shreds ends the walk early. */
+/* Of one walk. A damaged page costs some hundred probes; a file in shreds ends the walk early. */
 #define PROBES_MAX   (1u << 20)
-#define DISORDER_MAX 1000
+#define GAPS_MAX     (1u << 20)
+#define DISORDER_MAX 1000 /* rows out of order, one after the other */
 
 /* ---- the walk ---- */
 
@@ -96,15 +97,15 @@ jump(ptier_l3_walk *walk)
 static bool
 take(ptier_l3_walk *walk, int64_t id)
 {
-    bool first = walk->last == INT64_MIN;
-    if (!first && id <= walk->last) {
-        walk->gaps++;
+    bool ascends = walk->last == INT64_MIN || id > walk->last;
+    walk->gaps += !ascends;
+    if (!ascends && id <= walk->before) {
         walk->disorder++;
-        if (id <= walk->before)
-            return false;
-    } else {
-        walk->before = walk->last;
+        return false;
     }
+    walk->disorder = 0;
+    if (ascends)
+        walk->before = walk->last;
     walk->last = id;
     return true;
 }
@@ -124,18 +125,18 @@ ptier_l3_walk_next(ptier_l3_walk *walk)
         walk->running = true;
         (void)sqlite3_bind_int64(scan, 1, walk->last + (walk->last != INT64_MIN)); /* cannot fail */
     }
-    for (;;) {
+    while (walk->gaps < GAPS_MAX) {
         int code = sqlite3_step(scan);
-        if (code == SQLITE_ROW && walk->disorder <= DISORDER_MAX) {
-            if (take(walk, sqlite3_column_int64(scan, L3_ID)))
-                return SQLITE_ROW;
+        if (code == SQLITE_ROW && take(walk, sqlite3_column_int64(scan, L3_ID)))
+            return SQLITE_ROW;
+        if (code == SQLITE_ROW && walk->disorder < DISORDER_MAX)
             continue;
-        }
         if (code == SQLITE_ROW || ptier_l3_is_damage(code))
             code = jump(walk);
         if (code != SQLITE_OK)
             return code;
     }
+    return SQLITE_DONE;
 }
 
 void
