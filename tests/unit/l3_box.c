@@ -149,6 +149,19 @@ box_put_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision)
 }
 
 ptier_op
+box_too_long_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision)
+{
+    enum { too_long = 100000 };
+    ptier_op op = box_put_op(f, key, hash, revision);
+    free(op.sealed);
+    op.sealed = calloc(1, sizeof *op.sealed + too_long + 1);
+    assert_non_null(op.sealed);
+    op.sealed->username_bytes = too_long;
+    memset(op.sealed->tokens, 'x', too_long);
+    return op;
+}
+
+ptier_op
 box_remove_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision)
 {
     ptier_op op = box_put_op(f, key, hash, revision);

@@ -38,6 +38,7 @@ void box_reopen(l3_box *f);
 /* Changes, owned until they are applied. */
 ptier_op box_put_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision);
 ptier_op box_remove_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision);
+ptier_op box_too_long_op(l3_box *f, const char *key, uint64_t hash, uint64_t revision); /* fails */
 ptier_op box_clear_op(uint64_t revision);
 void box_release(ptier_op *ops, size_t count);
 

@@ -73,8 +73,13 @@ l3_file_with_little_to_give_is_left_alone(void **state)
     bool more = true;
     box_fill(f, 5000, 1);
     assert_int_equal(ptier_l3_checkpoint(f->tier, true, &f->error), PTIER_OK);
-    remove_all_but_every(f, 3, 600);
+    remove_all_but_every(f, 10, 2000);
     assert_int_equal(ptier_l3_checkpoint(f->tier, true, &f->error), PTIER_OK);
+    int64_t unused = 0;
+    assert_int_equal(
+        ptier_l3_query(ptier_l3_of(f->tier)->writer.db, "PRAGMA freelist_count", &unused, NULL, 0),
+        SQLITE_OK);
+    assert_true(unused > 50);
     uint64_t before = file_bytes(f->path);
     assert_int_equal(ptier_l3_shrink(f->tier, &more, &f->error), PTIER_OK);
     assert_false(more);

@@ -4,12 +4,13 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-/* A short read that SQLite does not forgive is a write-ahead log that was cut while it was open. */
+/* A short read that SQLite does not forgive is a write-ahead log that was cut while it was open. A
+ * value that is too long is a damaged length: we write none. */
 bool
 ptier_l3_is_damage(int code)
 {
     int primary = code & 0xff;
-    return primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB ||
+    return primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB || primary == SQLITE_TOOBIG ||
            code == SQLITE_IOERR_SHORT_READ || code == SQLITE_IOERR_CORRUPTFS;
 }
 
@@ -38,8 +39,6 @@ ptier_l3_status(int code)
     case SQLITE_PERM:
     case SQLITE_AUTH:
         return PTIER_PERMISSION_DENIED;
-    case SQLITE_TOOBIG:
-        return PTIER_OUT_OF_RANGE;
     default:
         return PTIER_INTERNAL;
     }

@@ -150,7 +150,7 @@ source_id(ptier_l3 *l3, const char *name, int64_t *id)
         return SQLITE_OK;
     }
     if (strlen(name) > PTIER_SOURCE_MAX)
-        return SQLITE_TOOBIG;
+        return SQLITE_MISUSE; /* no entry has one */
     sqlite3_stmt *query = l3->writer.statements[L3_SOURCE_ID];
     (void)sqlite3_bind_text(query, 1, name, -1, SQLITE_STATIC); /* shows in the step */
     int code = sqlite3_step(query);
