@@ -136,8 +136,8 @@ typedef struct peek {
     ptier_l3 *l3;
     ptier_l3_conn *reader;
     uint64_t hash, revision;
-    char *key;
     bool found;
+    char key[PTIER_KEY_MAX + 1];
 } peek;
 
 static bool
@@ -162,12 +162,14 @@ ptier_l3_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision, char key[P
 {
     ptier_l3 *l3 = ptier_l3_of(tier);
     ptier_l3_conn *reader = ptier_l3_reader_take(l3);
-    peek p = {l3, reader, hash, revision, key, false};
+    peek p = {l3, reader, hash, revision, false, ""};
     if (reader->db) {
         (void)rows_by_index(l3, reader, hash, peek_row, &p); /* not found: no key */
         if (!p.found && is_damaged(l3))
             (void)ptier_l3_rows_by_table(l3, reader, hash, peek_row, &p);
     }
     ptier_l3_reader_give(reader);
+    if (p.found)
+        strcpy(key, p.key);
     return p.found;
 }
