@@ -130,7 +130,7 @@ typedef struct ptier_tier_ops {
     void (*drop)(ptier_tier *tier, uint64_t hash, uint64_t revision);
 
     /* Every resident record, in no order. DATA_LOSS records are skipped and counted. Before start
-     * or on the writer. */
+     * or on the writer. fn must not call the tier. */
     ptier_status (*scan)(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error);
 
     /* Does the tier work? The smallest real write to where it keeps its records, read back; without

@@ -66,7 +66,7 @@ PTIER_MUST_CHECK ptier_status ptier_l3_reopen(ptier_tier *tier, ptier_error *err
  * most `limit` rows a call, and no transaction stays open between calls; done is set when all rows
  * were seen. What the writer changes between the calls is accounted for, so that the sum can be
  * compared at the end all the same. The caller knows those changes: rows that are
- * written behind the scan are not shown. Any one thread; fn must not write to the tier. ABORTED:
+ * written behind the scan are not shown. Any one thread; fn must not call the tier. ABORTED:
  * another scan was begun, or the file opened anew: begin again.
  */
 typedef struct ptier_l3_scan_state {
