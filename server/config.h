@@ -39,9 +39,10 @@ typedef struct ptier_config {
     int64_t heartbeat_ms;
     uint64_t journal_events;
     uint64_t max_connections;
+    bool core_dumps;
 
-    /* From the environment or the key file; wiped on destroy. NULL: the cache keeps a key file of
-     * its own. */
+    /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its
+     * own. */
     char *encryption_key;
     ptier_text_list previous_keys;
 } ptier_config;
@@ -53,6 +54,9 @@ typedef struct ptier_config {
  */
 PTIER_MUST_CHECK ptier_status ptier_config_load(int argc, const char **argv, ptier_config **config,
                                                 bool *done, ptier_error *error);
+
+/* Wipes the keys, when whoever needed them has them. */
+void ptier_config_forget_keys(ptier_config *config);
 
 void ptier_config_destroy(ptier_config *config);
 

@@ -2,6 +2,8 @@
 #ifndef PTIER_CONFIG_INTERNAL_H
 #define PTIER_CONFIG_INTERNAL_H
 
+#include <stdlib.h>
+
 #include "config.h"
 
 typedef enum ptier_option_type {
@@ -57,6 +59,18 @@ PTIER_MUST_CHECK ptier_status ptier_option_set(ptier_config_loader *loader,
 PTIER_MUST_CHECK ptier_status ptier_text_list_add(ptier_text_list *list, const char *text,
                                                   size_t length);
 void ptier_text_list_clear(ptier_text_list *list);
+
+/* NULL: not set, or empty. Borrowed until the environment changes. */
+static inline const char *
+ptier_environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+/* config_keys.c: fills in the keys; those of the environment are wiped from it. */
+PTIER_MUST_CHECK ptier_status ptier_config_find_keys(ptier_config *config, bool key_file_is_flag,
+                                                     ptier_error *error);
 
 /* config_file.c: the INI file. */
 PTIER_MUST_CHECK ptier_status ptier_config_read_file(ptier_config_loader *loader, const char *path,

@@ -32,9 +32,9 @@ const ptier_option ptier_options[] = {
      "`source = duration` lines"},
     {"key-file", PTIER_OPTION_TEXT, AT(key_file), 0, 0, NULL, "FILE",
      "file with the Fernet key for credentials, readable by its owner only (default: `key` in the "
-     "data directory, made on first start). Given here it wins over PROXYTIER_ENCRYPTION_KEY of "
-     "the "
-     "environment, which wins over a file named elsewhere"},
+     "data directory, made on first start). Given here it wins over the systemd credential "
+     "proxytier-key, that over PROXYTIER_ENCRYPTION_KEY of the environment, that over a file named "
+     "elsewhere"},
     {"l1", PTIER_OPTION_SWITCH, AT(l1_enabled), 0, 0, "on", "on|off", "tier L1 (memory)"},
     {"l1-entries", PTIER_OPTION_COUNT, AT(l1_entries), 1, UINT32_MAX, "1000", "N", "bound of L1"},
     {"l2", PTIER_OPTION_SWITCH, AT(l2_enabled), 0, 0, "on", "on|off", "tier L2 (files)"},
@@ -61,6 +61,9 @@ const ptier_option ptier_options[] = {
      "events kept in memory for subscribers that missed some"},
     {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
      "connections at a time, calls and events together; a client with a subscription has two"},
+    {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",
+     "let a crash write a core file, and debuggers of the same user attach: credentials and keys "
+     "are in memory"},
 };
 const size_t ptier_option_count = sizeof ptier_options / sizeof *ptier_options;
 

@@ -750,6 +750,7 @@ static void
 rude_clients_leak_no_descriptors(void **state)
 {
     fixture *f = *state;
+    restart(f, (const char *[]){"--core-dumps", "on", NULL}); /* else /proc/PID is root's */
     put_many(f, 1000);
     size_t before = descriptors_of(&f->daemon);
     for (int i = 0; i < 400; i++)

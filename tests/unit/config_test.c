@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -185,8 +186,9 @@ mistakes_name_option_file_and_line(void **state)
     REFUSE("not a `name = value` line", "--config", file_path);
 }
 
+/* Keys as this file knows them are no real ones: nobody looks inside before the cache is opened. */
 static void
-keys_of_the_environment_are_found(void **state)
+keys_of_the_environment_are_found_and_wiped(void **state)
 {
     (void)state;
     setenv("PROXYWHIRL_CACHE_ENCRYPTION_KEY", "old-name", 1);
@@ -196,12 +198,142 @@ keys_of_the_environment_are_found(void **state)
     assert_int_equal(config->previous_keys.count, 2);
     assert_string_equal(config->previous_keys.items[1], "two");
     ptier_config_destroy(config);
+    setenv("PROXYWHIRL_CACHE_ENCRYPTION_KEY", "old-name", 1);
+    setenv("PROXYWHIRL_CACHE_KEY_PREVIOUS", "one,two", 1);
     setenv("PROXYTIER_ENCRYPTION_KEY", "new-name", 1);
     setenv("PROXYTIER_KEY_PREVIOUS", "three", 1);
+    const char *value = getenv("PROXYTIER_ENCRYPTION_KEY");
     config = load(NULL);
     assert_string_equal(config->encryption_key, "new-name");
     assert_int_equal(config->previous_keys.count, 1);
+    for (size_t i = 0; i < sizeof "new-name"; i++)
+        assert_int_equal(value[i], 0);
+    assert_null(getenv("PROXYTIER_ENCRYPTION_KEY"));
+    assert_null(getenv("PROXYTIER_KEY_PREVIOUS"));
+    assert_null(getenv("PROXYWHIRL_CACHE_ENCRYPTION_KEY"));
+    assert_null(getenv("PROXYWHIRL_CACHE_KEY_PREVIOUS"));
     ptier_config_destroy(config);
+}
+
+#define KEY_A "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
+#define KEY_B "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+#define KEY_C "HxwdHhsYGRoXFBUWExAREg8MDQ4LCAkKBwQFBgMAAQI="
+
+static char credentials[64], credential[96], previous[96];
+
+static int
+set_up_credentials(void **state)
+{
+    strcpy(credentials, "/tmp/ptier-credentials-XXXXXX");
+    if (set_up(state) || !mkdtemp(credentials))
+        return -1;
+    (void)snprintf(credential, sizeof credential, "%s/proxytier-key", credentials);
+    (void)snprintf(previous, sizeof previous, "%s/proxytier-key-previous", credentials);
+    return setenv("CREDENTIALS_DIRECTORY", credentials, 1);
+}
+
+static int
+tear_down_credentials(void **state)
+{
+    (void)unlink(credential); /* not every test makes both */
+    (void)unlink(previous);
+    return rmdir(credentials) || tear_down(state);
+}
+
+static void
+write_secret(const char *path, const char *text, mode_t mode)
+{
+    (void)unlink(path); /* a read-only one of before */
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(path, mode), 0);
+}
+
+static void
+expect_key(const char *const *arguments, const char *key)
+{
+    ptier_config *config = load(arguments);
+    if (key)
+        assert_string_equal(config->encryption_key, key);
+    else
+        assert_null(config->encryption_key);
+    ptier_config_destroy(config);
+}
+#define EXPECT_KEY(key, ...) expect_key((const char *[]){__VA_ARGS__, NULL}, key)
+
+static void
+key_is_that_of_the_nearest_source(void **state)
+{
+    (void)state;
+    write_secret(file_path, KEY_C "\n", 0600);
+    expect_key(NULL, NULL); /* a directory without our credentials */
+    setenv("PROXYTIER_KEY_FILE", file_path, 1);
+    expect_key(NULL, KEY_C);
+    setenv("PROXYTIER_ENCRYPTION_KEY", KEY_B, 1);
+    expect_key(NULL, KEY_B);
+    write_secret(credential, KEY_A "\n", 0440);
+    setenv("PROXYTIER_ENCRYPTION_KEY", KEY_B, 1);
+    expect_key(NULL, KEY_A);
+    EXPECT_KEY(KEY_C, "--key-file", file_path);
+}
+
+static void
+previous_keys_are_those_of_credential_and_environment(void **state)
+{
+    (void)state;
+    write_secret(previous, KEY_A "\r\n\n" KEY_B ", " KEY_C "\n", 0400);
+    setenv("PROXYTIER_KEY_PREVIOUS", "four,,five", 1);
+    ptier_config *config = load(NULL);
+    static const char *const expected[] = {KEY_A, KEY_B, KEY_C, "four", "five"};
+    assert_int_equal(config->previous_keys.count, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(config->previous_keys.items[i], expected[i]);
+    ptier_config_forget_keys(config);
+    assert_int_equal(config->previous_keys.count, 0);
+    assert_null(config->encryption_key);
+    ptier_config_destroy(config);
+}
+
+static void
+refuse_credential(const char *text, mode_t mode, ptier_status code, const char *message)
+{
+    const char *argv[] = {"proxytierd"};
+    ptier_config *config = NULL;
+    ptier_error error = {0};
+    bool done;
+    write_secret(credential, text, mode);
+    setenv("PROXYTIER_ENCRYPTION_KEY", KEY_B, 1);
+    assert_int_equal(ptier_config_load(1, argv, &config, &done, &error), code);
+    assert_null(config);
+    assert_null(getenv("PROXYTIER_ENCRYPTION_KEY")); /* also then */
+    if (!strstr(error.message, message))
+        fail_msg("'%s' does not mention '%s'", error.message, message);
+    assert_null(strstr(error.message, "RpI"));
+}
+
+static void
+credential_that_is_open_or_no_key_ends_the_start(void **state)
+{
+    (void)state;
+    refuse_credential(KEY_A "\n", 0444, PTIER_PERMISSION_DENIED, "open to other users (mode 444)");
+    refuse_credential(KEY_A "\n", 0660, PTIER_PERMISSION_DENIED, "open to other users");
+    refuse_credential("\n", 0400, PTIER_FAILED_PRECONDITION, credential);
+    refuse_credential("RpI-hunter2\n", 0400, PTIER_FAILED_PRECONDITION, credential);
+    refuse_credential(KEY_A "\n" KEY_B "\n", 0400, PTIER_FAILED_PRECONDITION, "more than one key");
+    char many[17 * sizeof KEY_A + 1] = "";
+    for (int i = 0; i < 17; i++)
+        strcat(many, KEY_A "\n");
+    refuse_credential(many, 0400, PTIER_FAILED_PRECONDITION, "at most 16");
+    if (geteuid() == 0) {
+        write_secret(credential, KEY_A "\n", 0440);
+        assert_int_equal(chown(credential, 12345, 0), 0);
+        const char *argv[] = {"proxytierd"};
+        ptier_config *config;
+        bool done;
+        assert_int_equal(ptier_config_load(1, argv, &config, &done, NULL), PTIER_PERMISSION_DENIED);
+    }
 }
 
 static void
@@ -293,6 +425,8 @@ daemon_page_has_every_option_with_its_default(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define WITH_CREDENTIALS(name)                                                                     \
+    cmocka_unit_test_setup_teardown(name, set_up_credentials, tear_down_credentials)
 
 int
 main(void)
@@ -302,7 +436,10 @@ main(void)
         TEST(flags_win_over_environment_over_file),
         TEST(addresses_follow_the_environment),
         TEST(mistakes_name_option_file_and_line),
-        TEST(keys_of_the_environment_are_found),
+        TEST(keys_of_the_environment_are_found_and_wiped),
+        WITH_CREDENTIALS(key_is_that_of_the_nearest_source),
+        WITH_CREDENTIALS(previous_keys_are_those_of_credential_and_environment),
+        WITH_CREDENTIALS(credential_that_is_open_or_no_key_ends_the_start),
         TEST(durations_have_units),
         TEST(no_tier_at_all_is_a_mistake),
         TEST(only_an_address_that_nobody_named_is_the_default),

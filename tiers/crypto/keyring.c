@@ -21,7 +21,6 @@
 #include "fernet.h"
 
 #define LANES           8
-#define KEYS_MAX        16
 #define PLAIN_MAX       ((size_t)1 << 20)
 #define CHECK_KEY_BYTES 16
 #define CHECK_KEY_LABEL "proxytier record check v1"
@@ -50,7 +49,7 @@ struct ptier_keyring {
     void *random_pages;
     ptier_fernet_algorithms algorithms;
     EVP_MAC *siphash;
-    uint8_t check_keys[KEYS_MAX][CHECK_KEY_BYTES];
+    uint8_t check_keys[PTIER_KEYS_MAX][CHECK_KEY_BYTES];
     ptier_fernet fernets[]; /* count for each key_lane */
 };
 
@@ -179,9 +178,9 @@ ptier_status
 ptier_keyring_create(const char *const *keys, size_t count, ptier_keyring **keyring,
                      ptier_error *error)
 {
-    if (count == 0 || count > KEYS_MAX)
+    if (count == 0 || count > PTIER_KEYS_MAX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "give between 1 and %d encryption keys",
-                          KEYS_MAX);
+                          PTIER_KEYS_MAX);
     ptier_keyring *made = allocate(count);
     if (!made)
         return ptier_fail(error, PTIER_INTERNAL, "the crypto library (OpenSSL) does not start");

@@ -16,6 +16,7 @@ typedef struct ptier_keyring ptier_keyring;
 
 #define PTIER_KEY_TEXT    44 /* a Fernet key as text: URL-safe base64 of 32 bytes */
 #define PTIER_CHECK_BYTES 8
+#define PTIER_KEYS_MAX    16 /* of one keyring */
 
 /* Length of the token for `plain` bytes, without a terminating NUL. */
 #define PTIER_TOKEN_LENGTH(plain)                                                                  \
@@ -75,5 +76,19 @@ PTIER_MUST_CHECK ptier_status ptier_key_generate(char key[PTIER_KEY_TEXT + 1]);
  */
 PTIER_MUST_CHECK ptier_status ptier_key_file(const char *path, bool create,
                                              char key[PTIER_KEY_TEXT + 1], ptier_error *error);
+
+/* Keys as text. Whoever fills one wipes it. */
+typedef struct ptier_key_list {
+    size_t count;
+    char keys[PTIER_KEYS_MAX][PTIER_KEY_TEXT + 1];
+} ptier_key_list;
+
+/*
+ * Reads a credential as systemd hands it over: keys one a line or separated by commas; the file
+ * is root's or the user's own, and its group may read it. Same errors; on failure the list is
+ * wiped.
+ */
+PTIER_MUST_CHECK ptier_status ptier_key_credential(const char *path, ptier_key_list *list,
+                                                   ptier_error *error);
 
 #endif
