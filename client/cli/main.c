@@ -2,6 +2,7 @@
  * cmd_*.c. */
 #include <ctype.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "cli.h"
 
@@ -79,6 +80,7 @@ main(int argc, char **argv)
 {
     ptier_cli cli;
 
+    (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with credentials; cannot fail */
     ptier_cli_init(&cli, commands);
     ptier_cli_exit code = run(&cli, argc, (const char *const *)argv);
     return ptier_cli_fini(&cli, code);

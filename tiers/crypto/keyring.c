@@ -7,7 +7,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -19,6 +18,7 @@
 
 #include "base64url.h"
 #include "fernet.h"
+#include "guarded.h"
 
 #define LANES           8
 #define PLAIN_MAX       ((size_t)1 << 20)
@@ -42,7 +42,7 @@ typedef struct key_lane {
     random_page *random;
 } key_lane;
 
-struct ptier_keyring {
+struct ptier_keyring { /* guarded memory */
     key_lane lanes[LANES];
     size_t count;
     bool random_in_stock; /* the kernel does wipe on fork */
@@ -146,16 +146,19 @@ make_lane(ptier_keyring *keyring, key_lane *lane)
     return lane->check && EVP_MAC_CTX_set_params(lane->check, params);
 }
 
+static size_t
+keyring_bytes(size_t count)
+{
+    return sizeof(ptier_keyring) + LANES * count * sizeof(ptier_fernet);
+}
+
 /* Everything that does not depend on the keys. */
 static ptier_keyring *
 allocate(size_t count)
 {
-    size_t size = sizeof(ptier_keyring) + LANES * count * sizeof(ptier_fernet);
-    size = (size + 63) / 64 * 64; /* aligned_alloc wants whole multiples */
-    ptier_keyring *keyring = aligned_alloc(64, size);
+    ptier_keyring *keyring = ptier_guarded_alloc(keyring_bytes(count));
     if (!keyring)
         return NULL;
-    memset(keyring, 0, size);
     keyring->count = count;
     for (size_t i = 0; i < LANES; i++) {
         pthread_mutex_init(&keyring->lanes[i].mutex, NULL);
@@ -219,8 +222,7 @@ ptier_keyring_destroy(ptier_keyring *keyring)
     EVP_MAC_free(keyring->siphash);
     if (keyring->random_pages)
         munmap(keyring->random_pages, (size_t)LANES * RANDOM_PAGE);
-    OPENSSL_cleanse(keyring->check_keys, sizeof keyring->check_keys);
-    free(keyring);
+    ptier_guarded_free(keyring, keyring_bytes(keyring->count));
 }
 
 /* ---- use ---- */
