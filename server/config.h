@@ -32,6 +32,7 @@ typedef struct ptier_config {
     int64_t default_ttl_ms;
     ptier_source_ttl *source_ttls; /* owned, names too */
     size_t source_ttl_count;
+    uint64_t ttl_jitter; /* percent */
     uint64_t failure_threshold;
     int64_t health_quarantine_ms;
     ptier_durability durability;

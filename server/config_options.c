@@ -46,6 +46,8 @@ const ptier_option ptier_options[] = {
     {"default-ttl", PTIER_OPTION_DURATION, AT(default_ttl_ms), 0, CENTURY, "1h", "DURATION",
      "time to live of entries that state none, such as 500ms, 2s, 15m, 1h, 7d; 0: they never "
      "expire"},
+    {"ttl-jitter", PTIER_OPTION_COUNT, AT(ttl_jitter), 0, 50, "0", "PERCENT",
+     "shorten times to live that were not stated by a random share, of at most so much"},
     {"failure-threshold", PTIER_OPTION_COUNT, AT(failure_threshold), 0, UINT32_MAX - 1, "3", "N",
      "failures in a row that remove an entry; 0: never"},
     {"health-quarantine", PTIER_OPTION_DURATION, AT(health_quarantine_ms), 0, CENTURY, "15m",

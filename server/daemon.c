@@ -72,6 +72,7 @@ open_cache(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, pti
     options.default_ttl_ms = config->default_ttl_ms;
     options.source_ttls = config->source_ttls;
     options.source_ttl_count = config->source_ttl_count;
+    options.ttl_jitter = (uint32_t)config->ttl_jitter;
     options.failure_threshold = (uint32_t)config->failure_threshold;
     options.health_quarantine_ms = config->health_quarantine_ms;
     options.durability = config->durability;

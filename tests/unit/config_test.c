@@ -89,6 +89,7 @@ defaults_are_those_of_the_cache(void **state)
     assert_int_equal(config->l3_entries, options.l3_entries);
     assert_int_equal(config->default_ttl_ms, options.default_ttl_ms);
     assert_int_equal(config->failure_threshold, options.failure_threshold);
+    assert_int_equal(config->ttl_jitter, options.ttl_jitter);
     assert_int_equal(config->health_quarantine_ms, options.health_quarantine_ms);
     assert_int_equal(config->durability, options.durability);
     assert_true(config->l1_enabled && config->l2_enabled && config->l3_enabled);
@@ -163,6 +164,7 @@ mistakes_name_option_file_and_line(void **state)
     REFUSE("--l1: 'maybe'", "--l1", "maybe");
     REFUSE("--durability: 'fast'", "--durability", "fast");
     REFUSE("--heartbeat: '1ms' is out of range", "--heartbeat", "1ms");
+    REFUSE("--ttl-jitter: '51' is out of range", "--ttl-jitter", "51");
     REFUSE("--data-dir: the value is empty", "--data-dir", "");
     REFUSE("--listen: http://x", "--listen", "http://x");
     REFUSE("--listen: ipc://relative", "--listen", "ipc://relative");

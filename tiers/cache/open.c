@@ -14,7 +14,7 @@
 #include "file.h"
 #include "hash.h"
 
-enum { SHARD_BYTES = 16 << 20 };
+enum { SHARD_BYTES = 16 << 20, TTL_JITTER_MAX = 50 };
 
 void
 ptier_cache_options_init(ptier_cache_options *options)
@@ -72,6 +72,9 @@ check_options(const ptier_cache_options *o, ptier_error *error)
                           "l2_entries <= l3_entries (0: unlimited)");
     if (o->default_ttl_ms < 0 || o->default_ttl_ms > PTIER_TTL_MAX_MS)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "the default TTL must be 0 to 100 years");
+    if (o->ttl_jitter > TTL_JITTER_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "the TTL jitter must be 0 to %d percent",
+                          TTL_JITTER_MAX);
     if ((unsigned)o->durability > PTIER_DURABILITY_SYNCED)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "unknown durability");
     return PTIER_OK;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 void
 ptier_put_item_finish(ptier_put_item *item, ptier_put_outcome outcome, const char *message)
 {
@@ -173,14 +175,24 @@ load_old(ptier_cache *cache, ptier_put_item *item)
 }
 
 static int64_t
-ttl_of(const ptier_cache *cache, const ptier_record *r)
+default_ttl(const ptier_cache *cache, const char *source)
+{
+    for (size_t i = 0; source && i < cache->options.source_ttl_count; i++)
+        if (strcmp(cache->source_ttls[i].source, source) == 0)
+            return cache->source_ttls[i].ttl_ms;
+    return cache->options.default_ttl_ms;
+}
+
+/* Stated ones are exact; the others are shortened by a share that differs between keys and puts. */
+static int64_t
+ttl_of(const ptier_cache *cache, const ptier_record *r, uint64_t hash, int64_t wall_ms)
 {
     if (r->ttl_ms != PTIER_TTL_DEFAULT)
         return r->ttl_ms;
-    for (size_t i = 0; r->source && i < cache->options.source_ttl_count; i++)
-        if (strcmp(cache->source_ttls[i].source, r->source) == 0)
-            return cache->source_ttls[i].ttl_ms;
-    return cache->options.default_ttl_ms;
+    int64_t ttl = default_ttl(cache, r->source);
+    uint64_t most = (uint64_t)ttl * cache->options.ttl_jitter / 100;
+    uint64_t random = XXH3_64bits_withSeed(&hash, sizeof hash, (uint64_t)wall_ms);
+    return ttl - (int64_t)(random % (most + 1));
 }
 
 /* Metadata that a repeated put does not state stays as it is known. */
@@ -246,7 +258,7 @@ merge(const ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
     out->labels = item->labels;
     if (item->old)
         keep_unstated(out, item);
-    out->ttl_ms = ttl_of(cache, out);
+    out->ttl_ms = ttl_of(cache, out, item->hash, wall_ms);
     if (out->fetch_time_ms == 0)
         out->fetch_time_ms = wall_ms;
     if (!options->restore) {

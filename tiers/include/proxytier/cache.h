@@ -90,6 +90,8 @@ typedef struct ptier_cache_options {
     int64_t default_ttl_ms; /* 3,600,000; 0 never expires */
     const ptier_source_ttl *source_ttls;
     size_t source_ttl_count;
+    uint32_t ttl_jitter; /* 0 to 50: percent by which those two are shortened at most, at random, so
+                            that what came together does not expire together */
 
     uint32_t failure_threshold;   /* 3; 0 switches removal by health off */
     int64_t health_quarantine_ms; /* 900,000 */
