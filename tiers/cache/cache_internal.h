@@ -16,6 +16,7 @@
 
 #include <proxytier/cache.h>
 
+#include "buffer.h"
 #include "cache/state.h"
 #include "clock.h"
 #include "crypto/keyring.h"
@@ -57,6 +58,14 @@ typedef struct ptier_quarantined {
     char key[];
 } ptier_quarantined;
 
+typedef struct ptier_quarantine_log { /* how the quarantine gets into its file */
+    ptier_buffer news;                /* under the lock: what the file does not have yet */
+    /* The maintenance thread's: */
+    size_t lines; /* in the file */
+    bool torn;    /* an append failed: the file may end within a line */
+    bool failing; /* said so in the log */
+} ptier_quarantine_log;
+
 struct ptier_cache {
     /* Constant after open. */
     ptier_cache_options options;
@@ -77,12 +86,13 @@ struct ptier_cache {
     uint64_t assigned; /* the latest revision given to a change */
     _Atomic uint64_t
         revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
-    ptier_map pending;       /* entries not yet in the tiers that will keep them; the queues own the
-                                references */
-    ptier_map writeback;     /* owned entries that left L1 with news for the tiers below */
-    ptier_map quarantine;    /* ptier_quarantined */
-    ptier_op_list log_queue; /* revision order; to be written to L2 by the next leader */
-    ptier_op_list l3_queue;  /* revision order; to be applied by L3's thread */
+    ptier_map pending;    /* entries not yet in the tiers that will keep them; the queues own the
+                             references */
+    ptier_map writeback;  /* owned entries that left L1 with news for the tiers below */
+    ptier_map quarantine; /* ptier_quarantined */
+    ptier_quarantine_log quarantine_log;
+    ptier_op_list log_queue;   /* revision order; to be written to L2 by the next leader */
+    ptier_op_list l3_queue;    /* revision order; to be applied by L3's thread */
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t pending_count;    /* in the queues and in flight between them */
     uint64_t logged;           /* L2 has everything up to this revision */
@@ -238,11 +248,26 @@ void ptier_write_back_all(ptier_cache *cache);
 /* Keeps L2 or L3 within its bound, after changes. */
 void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id);
 
-/* ---- quarantine.c ---- */
+/* ---- quarantine.c, quarantine_file.c ---- */
 
 void ptier_quarantine_add_locked(ptier_cache *cache, const ptier_entry *entry);
 bool ptier_quarantined_locked(ptier_cache *cache, const char *key, uint64_t hash);
 void ptier_quarantine_lift_locked(ptier_cache *cache, const char *key, uint64_t hash);
 void ptier_quarantine_fini(ptier_cache *cache);
+
+/* Puts a key into the map, or changes its end. False: full, or out of memory. */
+bool ptier_quarantine_set(ptier_cache *cache, ptier_map *map, const char *key,
+                          int64_t until_boot_ms);
+void ptier_quarantine_unset(ptier_cache *cache, ptier_map *map, const char *key);
+void ptier_quarantine_empty(ptier_map *map);
+
+/* At start: what the file has. Never fatal: a file that cannot be read or written is told. */
+void ptier_quarantine_load(ptier_cache *cache);
+
+/* For the file, by the next flush. until_boot_ms 0: lifted. */
+void ptier_quarantine_note_locked(ptier_cache *cache, const char *key, int64_t until_boot_ms);
+
+/* Writes what was noted. The maintenance thread, or close when that has ended. */
+void ptier_quarantine_flush(ptier_cache *cache);
 
 #endif

@@ -267,6 +267,7 @@ do_round(ptier_cache *cache)
     for (int i = 0; expired == EXPIRY_BATCH && i < EXPIRY_ROUNDS; i++)
         expired = ptier_expire(cache);
     ptier_flush_log(cache); /* also changes that nobody waits for */
+    ptier_quarantine_flush(cache);
     bool more = expired == EXPIRY_BATCH;
     more |= ptier_write_back(cache);
     more |= compact(cache);

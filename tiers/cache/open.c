@@ -283,6 +283,8 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status)
         status = reserve_first_block(cache, error);
     if (!status)
+        ptier_quarantine_load(cache);
+    if (!status)
         status = start_threads(cache, error);
     if (status) {
         ptier_cache_close(cache);
@@ -355,6 +357,8 @@ ptier_cache_close(ptier_cache *cache)
         ptier_write_back_all(cache);
     }
     stop_threads(cache);
+    if (opened)
+        ptier_quarantine_flush(cache);
     ptier_error error;
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
     if (opened && l3 && !cache->degraded[PTIER_TIER_L3] && ptier_l3_checkpoint(l3, true, &error))

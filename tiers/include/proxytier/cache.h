@@ -94,7 +94,8 @@ typedef struct ptier_cache_options {
                             that what came together does not expire together */
 
     uint32_t failure_threshold;   /* 3; 0 switches removal by health off */
-    int64_t health_quarantine_ms; /* 900,000 */
+    int64_t health_quarantine_ms; /* 900,000: how long PUT_MODE_WARM skips what was removed for
+                                     HEALTH, restarts included; 0 switches it off */
     ptier_durability durability;  /* what DEFAULT means: LOGGED */
 
     /*
