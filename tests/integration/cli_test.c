@@ -207,6 +207,11 @@ three_failures_remove_a_proxy(void **state)
     assert_has(OUT(f), "healthy");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--error", "refused");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed");
+    RUN(f, NULL, 0, "get", "http://10.0.0.3:3128");
+    assert_has(OUT(f), "needs re-validation");
+    assert_has(OUT(f), "33.3 % of 3 reports");
+    RUN(f, NULL, 0, "get", "http://10.0.0.3:3128", "--json");
+    assert_has(OUT(f), "\"success_count\":1,\"report_count\":3");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--json");
     assert_has(OUT(f), "\"found\":true,\"removed\":true,\"failure_count\":3");
     RUN(f, NULL, 3, "report", "http://10.0.0.3:3128", "failed");
