@@ -173,7 +173,7 @@ measure(wave *w)
     if (!load(w) || !beside_reader(w, wait_quietly, &seconds, &quiet_ms) ||
         !beside_reader(w, expire_half, &seconds, &wave_ms))
         return false;
-    double rate = (double)(w->entries / 2) / seconds;
+    double rate = (double)w->entries / 2 / seconds;
     double bound = 5 * quiet_ms > GOAL_P99_MS ? 5 * quiet_ms : GOAL_P99_MS;
     bench_result_at_least("expiry_wave", &rate, 1, "entries/s", GOAL_RATE);
     bench_result("expiry_wave_get_p99", &wave_ms, 1, "ms", bound);

@@ -54,8 +54,8 @@ generate_json_hello_comes_out_to_the_character(void **state)
     };
     assert_true(ptier_base64_decode(SECRET, sizeof SECRET - 1, key, &length));
     assert_true(ptier_fernet_init(&fernet, &algorithms, key));
-    for (uint8_t i = 0; i < sizeof iv; i++)
-        iv[i] = i;
+    for (size_t i = 0; i < sizeof iv; i++)
+        iv[i] = (uint8_t)i;
     /* 1985-10-26T01:20:00-07:00 */
     assert_true(ptier_fernet_seal(&fernet, iv, 499162800, "hello", 5, token));
     assert_string_equal(token, GENERATED);

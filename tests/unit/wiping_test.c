@@ -157,28 +157,35 @@ url_is_wiped_whole(void **state)
 
 /* ---- the key ring ---- */
 
-/* The mapping that holds the address, and whether the kernel has this flag for it. */
-static bool
-mapping_of(const void *address, const char *flag, uintptr_t *start, uintptr_t *end)
+typedef struct mapping {
+    const char *start; /* NULL: none */
+    size_t length;
+    bool dumped; /* the kernel has no "dd" for it */
+} mapping;
+
+static mapping
+mapping_of(const void *address)
 {
     char line[512];
-    bool inside = false, flagged = false;
+    bool inside = false;
+    mapping found = {0};
     FILE *file = fopen("/proc/self/smaps", "re");
     assert_non_null(file);
     while (fgets(line, sizeof line, file)) {
-        unsigned long from, to;
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
+        char *end;
+        uintptr_t from = strtoul(line, &end, 16);
+        if (*end == '-') {
+            uintptr_t to = strtoul(end + 1, NULL, 16);
             inside = from <= (uintptr_t)address && (uintptr_t)address < to;
-            if (inside) {
-                *start = from;
-                *end = to;
-            }
+            if (inside)
+                found = (mapping){(const char *)address - ((uintptr_t)address - from), to - from,
+                                  false};
         } else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
-            flagged = strstr(line, flag) != NULL;
+            found.dumped = strstr(line, " dd") == NULL;
         }
     }
     (void)fclose(file);
-    return flagged;
+    return found;
 }
 
 static ptier_keyring *
@@ -196,11 +203,10 @@ keyring_is_in_pages_that_are_not_dumped_and_is_wiped(void **state)
 {
     (void)state;
     ptier_keyring *keyring = make_keyring();
-    uintptr_t start = 0, end = 0;
-    assert_true(mapping_of(keyring, " dd", &start, &end));
-    assert_true(end > start);
+    mapping pages = mapping_of(keyring);
+    assert_false(pages.dumped);
     /* That is where its keys are: finding nothing later means something. */
-    assert_non_null(memmem((const void *)start, end - start, check_key, sizeof check_key));
+    assert_true(pages.start && memmem(pages.start, pages.length, check_key, sizeof check_key));
     ptier_keyring_destroy(keyring);
     assert_int_equal(leaks, 0);
 }

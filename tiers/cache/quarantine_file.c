@@ -68,7 +68,6 @@ static bool
 take_line(ptier_cache *cache, const char *text, size_t length, line *out)
 {
     uint8_t check[PTIER_CHECK_BYTES];
-    int numbers_end = 0;
     if (length <= CHECK_TEXT || strlen(text) != length ||
         strspn(text, "0123456789abcdef") != CHECK_TEXT || text[CHECK_TEXT] != ' ')
         return false;
@@ -78,11 +77,14 @@ take_line(ptier_cache *cache, const char *text, size_t length, line *out)
     }
     const char *body = text + CHECK_TEXT + 1;
     out->which = ptier_keyring_verify_which(cache->keyring, body, strlen(body), check);
-    if (out->which < 0 || sscanf(body, "%" SCNd64 " %" SCNx64 " %" SCNd64 "%n", &out->wall_ms,
-                                 &out->boot_tag, &out->boot_ms, &numbers_end) != 3)
+    if (out->which < 0)
         return false;
-    out->key = body + numbers_end + 1; /* a key may begin with blanks */
-    return body[numbers_end] == ' ' && *out->key && strlen(out->key) <= PTIER_KEY_MAX;
+    char *at;
+    out->wall_ms = strtoll(body, &at, 10); /* ours, as the check says: so these are numbers */
+    out->boot_tag = strtoull(at, &at, 16);
+    out->boot_ms = strtoll(at, &at, 10);
+    out->key = at + 1; /* may begin with blanks */
+    return *at == ' ' && *out->key && strlen(out->key) <= PTIER_KEY_MAX;
 }
 
 /* ---- reading ---- */

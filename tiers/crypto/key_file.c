@@ -135,7 +135,7 @@ static ptier_status
 read_key_file(const char *path, char key[PTIER_KEY_TEXT + 1], ptier_error *error)
 {
     char text[FILE_MAX];
-    size_t length;
+    size_t length = 0;
     ptier_status status = read_private(path, &of_key_file, text, sizeof text, &length, error);
     if (status == PTIER_OK && !take_key(text, length, key))
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
@@ -172,7 +172,7 @@ ptier_status
 ptier_key_credential(const char *path, ptier_key_list *list, ptier_error *error)
 {
     char text[LIST_MAX];
-    size_t length;
+    size_t length = 0;
     ptier_status status = read_private(path, &of_credential, text, sizeof text, &length, error);
     if (status == PTIER_OK && !take_keys(text, length, list))
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
