@@ -1,4 +1,5 @@
 /* Clear, Export, Shutdown. */
+#include "convert_statistics.h"
 #include "handle_common.h"
 
 #define EXPORT_STEP  64                    /* entries asked of the cache at once */
@@ -108,4 +109,18 @@ PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse)
     if (call->service->on_shutdown)
         call->service->on_shutdown(call->service->shutdown_context);
     closure(&response, call);
+}
+
+PTIER_HANDLER(Admin, reset_statistics, ResetStatisticsRequest, GetStatisticsResponse)
+{
+    (void)service;
+    (void)request;
+    ptier_call *call = data;
+    ptier_statistics last;
+    ptier_statistics_message response;
+    ptier_cache_statistics_reset(call->service->cache, &last);
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "statistics_reset",
+                    "by a ResetStatistics call");
+    ptier_statistics_to_message(&last, &response);
+    closure(&response.message, call);
 }

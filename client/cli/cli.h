@@ -226,6 +226,9 @@ void ptier_cli_text(FILE *out, const char *text, int width);
 #define PTIER_CLI_SPAN_MAX 24
 /* `1h 5m`, `2.0s`, `never`: a span for people. */
 const char *ptier_cli_span(int64_t ms, char out[PTIER_CLI_SPAN_MAX]);
+#define PTIER_CLI_SIZE_MAX 24
+/* `12.5 MiB` */
+const char *ptier_cli_size(uint64_t bytes, char out[PTIER_CLI_SIZE_MAX]);
 
 /* One record: a line of a table, or all its fields, or JSON. `credentials`: show user name and
  * password. */

@@ -187,7 +187,7 @@ administrators_calls_answer(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 10000);
     ptier_server_info info;
-    ptier_stats stats;
+    ptier_statistics stats;
     uint64_t cleared;
     size_t lines = 0, length;
     void *reply;
@@ -417,7 +417,7 @@ hanging_daemon_is_told_as_lost_and_nothing_is_missed(void **state)
     ptier_client *client = open_client(daemon, 500);
     ptier_client *writer = open_client(daemon, 30000);
     static heard h; /* outlives a failed test, whose subscription goes on */
-    ptier_stats stats;
+    ptier_statistics stats;
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);
     put_range(writer, 1, 10);

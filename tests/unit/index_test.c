@@ -136,6 +136,26 @@ check_slots(model *m)
     }
 }
 
+/* Entries that expire until then, counted one by one. */
+static uint64_t
+expiring(const model *m, int64_t until)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < ITEMS; i++)
+        count += m->items[i].revision && m->items[i].expires != PTIER_NEVER &&
+                 m->items[i].expires <= until;
+    return count;
+}
+
+static void
+check_expiring(const model *m)
+{
+    assert_int_equal(ptier_index_expiring(m->index, PTIER_NEVER), expiring(m, PTIER_NEVER));
+    for (int64_t distance = 1000; distance < INT64_C(100000000); distance *= 10)
+        assert_true(ptier_index_expiring(m->index, m->now + distance) >=
+                    expiring(m, m->now + distance));
+}
+
 static void
 advance(model *m)
 {
@@ -181,6 +201,7 @@ run_model(int64_t start, uint64_t seed, int steps)
         if (step % 8 == 0) {
             advance(&m);
             check_due(&m);
+            check_expiring(&m);
         }
         if (step % 64 == 0)
             drain_some(&m);
@@ -263,6 +284,35 @@ index_finds_every_key_under_one_hash(void **state)
     ptier_index_destroy(index);
 }
 
+/* One entry a second; the distances are those of the statistics. */
+static void
+index_counts_what_expires_soon(void **state)
+{
+    (void)state;
+    enum { SECONDS = 200000 };
+    ptier_index *index;
+    int64_t now = 600000;
+    assert_int_equal(ptier_index_create(now, &index), PTIER_OK);
+    for (uint64_t i = 1; i <= SECONDS; i++) {
+        const ptier_index_facts facts = {.revision = i,
+                                         .expires_boot_ms = now + (int64_t)i * 1000,
+                                         .url = "http://h:1",
+                                         .source = "s"};
+        assert_int_equal(ptier_index_insert(index, i, &facts), PTIER_OK);
+    }
+    for (int64_t passed = 0; passed < 80000; passed += 977) {
+        ptier_index_advance(index, now + passed * 1000);
+        assert_int_equal(ptier_index_expiring(index, PTIER_NEVER), SECONDS);
+        static const int64_t distances[] = {60, 3600, 86400};
+        for (int d = 0; d < 3; d++) {
+            int64_t until = passed + distances[d];
+            uint64_t count = ptier_index_expiring(index, now + until * 1000);
+            assert_in_range(count, (uint64_t)until, (uint64_t)(until + distances[d] / 13));
+        }
+    }
+    ptier_index_destroy(index);
+}
+
 static void
 index_takes_at_most_48_bytes_an_entry(void **state)
 {
@@ -300,6 +350,7 @@ main(void)
         cmocka_unit_test(index_expires_after_weeks_to_the_tick),
         cmocka_unit_test(index_has_due_what_ended_before_the_boot),
         cmocka_unit_test(index_finds_every_key_under_one_hash),
+        cmocka_unit_test(index_counts_what_expires_soon),
         cmocka_unit_test(index_takes_at_most_48_bytes_an_entry),
         cmocka_unit_test(index_knows_the_schemes),
     };

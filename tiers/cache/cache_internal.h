@@ -16,6 +16,7 @@
 
 #include <proxytier/cache.h>
 
+#include "cache/counters.h"
 #include "cache/state.h"
 #include "clock.h"
 #include "crypto/keyring.h"
@@ -35,6 +36,7 @@ enum {
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
     MAINTENANCE_PERIOD_MS = 100, /* of expiry */
     QUARANTINE_MAX = 65536,
+    TIER_FAILURES = 3, /* in a row: then a tier is not healthy */
 };
 
 typedef struct ptier_op_list {
@@ -42,14 +44,12 @@ typedef struct ptier_op_list {
     size_t count, room;
 } ptier_op_list;
 
-typedef struct ptier_counters { /* relaxed atomics: any thread */
-    _Atomic uint64_t hits, misses;
-    _Atomic uint64_t tier_hits[PTIER_TIER_COUNT], tier_misses[PTIER_TIER_COUNT];
-    _Atomic uint64_t promotions[PTIER_TIER_COUNT], evictions[PTIER_TIER_COUNT];
-    _Atomic uint64_t errors[PTIER_TIER_COUNT];
-    _Atomic uint64_t puts, updates, deletes, reports;
-    _Atomic uint64_t removals[PTIER_REASON_COUNT];
-} ptier_counters;
+/* How a tier is doing. */
+typedef struct ptier_tier_health {
+    bool down;
+    unsigned failures_in_row;
+    int64_t last_success_boot_ms; /* 0: none so far */
+} ptier_tier_health;
 
 typedef struct ptier_quarantined {
     uint64_t hash;
@@ -97,6 +97,7 @@ struct ptier_cache {
     bool reserving;           /* the maintenance thread is asked for a block of revisions */
     bool stopping;
     bool degraded[PTIER_TIER_COUNT];
+    ptier_tier_health health[PTIER_TIER_COUNT];
     unsigned l3_failures; /* in a row */
 
     pthread_cond_t
@@ -118,12 +119,6 @@ typedef struct ptier_cache_hooks {
 PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
                                                     const ptier_cache_hooks *hooks,
                                                     ptier_cache **cache, ptier_error *error);
-
-static inline void
-ptier_count(_Atomic uint64_t *counter, uint64_t by)
-{
-    atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
-}
 
 static inline bool
 ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)

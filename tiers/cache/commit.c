@@ -50,7 +50,10 @@ write_group_locked(ptier_cache *cache)
     pthread_mutex_unlock(&cache->lock);
 
     if (active) {
+        uint64_t start = ptier_now_ns();
         status = l2->ops->apply(l2, list.ops, list.count, sync, &error);
+        if (!status)
+            ptier_count_latency(&cache->count, PTIER_OPERATION_LOG_COMMIT, start);
         ptier_l2_release_log(l2, synced_prefix);
         if (status) {
             ptier_count(&cache->count.errors[PTIER_TIER_L2], 1);
@@ -216,6 +219,19 @@ take_batch_locked(ptier_cache *cache)
     return batch;
 }
 
+/* Most calls find that there is little to do: only checkpoints that got something done are timed.
+ */
+static ptier_status
+checkpoint(ptier_cache *cache, bool force, ptier_error *error)
+{
+    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
+    uint64_t start = ptier_now_ns(), synced = ptier_l3_synced_prefix(l3);
+    ptier_status status = ptier_l3_checkpoint(l3, force, error);
+    if (!status && ptier_l3_synced_prefix(l3) != synced)
+        ptier_count_latency(&cache->count, PTIER_OPERATION_L3_CHECKPOINT, start);
+    return status;
+}
+
 static ptier_status
 apply_with_retries(ptier_cache *cache, const ptier_op_list *batch, bool sync)
 {
@@ -223,9 +239,12 @@ apply_with_retries(ptier_cache *cache, const ptier_op_list *batch, bool sync)
     ptier_error error = {0};
     ptier_status status = PTIER_OK;
     for (int attempt = 0; attempt < L3_RETRIES; attempt++) {
+        uint64_t start = ptier_now_ns();
         status = l3->ops->apply(l3, batch->ops, batch->count, sync, &error);
-        if (!status)
-            status = ptier_l3_checkpoint(l3, false, &error);
+        if (!status) {
+            ptier_count_latency(&cache->count, PTIER_OPERATION_L3_TRANSACTION, start);
+            status = checkpoint(cache, false, &error);
+        }
         if (!status)
             return PTIER_OK;
         ptier_count(&cache->count.errors[PTIER_TIER_L3], 1);
@@ -289,7 +308,7 @@ settle(ptier_cache *cache)
     ptier_error error;
     if (ptier_l3_synced_prefix(l3) != ptier_l3_prefix(l3))
         PTIER_IGNORE(
-            ptier_l3_checkpoint(l3, true, &error)); /* a reader in the way: the next idle second */
+            checkpoint(cache, true, &error)); /* a reader in the way: the next idle second */
 }
 
 /* Applies what is queued, once around. The lock is given up meanwhile. */

@@ -100,6 +100,7 @@ static void
 admit_to_l2(ptier_cache *cache, void *context)
 {
     const admission *a = context;
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     for (size_t i = 0; i < a->count; i++) {
         ptier_entry *entry = a->entries[i];
         ptier_error error;
@@ -114,8 +115,13 @@ admit_to_l2(ptier_cache *cache, void *context)
             continue;
         const ptier_op op = {
             .kind = PTIER_OP_PUT, .revision = entry->revision, .entry = entry, .sealed = sealed};
-        if (ptier_l2_admit(cache->tiers[PTIER_TIER_L2], &op, &error))
+        bool refresh = ptier_l2_resident(l2, entry->hash, entry->revision);
+        if (ptier_l2_admit(l2, &op, &error))
             ptier_count(&cache->count.errors[PTIER_TIER_L2], 1); /* it is below, too */
+        else if (!refresh && cache->tiers[PTIER_TIER_L1])
+            ptier_count(&cache->count.demotions[PTIER_TIER_L1], 1);
+        else if (!refresh) /* without L1, what comes is what L3 had to give */
+            ptier_count(&cache->count.promotions[PTIER_TIER_L2], 1);
         ptier_sealed_release(sealed);
     }
 }

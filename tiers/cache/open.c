@@ -236,6 +236,7 @@ init_locks(ptier_cache *cache)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&cache->lock, NULL);
+    pthread_mutex_init(&cache->count.collecting, NULL);
     pthread_cond_init(&cache->progress, &monotonic);
     pthread_cond_init(&cache->l3_work, &monotonic);
     pthread_cond_init(&cache->maintenance_work, &monotonic);
@@ -259,7 +260,7 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     else
         ptier_clock_system(&cache->clock);
     cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
-    cache->opened_boot_ms = ptier_clock_boot(&cache->clock);
+    cache->opened_boot_ms = cache->count.since_boot_ms = ptier_clock_boot(&cache->clock);
     cache->state.reserved = 1;
     status = copy_options(cache, options, error);
     if (!status)
@@ -337,6 +338,7 @@ free_cache(ptier_cache *cache)
     pthread_cond_destroy(&cache->progress);
     pthread_cond_destroy(&cache->l3_work);
     pthread_cond_destroy(&cache->maintenance_work);
+    pthread_mutex_destroy(&cache->count.collecting);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
 }

@@ -69,8 +69,7 @@ publish_locked(ptier_cache *cache, ptier_put_item *item, const ptier_put_options
         ptier_put_item_finish(item, PTIER_PUT_REJECTED, "out of memory");
         return true;
     }
-    ptier_count(&cache->count.puts, 1);
-    ptier_count(&cache->count.updates, old != NULL);
+    ptier_count(old ? &cache->count.updates : &cache->count.created, 1);
     ptier_put_item_finish(item, old ? PTIER_PUT_UPDATED : PTIER_PUT_CREATED, "");
     item->result.revision = item->entry->revision;
     return true;
@@ -130,6 +129,16 @@ put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_p
     return status;
 }
 
+static ptier_operation
+operation_of(const ptier_cache *cache, ptier_durability durability)
+{
+    if (durability == PTIER_DURABILITY_DEFAULT)
+        durability = cache->options.durability;
+    return durability == PTIER_DURABILITY_MEMORY   ? PTIER_OPERATION_PUT_MEMORY
+           : durability == PTIER_DURABILITY_LOGGED ? PTIER_OPERATION_PUT_LOGGED
+                                                   : PTIER_OPERATION_PUT_SYNCED;
+}
+
 ptier_status
 ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
                 const ptier_put_options *options, ptier_put_result *results, ptier_written *written,
@@ -138,6 +147,7 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     static const ptier_put_options defaults = {0};
     if (!options)
         options = &defaults;
+    uint64_t start = ptier_now_ns();
     ptier_put_item *items = malloc((count < CHUNK ? count + 1 : CHUNK) * sizeof *items);
     if (!items)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the put");
@@ -160,5 +170,7 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
         results[i] = (ptier_put_result){.outcome = PTIER_PUT_REJECTED, .message = "not tried"};
     free(items);
     ptier_commit(cache, last, options->durability, written);
+    if (!status)
+        ptier_count_latency(&cache->count, operation_of(cache, options->durability), start);
     return status;
 }

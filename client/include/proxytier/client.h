@@ -17,6 +17,7 @@
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
 
+#include <proxytier/statistics.h>
 #include <proxytier/status.h>
 #include <proxytier/types.h>
 
@@ -160,26 +161,18 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_export(ptier_client *client, ptier
 /* Asks the daemon to stop as on SIGTERM. Role admin. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_shutdown(ptier_client *client, ptier_error *error);
 
-/* Statistics and server information, as C structs. */
-typedef struct ptier_tier_stats {
-    ptier_tier_id tier;
-    bool enabled, degraded;
-    uint64_t entries, bytes, capacity, hits, misses, promotions, evictions, errors;
-    double hit_rate;
-} ptier_tier_stats;
-
-typedef struct ptier_stats {
-    ptier_tier_stats tiers[PTIER_TIER_COUNT]; /* indexed by ptier_tier_id; [0] unused */
-    uint64_t entries, hits, misses, puts, updates, deletes, reports;
-    double hit_rate;
-    uint64_t removals[PTIER_REASON_COUNT];
-    uint64_t revision, l3_prefix, pending_writes, uptime_ms, log_bytes, index_bytes,
-        expired_undrained;
-} ptier_stats;
-
+/* What each figure means: proxytier/statistics.h. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *client,
-                                                             ptier_stats *statistics,
+                                                             ptier_statistics *statistics,
                                                              ptier_error *error);
+
+/*
+ * Counters and latencies start again at zero. *last (may be NULL) gets them up to this moment.
+ * Never sent twice: ABORTED when it is unknown whether the daemon did it. Role admin.
+ */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_reset_statistics(ptier_client *client,
+                                                               ptier_statistics *last,
+                                                               ptier_error *error);
 
 /* What the daemon takes at most. */
 typedef struct ptier_server_limits {

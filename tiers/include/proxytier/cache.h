@@ -12,6 +12,7 @@
 #define PROXYTIER_CACHE_H
 
 #include <proxytier/entry.h>
+#include <proxytier/statistics.h>
 #include <proxytier/status.h>
 #include <proxytier/types.h>
 
@@ -247,34 +248,16 @@ PTIER_API size_t ptier_cache_export_line(ptier_cache *cache, const ptier_entry *
 
 /* ---- statistics ---- */
 
-typedef struct ptier_tier_statistics {
-    bool enabled;
-    bool degraded;
-    uint64_t entries;
-    uint64_t bytes;
-    uint64_t capacity;
-    uint64_t hits, misses;
-    uint64_t promotions;
-    uint64_t evictions;
-    uint64_t errors;
-} ptier_tier_statistics;
-
-typedef struct ptier_statistics {
-    ptier_tier_statistics tiers[PTIER_TIER_COUNT];
-    uint64_t entries;
-    uint64_t hits, misses;
-    uint64_t puts, updates, deletes, reports;
-    uint64_t removals[PTIER_REASON_COUNT];
-    uint64_t revision;
-    uint64_t l3_prefix;
-    uint64_t pending_writes;
-    uint64_t uptime_ms;
-    uint64_t log_bytes;
-    uint64_t index_bytes;
-    uint64_t expired_undrained;
-} ptier_statistics;
-
+/* What each figure means: proxytier/statistics.h. Never blocks for long. */
 PTIER_API void ptier_cache_statistics(ptier_cache *cache, ptier_statistics *statistics);
+
+/*
+ * Counters and latencies start again at zero; gauges stay. *last (may be NULL) gets the statistics
+ * up to this moment: whatever is counted is in exactly one `last`, or in what
+ * ptier_cache_statistics says after it, also while other threads work. Neither call sees another
+ * one's reset half done.
+ */
+PTIER_API void ptier_cache_statistics_reset(ptier_cache *cache, ptier_statistics *last);
 
 #ifdef __cplusplus
 }
