@@ -34,6 +34,9 @@ print_value(const ptier_metric *metric, const void *statistics)
     case PTIER_UNIT_NUMBER:
         (void)snprintf(text, sizeof text, "%.0f", value);
         break;
+    case PTIER_UNIT_LIMIT:
+        (void)snprintf(text, sizeof text, value != 0 ? "%.0f" : "unlimited", value);
+        break;
     case PTIER_UNIT_BYTES:
         (void)ptier_cli_size((uint64_t)value, text);
         break;

@@ -402,6 +402,8 @@ an_export_is_private_and_restores(void **state)
 static void
 stats_and_info_tell_their_fields(void **state)
 {
+    static const char *const groups[] = {"\ncontents\n",     "\nreads\n",  "\nturnover\n",
+                                         "\ntime to live\n", "\nqueues\n", "\nremovals\n"};
     struct fixture *f = *state;
 
     RUN(f, NULL, 0, "put", "http://10.4.0.1:80");
@@ -409,9 +411,14 @@ stats_and_info_tell_their_fields(void **state)
     RUN(f, NULL, 0, "stats");
     assert_has(OUT(f), "L1");
     assert_has(OUT(f), "unlimited");
+    assert_has(OUT(f), "put logged ");
+    assert_has(OUT(f), "\nhits                           1 ");
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        assert_has(OUT(f), groups[i]);
     RUN(f, NULL, 0, "stats", "--json");
     assert_has(OUT(f), "\"tier\":\"TIER_L3\"");
     assert_has(OUT(f), "\"entries\":1");
+    assert_has(OUT(f), "\"operation\":\"OPERATION_PUT_LOGGED\",\"count\":1,");
     RUN(f, NULL, 0, "info");
     assert_has(OUT(f), "proxytier.v1");
     assert_has(OUT(f), "admin");
@@ -420,6 +427,29 @@ stats_and_info_tell_their_fields(void **state)
     RUN(f, NULL, 0, "info", "--json");
     assert_has(OUT(f), "\"protocol\":\"proxytier.v1\"");
     assert_has(OUT(f), "\"failure_threshold\":3");
+}
+
+static void
+stats_reset_shows_what_was_and_starts_anew(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "http://10.4.0.2:80");
+    RUN(f, NULL, 0, "put", "http://10.4.0.3:80");
+    RUN(f, NULL, 0, "stats", "--reset");
+    assert_has(OUT(f), "\nputs                           2 ");
+    assert_has(OUT(f), "start again at zero");
+    RUN(f, NULL, 0, "put", "http://10.4.0.2:80");
+    RUN(f, NULL, 0, "stats", "--reset", "--json");
+    assert_int_equal(count_lines(OUT(f)), 1);
+    assert_has(OUT(f), "\"puts\":1,\"updates\":1,");
+    assert_has(OUT(f), "\"entries\":2,");
+    RUN(f, NULL, 0, "stats", "--json");
+    assert_has(OUT(f), "\"puts\":0,");
+    assert_has(OUT(f), "\"operation\":\"OPERATION_PUT_LOGGED\",\"count\":0,");
+    RUN(f, NULL, 0, "stats");
+    assert_lacks(OUT(f), "put logged");
+    assert_lacks(OUT(f), "start again");
 }
 
 static void
@@ -598,6 +628,7 @@ main(void)
         DAEMON_TEST(a_restore_that_the_daemon_rejects_is_code_1_and_counted),
         DAEMON_TEST(an_export_is_private_and_restores),
         DAEMON_TEST(stats_and_info_tell_their_fields),
+        DAEMON_TEST(stats_reset_shows_what_was_and_starts_anew),
         DAEMON_TEST(shutdown_prints_an_object_as_json),
         DAEMON_TEST(a_daemon_that_hangs_is_code_5),
         DAEMON_TEST(another_user_is_refused_with_code_6),

@@ -202,6 +202,14 @@ administrators_calls_answer(void **state)
     assert_ok(ptier_get_statistics(client, &stats, &error));
     assert_int_equal(stats.entries, 30);
     assert_true(stats.tiers[PTIER_TIER_L1].enabled);
+    assert_true(stats.puts >= 30);
+    assert_true(stats.latency[PTIER_OPERATION_LOG_COMMIT].max_ns > 0);
+    assert_ok(ptier_reset_statistics(client, &stats, &error));
+    assert_true(stats.puts >= 30);
+    assert_ok(ptier_reset_statistics(client, NULL, &error));
+    assert_ok(ptier_get_statistics(client, &stats, &error));
+    assert_int_equal(stats.puts, 0);
+    assert_int_equal(stats.entries, 30);
     assert_ok(ptier_export(client, PTIER_TIER_NONE, false, count_lines, &lines, &error));
     assert_int_equal(lines, 30);
     assert_ok(

@@ -20,6 +20,7 @@ typedef enum ptier_metric_kind {
 
 typedef enum ptier_metric_unit {
     PTIER_UNIT_NUMBER,
+    PTIER_UNIT_LIMIT, /* a number; 0: none */
     PTIER_UNIT_BYTES,
     PTIER_UNIT_MS, /* below 0: never */
     PTIER_UNIT_RATIO,
@@ -40,7 +41,7 @@ typedef enum ptier_metric_unit {
     X(uint32_t, failures_in_row, GAUGE, NUMBER, "state", "3 switch it off")                        \
     X(int64_t, last_success_ms_ago, GAUGE, MS, "state", "below 0: none so far")                    \
     X(uint64_t, entries, GAUGE, NUMBER, "contents", "resident now")                                \
-    X(uint64_t, capacity, GAUGE, NUMBER, "contents", "entries; 0 unlimited")                       \
+    X(uint64_t, capacity, GAUGE, LIMIT, "contents", "entries")                                     \
     X(uint64_t, bytes, GAUGE, BYTES, "contents", "of memory (L1) or files")                        \
     X(uint64_t, hits, COUNTER, NUMBER, "reads", "found here")                                      \
     X(uint64_t, misses, COUNTER, NUMBER, "reads", "came by and went on")                           \
