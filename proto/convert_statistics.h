@@ -19,12 +19,11 @@ typedef struct ptier_statistics_message {
     Proxytier__V1__LatencyStatistics *latency_list[PTIER_OPERATION_COUNT - 1];
 } ptier_statistics_message;
 
-/* Fills *message for packing. */
-void ptier_statistics_to_message(const ptier_statistics *statistics,
-                                 ptier_statistics_message *message);
+/* Fills room->message for packing. */
+void ptier_statistics_to_message(const ptier_statistics *in, ptier_statistics_message *room);
 
 /* Tiers, reasons and operations that we do not know (of a newer daemon) are left out. */
-void ptier_statistics_from_message(const Proxytier__V1__GetStatisticsResponse *message,
-                                   ptier_statistics *statistics);
+void ptier_statistics_from_message(const Proxytier__V1__GetStatisticsResponse *in,
+                                   ptier_statistics *out);
 
 #endif

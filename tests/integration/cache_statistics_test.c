@@ -496,7 +496,8 @@ a_tier_is_healthy_with_few_failures_and_a_recent_success(void **state)
         assert_int_equal(s.tiers[PTIER_TIER_L3].degraded, rows[i].degraded);
         assert_int_equal(s.tiers[PTIER_TIER_L3].failures_in_row, rows[i].failures);
         assert_int_equal(s.tiers[PTIER_TIER_L3].last_success_ms_ago, rows[i].ago);
-        assert_false(s.tiers[PTIER_TIER_L2].healthy); /* not enabled */
+        assert_false(s.tiers[PTIER_TIER_L2].healthy);                    /* not enabled */
+        assert_int_equal(s.tiers[PTIER_TIER_L1].last_success_ms_ago, 0); /* memory */
     }
 }
 

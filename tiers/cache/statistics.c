@@ -111,9 +111,12 @@ gauge_health_locked(const ptier_cache *cache, ptier_tier_id id, int64_t now,
                     ptier_tier_statistics *t)
 {
     const ptier_tier_health *health = &cache->health[id];
+    int64_t success = health->last_success_boot_ms;
+    if (id == PTIER_TIER_L1 && t->enabled)
+        success = now; /* memory works whenever it is asked */
     t->degraded = cache->degraded[id];
     t->failures_in_row = health->failures_in_row;
-    t->last_success_ms_ago = health->last_success_boot_ms ? now - health->last_success_boot_ms : -1;
+    t->last_success_ms_ago = success ? now - success : -1;
     t->healthy = t->enabled && !t->degraded && t->failures_in_row < TIER_FAILURES &&
                  t->last_success_ms_ago >= 0 && t->last_success_ms_ago <= HEALTHY_WITHIN_MS;
 }
@@ -123,7 +126,7 @@ gauge_expiry_locked(const ptier_index *index, int64_t now, ptier_statistics *s)
 {
     s->expired_undrained = ptier_index_due_count(index);
     s->with_ttl = ptier_index_expiring(index, PTIER_NEVER);
-    s->without_ttl = s->entries - s->with_ttl;
+    s->without_ttl = ptier_index_count(index) - s->with_ttl;
     s->expiring_1m = ptier_index_expiring(index, now + MINUTE_MS);
     s->expiring_1h = ptier_index_expiring(index, now + HOUR_MS);
     s->expiring_1d = ptier_index_expiring(index, now + DAY_MS);
@@ -187,11 +190,12 @@ ptier_cache_statistics(ptier_cache *cache, ptier_statistics *s)
 void
 ptier_cache_statistics_reset(ptier_cache *cache, ptier_statistics *last)
 {
-    ptier_statistics unwanted;
-    ptier_statistics *s = last ? last : &unwanted;
-    memset(s, 0, sizeof *s);
-    collect(cache, true, s);
-    gauge(cache, s);
+    ptier_statistics s = {0};
+    collect(cache, true, &s);
+    if (!last)
+        return;
+    gauge(cache, &s);
+    *last = s;
 }
 
 /* ---- small questions ---- */
