@@ -345,7 +345,7 @@ promotions_are_counted_where_the_entry_comes_to(void **state)
         ptier_test_box_put(&box, i);
     BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
     (void)clear(PTIER_TIER_L2);
-    assert_int_equal(ptier_test_box_where(&box, 3), PTIER_TIER_L3);
+    assert_true(ptier_test_box_has(&box, 3)); /* in L3, or in a line of L2 that L3 still needs */
     BOX_AWAIT(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].promotions == 1);
     assert_int_equal(ptier_test_box_where(&box, 3), PTIER_TIER_L2);
     assert_int_equal(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L1].demotions, 0);
@@ -592,15 +592,18 @@ operations_are_timed_by_what_they_are(void **state)
     BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
     (void)clear(PTIER_TIER_L1);
     (void)clear(PTIER_TIER_L2);
+    uint64_t found[PTIER_TIER_COUNT] = {0};
     for (int i = 0; i < 30; i++)
-        (void)ptier_test_box_where(&box, i); /* 9 of them in L3 */
+        found[ptier_test_box_where(&box, i)]++;
+    assert_int_equal(found[PTIER_TIER_L2] + found[PTIER_TIER_L3], 9);
     for (int i = 0; i < 256; i++)
         assert_int_equal(ptier_test_box_where(&box, i % 9), PTIER_TIER_L1);
     ptier_statistics s = ptier_test_box_statistics(&box);
     assert_int_equal(s.latency[PTIER_OPERATION_PUT_MEMORY].count, 0);
     assert_int_equal(s.latency[PTIER_OPERATION_PUT_LOGGED].count, 6);
     assert_int_equal(s.latency[PTIER_OPERATION_PUT_SYNCED].count, 3);
-    assert_int_equal(s.latency[PTIER_OPERATION_GET_L3].count, 9);
+    assert_int_equal(s.latency[PTIER_OPERATION_GET_L2].count, found[PTIER_TIER_L2]);
+    assert_int_equal(s.latency[PTIER_OPERATION_GET_L3].count, found[PTIER_TIER_L3]);
     assert_int_equal(s.latency[PTIER_OPERATION_GET_MISS].count, 21);
     assert_in_range(s.latency[PTIER_OPERATION_GET_L1].count, 4, 4 + PTIER_STRIPES);
     assert_in_range(s.latency[PTIER_OPERATION_LOG_COMMIT].count, 1, 9);
