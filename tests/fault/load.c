@@ -123,13 +123,18 @@ any_durability(worker *w)
 
 /* A call came back: what it was told is noted, also that it was told nothing. */
 static void
-note(worker *w, int key, ptier_load_state state, ptier_status status, const ptier_error *error)
+note(worker *w, int key, ptier_load_state state, ptier_durability wanted, ptier_status status,
+     const ptier_error *error)
 {
     state.ended = status ? SIZE_MAX : ptier_io_position();
     if (status)
         state.durability = PTIER_DURABILITY_DEFAULT;
-    if (status && (!w->load->faults || !ptier_load_is_reason(error)))
+    if (status && (!w->load->refused || !ptier_load_is_reason(error)))
         complain(w->load, error->message, key);
+    if (wanted == PTIER_DURABILITY_DEFAULT)
+        wanted = w->load->box->options.durability;
+    if (!status && state.durability < (w->load->weak ? PTIER_DURABILITY_MEMORY : wanted))
+        complain(w->load, "its change is less durable than asked for", key);
     add_state(w->load, key, &state);
 }
 
@@ -178,9 +183,9 @@ put_some(worker *w)
         if (!status && results[i].outcome > PTIER_PUT_UPDATED) {
             ptier_error why = {.status = PTIER_UNAVAILABLE};
             (void)snprintf(why.message, sizeof why.message, "%s", results[i].message);
-            note(w, keys[i], state, PTIER_UNAVAILABLE, &why);
+            note(w, keys[i], state, options.durability, PTIER_UNAVAILABLE, &why);
         } else {
-            note(w, keys[i], state, status, &error);
+            note(w, keys[i], state, options.durability, status, &error);
         }
     }
 }
@@ -191,14 +196,15 @@ delete_one(worker *w)
     char text[16];
     const char *keys[] = {text};
     int key = any_key(w);
+    const ptier_durability wanted = any_durability(w);
     ptier_written written = {0};
     ptier_error error = {0};
     ptier_load_state state = {.began = ptier_io_position()};
     (void)snprintf(text, sizeof text, "p%d", key);
     ptier_status status =
-        ptier_cache_delete(w->load->box->cache, keys, 1, any_durability(w), NULL, &written, &error);
+        ptier_cache_delete(w->load->box->cache, keys, 1, wanted, NULL, &written, &error);
     state.durability = written.durability;
-    note(w, key, state, status, &error);
+    note(w, key, state, wanted, status, &error);
 }
 
 /* The box's threshold may be anything: only a removal is noted. */
@@ -207,17 +213,18 @@ report_one(worker *w)
 {
     char text[16];
     int key = any_key(w);
+    const ptier_durability wanted = any_durability(w);
     const ptier_report report = {.key = text, .outcome = PTIER_REPORT_FAILED, .error = "timed out"};
     ptier_report_result result = {0};
     ptier_written written = {0};
     ptier_error error = {0};
     ptier_load_state state = {.began = ptier_io_position()};
     (void)snprintf(text, sizeof text, "p%d", key);
-    ptier_status status = ptier_cache_report(w->load->box->cache, &report, 1, any_durability(w),
-                                             &result, &written, &error);
+    ptier_status status =
+        ptier_cache_report(w->load->box->cache, &report, 1, wanted, &result, &written, &error);
     state.durability = written.durability;
     if (status || result.removed)
-        note(w, key, state, status, &error);
+        note(w, key, state, wanted, status, &error);
 }
 
 /* The reply names no durability: without faults it is what was asked for. */
@@ -229,10 +236,10 @@ clear_all(worker *w)
     pthread_rwlock_wrlock(&w->load->clearing);
     ptier_status status = ptier_cache_clear(w->load->box->cache, PTIER_TIER_NONE, state.durability,
                                             NULL, NULL, &error);
-    if (w->load->faults)
+    if (w->load->weak)
         state.durability = PTIER_DURABILITY_MEMORY;
     for (int i = 0; i < LOAD_KEYS; i++)
-        note(w, i, state, status, &error);
+        note(w, i, state, PTIER_DURABILITY_MEMORY, status, &error);
     pthread_rwlock_unlock(&w->load->clearing);
 }
 
@@ -245,7 +252,7 @@ read_one(worker *w)
     int version = ptier_load_read(w->load->box->cache, key, &status);
     if (version < -1)
         complain(w->load, "has a value that was never its own", key);
-    else if (version == -1 && !w->load->faults)
+    else if (version == -1 && !w->load->blind)
         complain(w->load, "cannot be read", key);
     else if (version >= 0 &&
              !ptier_load_allows(w->load, key, version, PTIER_DURABILITY_MEMORY, SIZE_MAX - 1, NULL))

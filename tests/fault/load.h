@@ -32,7 +32,9 @@ typedef struct ptier_load {
     ptier_load_key keys[LOAD_KEYS];
     atomic_int version; /* the latest given */
     bool clears;        /* wanted */
-    bool faults;        /* calls may be refused, reads fail (but lie never) */
+    bool refused;       /* calls may be refused, with a reason */
+    bool blind;         /* reads may fail, but not lie */
+    bool weak;          /* replies may name less durability than was asked for */
 
     pthread_rwlock_t clearing;   /* for writing while the cache is cleared: keys have one order of
                                     changes */

@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "fault.h"
 #include "load.h"
 #include "start_report.h"
 #include "support/io_shim.h"
@@ -41,13 +42,6 @@ static struct {
     uint8_t store_id[PTIER_ID_BYTES];
     bool had_data; /* it began with the remains of another */
 } recording;
-
-static long
-number_of(const char *variable, long otherwise)
-{
-    const char *text = getenv(variable);
-    return text ? strtol(text, NULL, 10) : otherwise;
-}
 
 static void
 set_options(ptier_test_box *b, int tiers)
@@ -165,8 +159,9 @@ cut_once(int number)
     char when[96];
     size_t end = ptier_io_position(), cut = ptier_test_random(&seed, end + 1);
     uint64_t image_seed = ptier_test_random(&seed, UINT64_MAX);
-    open_image(cut, image_seed);
     (void)snprintf(when, sizeof when, "cut at %zu of %zu, image %" PRIu64, cut, end, image_seed);
+    ptier_fault_deadline(when);
+    open_image(cut, image_seed);
     ptier_load_check(&load, image.cache, PTIER_DURABILITY_SYNCED, cut, when);
     uint64_t seen = ptier_load_revision_at(&load, cut), put = ptier_test_box_put(&image, LOAD_KEYS);
     if (put <= seen)
@@ -176,6 +171,7 @@ cut_once(int number)
     if (number % CHECK_WORK_EVERY == 0)
         check_work();
     close_image();
+    ptier_fault_deadline(NULL);
 }
 
 /* The next recording goes on from what this cut leaves. */
@@ -225,7 +221,7 @@ static int
 set_up(void **state)
 {
     (void)state;
-    seed = (uint64_t)number_of("PTIER_SEED", 4711) * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    seed = (uint64_t)ptier_fault_number("PTIER_SEED", 4711) * UINT64_C(0x9e3779b97f4a7c15) + 1;
     return 0;
 }
 
@@ -247,7 +243,7 @@ tear_down(void **state)
 static int
 cuts(void)
 {
-    return (int)(number_of("PTIER_CUTS", CUTS) + COMBINATIONS - 1) / COMBINATIONS;
+    return (int)(ptier_fault_number("PTIER_CUTS", CUTS) + COMBINATIONS - 1) / COMBINATIONS;
 }
 
 static void
@@ -274,6 +270,7 @@ power_loss_takes_nothing_synced_without_l2(void **state)
 int
 main(void)
 {
+    ptier_fault_begin();
     const struct CMUnitTest tests[COMBINATIONS] = {
         cmocka_unit_test_setup_teardown(power_loss_takes_nothing_synced_from_all_tiers, set_up,
                                         tear_down),
