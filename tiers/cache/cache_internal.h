@@ -114,6 +114,7 @@ typedef struct ptier_cache_hooks {
     const ptier_clock *clock;
     uint64_t (*hash_key)(const char *key);
     uint64_t l2_shard_bytes;
+    int64_t probe_period_ms; /* of a tier that is down or idle; 20,000 */
 } ptier_cache_hooks;
 PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
                                                     const ptier_cache_hooks *hooks,
