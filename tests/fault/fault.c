@@ -43,3 +43,9 @@ ptier_fault_deadline(const char *what)
     (void)snprintf(doing, sizeof doing, "%s", what ? what : "");
     (void)alarm(what ? SECONDS : 0);
 }
+
+const char *
+ptier_fault_doing(void)
+{
+    return doing;
+}

@@ -12,4 +12,7 @@ long ptier_fault_number(const char *variable, long otherwise);
 /* Ends the program, naming `what` (copied), unless called again within 60 s. NULL: no deadline. */
 void ptier_fault_deadline(const char *what);
 
+/* What was named last; "" after NULL. */
+const char *ptier_fault_doing(void);
+
 #endif

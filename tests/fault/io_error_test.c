@@ -19,96 +19,20 @@
 #include <cmocka.h>
 
 #include "fault.h"
-#include "load.h"
+#include "stage.h"
 #include "support/io_shim.h"
 #include "support/sample_entry.h"
-#include "tier_watch.h"
 
 enum { FAULTS = 2, WARM_CALLS = 15, CALLS = 40, IMAGES = 4, OPEN_FAULTS = 12 };
 
-static ptier_test_box box;
-static ptier_test_box copy; /* on a copy of its directory */
-static ptier_load load;
-static ptier_tier_watch watch;
-static char trial[160];
-
-/* ---- boxes ---- */
-
-static void
-begin(int tiers)
-{
-    ptier_test_box_init(&box, tiers);
-    box.options.l1_entries = 8;
-    box.options.l2_entries =
-        tiers & BOX_L3 ? 1000 : 0; /* L2 holds all, too: each disk tier can serve alone */
-    box.options.failure_threshold = 1;
-    box.hooks.l2_shard_bytes = 8192;
-    ptier_tier_watch_init(&watch, &box);
-    ptier_load_init(&load, &box);
-    ptier_io_watch(box.directory);
-}
-
-static void
-close_copy(void)
-{
-    ptier_test_box_close(&copy);
-    ptier_test_dir_remove(copy.directory);
-    copy.directory[0] = '\0';
-}
-
-/* After a failure as well. */
-static void
-end(void)
-{
-    ptier_io_heal();
-    if (copy.directory[0])
-        close_copy();
-    ptier_test_box_close(&box);
-    ptier_io_unwatch();
-    ptier_load_fini(&load);
-    ptier_test_box_fini(&box);
-    box.directory[0] = '\0';
-}
+static ptier_stage stage;
 
 static int
 tear_down(void **state)
 {
     (void)state;
-    if (box.directory[0])
-        end();
+    ptier_stage_end(&stage);
     return 0;
-}
-
-/* Names where the copy is to be made. */
-static void
-prepare_copy(void)
-{
-    copy = box;
-    copy.cache = NULL;
-    copy.options.on_change = NULL;
-    copy.options.on_tier_event = NULL;
-    (void)snprintf(copy.directory, sizeof copy.directory, "%.200s-copy", box.directory);
-    copy.options.data_dir = copy.directory;
-}
-
-/* Opens it, and checks that what was acknowledged so before the position is there. */
-static void
-check_copy(ptier_durability durability, size_t cut, const char *when)
-{
-    char text[256];
-    (void)snprintf(text, sizeof text, "%s, %s", trial, when);
-    if (ptier_cache_open_with(&copy.options, &copy.hooks, &copy.cache, &copy.error))
-        fail_msg("%s: it cannot be opened: %s", text, copy.error.message);
-    ptier_load_check(&load, copy.cache, durability, cut, text);
-    close_copy();
-}
-
-static void
-check_after_kill(ptier_durability durability, const char *when)
-{
-    prepare_copy();
-    ptier_io_copy(copy.directory);
-    check_copy(durability, SIZE_MAX - 1, when);
 }
 
 /* Recording goes on. */
@@ -117,12 +41,12 @@ check_after_power_loss(uint64_t seed)
 {
     for (int i = 0; i < IMAGES; i++) {
         size_t cut = i ? ptier_test_random(&seed, ptier_io_position() + 1) : ptier_io_position();
-        prepare_copy();
-        ptier_io_image(cut, seed, copy.directory);
-        copy.hooks.clock = &copy.clock.clock;
-        copy.clock.clock.context = &copy.clock;
-        ptier_test_clock_reboot(&copy.clock, 1000);
-        check_copy(PTIER_DURABILITY_SYNCED, cut, "after a power loss");
+        ptier_stage_prepare_copy(&stage);
+        ptier_io_image(cut, seed, stage.copy.directory);
+        stage.copy.hooks.clock = &stage.copy.clock.clock;
+        stage.copy.clock.clock.context = &stage.copy.clock;
+        ptier_test_clock_reboot(&stage.copy.clock, 1000);
+        ptier_stage_check_copy(&stage, PTIER_DURABILITY_SYNCED, cut, "after a power loss");
     }
 }
 
@@ -140,20 +64,20 @@ check_reads(const expectation *expected)
 {
     for (int i = 0; i < LOAD_KEYS; i++) {
         ptier_status status;
-        int version = ptier_load_read(box.cache, i, &status);
+        int version = ptier_load_read(stage.box.cache, i, &status);
         if (version == -1 && expected->blind)
             continue;
         if (version < 0 ||
-            !ptier_load_allows(&load, i, version, PTIER_DURABILITY_MEMORY, SIZE_MAX - 1, NULL))
-            fail_msg("%s: key %d is read as version %d (%s), should be %d", trial, i, version,
-                     ptier_status_text(status), ptier_load_now(&load, i)->version);
+            !ptier_load_allows(&stage.load, i, version, PTIER_DURABILITY_MEMORY, LOAD_NOW, NULL))
+            fail_msg("%s: key %d is read as version %d (%s), should be %d", ptier_fault_doing(), i,
+                     version, ptier_status_text(status), ptier_load_now(&stage.load, i)->version);
     }
 }
 
 static void
 run_load(int calls, uint64_t seed)
 {
-    ptier_load_run(&load, 1, calls, seed);
+    ptier_load_run(&stage.load, 1, calls, seed);
 }
 
 /* Returns how many calls there were that could have failed. */
@@ -161,35 +85,36 @@ static uint64_t
 try_fault(int tiers, const ptier_io_fault *fault, const expectation *expected, uint64_t seed)
 {
     bool records = fault->kinds & PTIER_IO_SYNC;
-    begin(tiers);
+    ptier_stage_begin(&stage, tiers);
     if (records)
         ptier_io_record();
-    ptier_test_box_open(&box);
+    ptier_test_box_open(&stage.box);
     run_load(WARM_CALLS, seed);
     ptier_io_fail(fault);
-    load.refused = load.weak = expected->weak;
-    load.blind = expected->blind;
+    stage.load.refused = stage.load.weak = expected->weak;
+    stage.load.blind = expected->blind;
     run_load(CALLS, seed + 1);
     uint64_t calls = ptier_io_calls();
     check_reads(expected);
     if (fault->lasting && ptier_io_failed())
-        ptier_tier_await_degraded(&watch, &box, expected->degrades);
-    check_after_kill(PTIER_DURABILITY_LOGGED, "killed under the fault");
+        ptier_tier_await_degraded(&stage.watch, &stage.box, expected->degrades);
+    ptier_stage_check_kill(&stage, PTIER_DURABILITY_LOGGED, "killed under the fault");
     ptier_io_heal();
     run_load(WARM_CALLS, seed + 2);
-    ptier_tier_await_healed(&watch, &box, &load);
+    ptier_tier_await_healed(&stage.watch, &stage.box, &stage.load);
     if (records)
         check_after_power_loss(seed + 3);
-    check_after_kill(PTIER_DURABILITY_MEMORY, "killed when all was healed");
-    ptier_test_box_reopen(&box);
-    ptier_load_check(&load, box.cache, PTIER_DURABILITY_MEMORY, SIZE_MAX - 1, trial);
-    end();
+    ptier_stage_check_kill(&stage, PTIER_DURABILITY_MEMORY, "killed when all was healed");
+    ptier_test_box_reopen(&stage.box);
+    ptier_load_check(&stage.load, stage.box.cache, PTIER_DURABILITY_MEMORY, LOAD_NOW, "reopened");
+    ptier_stage_end(&stage);
     return calls;
 }
 
 static void
 name_trial(int tiers, const ptier_io_fault *fault)
 {
+    char trial[160];
     (void)snprintf(trial, sizeof trial, "tiers %d, kinds %#x of %s, errno %d, call %" PRIu64 "%s%s",
                    tiers, fault->kinds, fault->pattern, fault->error, fault->nth,
                    fault->lasting ? " and all after it" : "",
@@ -197,20 +122,19 @@ name_trial(int tiers, const ptier_io_fault *fault)
     ptier_fault_deadline(trial);
 }
 
-/* Each n of the fault, or some of them. */
+/* Each n of the fault, or some of them: spread over as many calls as there are without it. */
 static void
 try_each(int tiers, ptier_io_fault fault, const expectation *expected)
 {
     uint64_t seed = (uint64_t)ptier_fault_number("PTIER_SEED", 4711);
-    long wanted = ptier_fault_number("PTIER_FAULTS", FAULTS);
-    uint64_t calls = 1;
-    for (uint64_t i = 0, n = 1; n <= calls && (wanted == 0 || i < (uint64_t)wanted); i++) {
-        fault.nth = n;
+    uint64_t wanted = (uint64_t)ptier_fault_number("PTIER_FAULTS", FAULTS);
+    fault.nth = 0;
+    name_trial(tiers, &fault);
+    uint64_t calls = try_fault(tiers, &fault, &(expectation){0}, seed);
+    uint64_t step = wanted && calls > wanted ? calls / wanted : 1;
+    for (fault.nth = 1; fault.nth <= calls; fault.nth += step) {
         name_trial(tiers, &fault);
-        uint64_t there = try_fault(tiers, &fault, expected, seed);
-        if (!fault.lasting || i == 0)
-            calls = there; /* what fails for good is not called as often */
-        n = wanted ? 1 + (i + 1) * calls / (uint64_t)wanted : n + 1;
+        (void)try_fault(tiers, &fault, expected, seed);
     }
     ptier_fault_deadline(NULL);
 }
@@ -292,48 +216,50 @@ a_failing_l3_costs_no_durability_and_no_read(void **state)
 
 /* ---- opening ---- */
 
-/* It opens or says why not; and the next time everything is there. */
-static void
+/* It opens or says why not; and the next time everything is there. Returns how many calls could
+ * have failed. */
+static uint64_t
 open_under(const ptier_io_fault *fault)
 {
     ptier_status status;
-    prepare_copy();
-    ptier_test_dir_copy(box.directory, copy.directory);
-    ptier_io_watch(copy.directory);
+    ptier_stage_prepare_copy(&stage);
+    ptier_test_dir_copy(stage.box.directory, stage.copy.directory);
+    ptier_io_watch(stage.copy.directory);
     ptier_io_fail(fault);
-    copy.error = (ptier_error){0};
-    if (ptier_cache_open_with(&copy.options, &copy.hooks, &copy.cache, &copy.error)) {
-        copy.cache = NULL;
-        if (!ptier_load_is_reason(&copy.error))
-            fail_msg("%s: not opened, and says '%s'", trial, copy.error.message);
+    stage.copy.error = (ptier_error){0};
+    if (ptier_cache_open_with(&stage.copy.options, &stage.copy.hooks, &stage.copy.cache,
+                              &stage.copy.error)) {
+        stage.copy.cache = NULL;
+        if (!ptier_load_is_reason(&stage.copy.error))
+            fail_msg("%s: not opened, and says '%s'", ptier_fault_doing(),
+                     stage.copy.error.message);
     }
-    for (int i = 0; copy.cache && i < LOAD_KEYS; i++) {
-        int version = ptier_load_read(copy.cache, i, &status);
+    for (int i = 0; stage.copy.cache && i < LOAD_KEYS; i++) {
+        int version = ptier_load_read(stage.copy.cache, i, &status);
         if (version != -1 &&
-            !ptier_load_allows(&load, i, version, PTIER_DURABILITY_LOGGED, SIZE_MAX - 1, NULL))
-            fail_msg("%s: key %d is read as version %d, should be %d", trial, i, version,
-                     ptier_load_now(&load, i)->version);
+            !ptier_load_allows(&stage.load, i, version, PTIER_DURABILITY_LOGGED, LOAD_NOW, NULL))
+            fail_msg("%s: key %d is read as version %d, should be %d", ptier_fault_doing(), i,
+                     version, ptier_load_now(&stage.load, i)->version);
     }
-    ptier_test_box_close(&copy);
-    ptier_io_heal();
-    check_copy(PTIER_DURABILITY_LOGGED, SIZE_MAX - 1, "opened again");
+    ptier_test_box_close(&stage.copy);
+    uint64_t calls = ptier_io_calls();
     ptier_io_unwatch();
+    ptier_stage_check_copy(&stage, PTIER_DURABILITY_LOGGED, LOAD_NOW, "opened again");
+    return calls;
 }
 
 static void
 try_opens(int tiers, unsigned kind, int error)
 {
     ptier_io_fault fault = {.kinds = kind, .pattern = "*", .error = error};
-    long wanted = ptier_fault_number("PTIER_FAULTS", FAULTS) ? OPEN_FAULTS : 0;
+    uint64_t wanted = ptier_fault_number("PTIER_FAULTS", FAULTS) ? OPEN_FAULTS : 0;
+    name_trial(tiers, &fault);
+    uint64_t calls = open_under(&fault), step = wanted && calls > wanted ? calls / wanted : 1;
     for (int lasting = 0; lasting < 2; lasting++) {
-        uint64_t calls = 1;
         fault.lasting = lasting;
-        for (uint64_t i = 0, n = 1; n <= calls && (wanted == 0 || i < (uint64_t)wanted); i++) {
-            fault.nth = n;
+        for (fault.nth = 1; fault.nth <= calls; fault.nth += step) {
             name_trial(tiers, &fault);
-            open_under(&fault);
-            calls = !lasting || i == 0 ? ptier_io_calls() : calls;
-            n = wanted ? 1 + (i + 1) * calls / (uint64_t)wanted : n + 1;
+            (void)open_under(&fault);
         }
     }
     ptier_fault_deadline(NULL);
@@ -347,19 +273,19 @@ a_start_under_faults_takes_nothing(void **state)
     static const int combinations[] = {BOX_ALL, BOX_L1 | BOX_L2, BOX_L1 | BOX_L3};
     (void)state;
     for (size_t c = 0; c < sizeof combinations / sizeof *combinations; c++) {
-        begin(combinations[c]);
-        ptier_test_box_open(&box);
+        ptier_stage_begin(&stage, combinations[c]);
+        ptier_test_box_open(&stage.box);
         run_load(WARM_CALLS, 1);
-        prepare_copy(); /* as a kill leaves it: there is something to recover */
-        ptier_io_copy(copy.directory);
-        ptier_test_box_close(&box);
+        ptier_stage_prepare_copy(&stage); /* as a kill leaves it: there is something to recover */
+        ptier_io_copy(stage.copy.directory);
+        ptier_test_box_close(&stage.box);
         ptier_io_unwatch();
-        ptier_test_dir_remove(box.directory);
-        assert_int_equal(rename(copy.directory, box.directory), 0);
-        copy.directory[0] = '\0';
+        ptier_test_dir_remove(stage.box.directory);
+        assert_int_equal(rename(stage.copy.directory, stage.box.directory), 0);
+        stage.copy.directory[0] = '\0';
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
             try_opens(combinations[c], kinds[k], k % 2 ? ENOSPC : EIO);
-        end();
+        ptier_stage_end(&stage);
     }
 }
 

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "fault.h"
 #include "load.h"
 #include "support/io_shim.h"
 #include "support/sample_entry.h"
@@ -255,7 +257,7 @@ read_one(worker *w)
     else if (version == -1 && !w->load->blind)
         complain(w->load, "cannot be read", key);
     else if (version >= 0 &&
-             !ptier_load_allows(w->load, key, version, PTIER_DURABILITY_MEMORY, SIZE_MAX - 1, NULL))
+             !ptier_load_allows(w->load, key, version, PTIER_DURABILITY_MEMORY, LOAD_NOW, NULL))
         complain(w->load, "is not as its last change left it", key);
 }
 
@@ -303,7 +305,14 @@ ptier_load_run(ptier_load *load, int threads, int calls, uint64_t seed)
     for (int i = 0; i < threads; i++)
         pthread_join(ids[i], NULL);
     if (load->complaint[0])
-        fail_msg("%s", load->complaint);
+        fail_msg("%s: %s", ptier_fault_doing(), load->complaint);
+}
+
+void
+ptier_load_note_removal(ptier_load *load, int key, ptier_durability durability)
+{
+    const ptier_load_state state = {.durability = durability, .ended = ptier_io_position()};
+    add_state(load, key, &state);
 }
 
 /* ---- what is there ---- */
@@ -354,24 +363,38 @@ ptier_load_allows(const ptier_load *load, int key, int version, ptier_durability
     return false;
 }
 
-void
-ptier_load_check(const ptier_load *load, ptier_cache *cache, ptier_durability durability,
-                 size_t cut, const char *when)
+bool
+ptier_load_wrong(const ptier_load *load, ptier_cache *cache, ptier_durability durability,
+                 size_t cut, char text[LOAD_TEXT])
 {
     for (int i = 0; i < LOAD_KEYS; i++) {
         const ptier_load_state *floor;
         ptier_status status;
         int version = ptier_load_read(cache, i, &status);
-        if (version < -1)
-            fail_msg("%s: key %d has a value that was never its own", when, i);
+        if (version >= 0 && ptier_load_allows(load, i, version, durability, cut, &floor))
+            continue;
         if (version == -1)
-            fail_msg("%s: key %d cannot be read: %s", when, i, ptier_status_text(status));
-        if (!ptier_load_allows(load, i, version, durability, cut, &floor))
-            fail_msg("%s: key %d has version %d, but version %d (revision %llu) was acknowledged "
-                     "with durability %d",
-                     when, i, version, floor->version, (unsigned long long)floor->revision,
-                     floor->durability);
+            (void)snprintf(text, LOAD_TEXT, "key %d cannot be read: %s", i,
+                           ptier_status_text(status));
+        else if (version < -1)
+            (void)snprintf(text, LOAD_TEXT, "key %d has a value that was never its own", i);
+        else
+            (void)snprintf(text, LOAD_TEXT,
+                           "key %d has version %d, but version %d (revision %" PRIu64
+                           ") was acknowledged with durability %d",
+                           i, version, floor->version, floor->revision, floor->durability);
+        return true;
     }
+    return false;
+}
+
+void
+ptier_load_check(const ptier_load *load, ptier_cache *cache, ptier_durability durability,
+                 size_t cut, const char *when)
+{
+    char text[LOAD_TEXT];
+    if (ptier_load_wrong(load, cache, durability, cut, text))
+        fail_msg("%s, %s: %s", ptier_fault_doing(), when, text);
 }
 
 uint64_t

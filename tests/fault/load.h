@@ -12,7 +12,7 @@
 
 #include "support/cache_box.h"
 
-enum { LOAD_KEYS = 120, LOAD_THREADS = 2, LOAD_BATCH = 8 };
+enum { LOAD_KEYS = 120, LOAD_THREADS = 2, LOAD_BATCH = 8, LOAD_TEXT = 300 };
 
 /* Of one key, by one change. */
 typedef struct ptier_load_state {
@@ -43,8 +43,8 @@ typedef struct ptier_load {
         uint64_t revision;
     } * revisions;
     size_t revision_count, revision_room;
-    pthread_mutex_t lock; /* of revisions and of complaint */
-    char complaint[300];  /* the first; "": none */
+    pthread_mutex_t lock;      /* of revisions and of complaint */
+    char complaint[LOAD_TEXT]; /* the first; "": none */
 } ptier_load;
 
 /* Nothing is there yet. The box must outlive it; it is opened, closed and reopened by the test. */
@@ -53,6 +53,9 @@ void ptier_load_fini(ptier_load *load);
 
 /* Threads at once, so many calls each. */
 void ptier_load_run(ptier_load *load, int threads, int calls, uint64_t seed);
+
+/* The test itself has removed a key, and the reply named this durability. */
+void ptier_load_note_removal(ptier_load *load, int key, ptier_durability durability);
 
 /* The version of a key in a cache; 0: not there; -1: it could not be read (*status says why).
  * Fails when it is a value that was never this key's. */
@@ -66,9 +69,17 @@ const ptier_load_state *ptier_load_now(const ptier_load *load, int key);
 bool ptier_load_allows(const ptier_load *load, int key, int version, ptier_durability durability,
                        size_t cut, const ptier_load_state **floor);
 
-/* Reads all keys and fails unless each is in a state that is allowed. */
+/* Reads all keys and says what is wrong with the first that is in no state that is allowed. False:
+ * none is. */
+bool ptier_load_wrong(const ptier_load *load, ptier_cache *cache, ptier_durability durability,
+                      size_t cut, char text[LOAD_TEXT]);
+
+/* The same, and fails. `when` tells the reader. */
 void ptier_load_check(const ptier_load *load, ptier_cache *cache, ptier_durability durability,
                       size_t cut, const char *when);
+
+/* A cut after everything. */
+#define LOAD_NOW (SIZE_MAX - 1)
 
 /* The highest revision that had been seen at a position. */
 uint64_t ptier_load_revision_at(const ptier_load *load, size_t cut);

@@ -162,7 +162,7 @@ cut_once(int number)
     (void)snprintf(when, sizeof when, "cut at %zu of %zu, image %" PRIu64, cut, end, image_seed);
     ptier_fault_deadline(when);
     open_image(cut, image_seed);
-    ptier_load_check(&load, image.cache, PTIER_DURABILITY_SYNCED, cut, when);
+    ptier_load_check(&load, image.cache, PTIER_DURABILITY_SYNCED, cut, "opened");
     uint64_t seen = ptier_load_revision_at(&load, cut), put = ptier_test_box_put(&image, LOAD_KEYS);
     if (put <= seen)
         fail_msg("%s: revision %" PRIu64 " was given, after %" PRIu64 " had been seen", when, put,

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "fault.h"
 #include "hash.h"
 #include "tier_watch.h"
 
@@ -69,15 +70,17 @@ ptier_tier_await_degraded(ptier_tier_watch *watch, ptier_test_box *box, int tier
 {
     int64_t deadline = ptier_test_now() + PATIENCE_MS;
     for (int i = 0; !all_degraded(box, tiers) && ptier_test_now() < deadline; i++) {
-        put_extra(box, i % 10);
+        put_extra(box, i);
         pause_ms(2);
     }
     EACH_DISK_TIER(id, box, tiers)
     {
         if (!ptier_tier_degraded(box, id))
-            fail_msg("%s fails all the time, and is not degraded", ptier_tier_name(id));
+            fail_msg("%s: %s fails all the time, and is not degraded", ptier_fault_doing(),
+                     ptier_tier_name(id));
         if (atomic_load(&watch->degraded[id]) == 0)
-            fail_msg("no event said that %s is degraded", ptier_tier_name(id));
+            fail_msg("%s: no event said that %s is degraded", ptier_fault_doing(),
+                     ptier_tier_name(id));
     }
 }
 
@@ -120,18 +123,19 @@ ptier_tier_await_healed(ptier_tier_watch *watch, ptier_test_box *box, const ptie
         while (ptier_tier_degraded(box, id) && ptier_test_now() < deadline)
             pause_ms(2);
         if (ptier_tier_degraded(box, id))
-            fail_msg("%s works again, but is still degraded", ptier_tier_name(id));
+            fail_msg("%s: %s works again, but is still degraded", ptier_fault_doing(),
+                     ptier_tier_name(id));
     }
     while (ptier_test_box_statistics(box).pending_writes && ptier_test_now() < deadline)
         pause_ms(2);
     if (ptier_test_box_statistics(box).pending_writes)
-        fail_msg("changes still wait to be written");
+        fail_msg("%s: changes still wait to be written", ptier_fault_doing());
     EACH_DISK_TIER(id, box, BOX_ALL)
     {
         while (missing_key(box, load, id) >= 0 && ptier_test_now() < deadline)
             pause_ms(2);
         if (missing_key(box, load, id) >= 0)
-            fail_msg("%s is healed, but lacks key %d", ptier_tier_name(id),
+            fail_msg("%s: %s is healed, but lacks key %d", ptier_fault_doing(), ptier_tier_name(id),
                      missing_key(box, load, id));
         assert_int_equal(atomic_load(&watch->degraded[id]), atomic_load(&watch->recovered[id]));
     }

@@ -33,16 +33,18 @@ typedef enum ptier_io_kind {
     PTIER_IO_RENAME = 64, /* and link */
     PTIER_IO_UNLINK = 128,
     PTIER_IO_MKDIR = 256,
-    PTIER_IO_SPACE =
-        PTIER_IO_WRITE | PTIER_IO_ALLOCATE | PTIER_IO_MKDIR, /* what a full disk stops */
+    PTIER_IO_OPEN_WRITE = 512, /* an open that is not only for reading; it is an OPEN, too */
+    /* What a read-only file system refuses. */
+    PTIER_IO_CHANGE = PTIER_IO_WRITE | PTIER_IO_TRUNCATE | PTIER_IO_ALLOCATE | PTIER_IO_RENAME |
+                      PTIER_IO_UNLINK | PTIER_IO_MKDIR | PTIER_IO_OPEN_WRITE,
 } ptier_io_kind;
 
 /* Begins with nothing recorded and no fault; no file below `directory` may be open. */
 void ptier_io_watch(const char *directory);
 void ptier_io_unwatch(void);
 
-/* Copies the directory (one level deep) at one instant, as a kill -9 would leave it. Without *-shm.
- */
+/* Copies the directory to the new one `to` at one instant, as a kill -9 would leave it. Without
+ * *-shm. */
 void ptier_io_copy(const char *to);
 
 /* ---- faults ---- */
