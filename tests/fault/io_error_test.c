@@ -74,12 +74,6 @@ check_reads(const expectation *expected)
     }
 }
 
-static void
-run_load(int calls, uint64_t seed)
-{
-    ptier_load_run(&stage.load, 1, calls, seed);
-}
-
 /* Returns how many calls there were that could have failed. */
 static uint64_t
 try_fault(int tiers, const ptier_io_fault *fault, const expectation *expected, uint64_t seed)
@@ -89,24 +83,22 @@ try_fault(int tiers, const ptier_io_fault *fault, const expectation *expected, u
     if (records)
         ptier_io_record();
     ptier_test_box_open(&stage.box);
-    run_load(WARM_CALLS, seed);
+    ptier_stage_run(&stage, WARM_CALLS, seed);
     ptier_io_fail(fault);
     stage.load.refused = stage.load.weak = expected->weak;
     stage.load.blind = expected->blind;
-    run_load(CALLS, seed + 1);
+    ptier_stage_run(&stage, CALLS, seed + 1);
     uint64_t calls = ptier_io_calls();
     check_reads(expected);
     if (fault->lasting && ptier_io_failed())
         ptier_tier_await_degraded(&stage.watch, &stage.box, expected->degrades);
     ptier_stage_check_kill(&stage, PTIER_DURABILITY_LOGGED, "killed under the fault");
     ptier_io_heal();
-    run_load(WARM_CALLS, seed + 2);
+    ptier_stage_run(&stage, WARM_CALLS, seed + 2);
     ptier_tier_await_healed(&stage.watch, &stage.box, &stage.load);
     if (records)
         check_after_power_loss(seed + 3);
-    ptier_stage_check_kill(&stage, PTIER_DURABILITY_MEMORY, "killed when all was healed");
-    ptier_test_box_reopen(&stage.box);
-    ptier_load_check(&stage.load, stage.box.cache, PTIER_DURABILITY_MEMORY, LOAD_NOW, "reopened");
+    ptier_stage_check_healed(&stage);
     ptier_stage_end(&stage);
     return calls;
 }
@@ -122,19 +114,38 @@ name_trial(int tiers, const ptier_io_fault *fault)
     ptier_fault_deadline(trial);
 }
 
-/* Each n of the fault, or some of them: spread over as many calls as there are without it. */
-static void
-try_each(int tiers, ptier_io_fault fault, const expectation *expected)
+static uint64_t
+base_seed(void)
 {
-    uint64_t seed = (uint64_t)ptier_fault_number("PTIER_SEED", 4711);
-    uint64_t wanted = (uint64_t)ptier_fault_number("PTIER_FAULTS", FAULTS);
+    return (uint64_t)ptier_fault_number("PTIER_SEED", 4711);
+}
+
+/* How many calls there are that the fault is about, without it. */
+static uint64_t
+count_calls(int tiers, ptier_io_fault fault)
+{
     fault.nth = 0;
     name_trial(tiers, &fault);
-    uint64_t calls = try_fault(tiers, &fault, &(expectation){0}, seed);
+    return try_fault(tiers, &fault, &(expectation){0}, base_seed());
+}
+
+/* Each n of the fault with each errno; or some n, and the errnos in turn. */
+static void
+try_each(int tiers, ptier_io_fault fault, uint64_t calls, const expectation *expected)
+{
+    static const int errors[] = {EIO, ENOSPC};
+    uint64_t wanted = (uint64_t)ptier_fault_number("PTIER_FAULTS", FAULTS);
     uint64_t step = wanted && calls > wanted ? calls / wanted : 1;
-    for (fault.nth = 1; fault.nth <= calls; fault.nth += step) {
-        name_trial(tiers, &fault);
-        (void)try_fault(tiers, &fault, expected, seed);
+    uint64_t trials = 0;
+    for (fault.nth = 1; fault.nth <= calls; fault.nth += step, trials++) {
+        for (uint64_t i = 0; i < 2; i++) {
+            bool reads = fault.kinds == PTIER_IO_READ; /* and finds no disk full */
+            if (reads ? i != 0 : wanted && i != trials % 2)
+                continue;
+            fault.error = errors[i];
+            name_trial(tiers, &fault);
+            (void)try_fault(tiers, &fault, expected, base_seed());
+        }
     }
     ptier_fault_deadline(NULL);
 }
@@ -144,19 +155,16 @@ try_each(int tiers, ptier_io_fault fault, const expectation *expected)
 static void
 try_kind(int tiers, unsigned kind, bool blind)
 {
-    static const int errors[] = {EIO, ENOSPC};
-    bool writes = kind & (PTIER_IO_WRITE | PTIER_IO_SYNC);
-    for (int e = 0; e < (kind == PTIER_IO_READ ? 1 : 2); e++) {
-        ptier_io_fault fault = {.kinds = kind, .pattern = "*", .error = errors[e]};
-        expectation expected = {.blind = blind, .weak = true};
-        try_each(tiers, fault, &expected);
-        expected.degrades = writes ? tiers : 0;
-        fault.lasting = true;
-        try_each(tiers, fault, &expected);
-        fault.torn = true;
-        if (kind == PTIER_IO_WRITE)
-            try_each(tiers, fault, &expected);
-    }
+    ptier_io_fault fault = {.kinds = kind, .pattern = "*"};
+    expectation expected = {.blind = blind, .weak = true};
+    uint64_t calls = count_calls(tiers, fault);
+    try_each(tiers, fault, calls, &expected);
+    expected.degrades = kind & (PTIER_IO_WRITE | PTIER_IO_SYNC) ? tiers : 0;
+    fault.lasting = true;
+    try_each(tiers, fault, calls, &expected);
+    fault.torn = true;
+    if (kind == PTIER_IO_WRITE)
+        try_each(tiers, fault, calls, &expected);
 }
 
 #define FAILING(kind, blind)                                                                       \
@@ -191,12 +199,13 @@ try_tier(const char *pattern, int tier)
 {
     static const unsigned kinds[] = {PTIER_IO_WRITE, PTIER_IO_SYNC, PTIER_IO_READ, PTIER_IO_OPEN};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        ptier_io_fault fault = {.kinds = kinds[i], .pattern = pattern, .error = EIO};
+        ptier_io_fault fault = {.kinds = kinds[i], .pattern = pattern};
         expectation expected = {0};
-        try_each(BOX_ALL, fault, &expected);
+        uint64_t calls = count_calls(BOX_ALL, fault);
+        try_each(BOX_ALL, fault, calls, &expected);
         fault.lasting = true;
         expected.degrades = kinds[i] == PTIER_IO_WRITE ? tier : 0;
-        try_each(BOX_ALL, fault, &expected);
+        try_each(BOX_ALL, fault, calls, &expected);
     }
 }
 
@@ -275,7 +284,7 @@ a_start_under_faults_takes_nothing(void **state)
     for (size_t c = 0; c < sizeof combinations / sizeof *combinations; c++) {
         ptier_stage_begin(&stage, combinations[c]);
         ptier_test_box_open(&stage.box);
-        run_load(WARM_CALLS, 1);
+        ptier_stage_run(&stage, WARM_CALLS, 1);
         ptier_stage_prepare_copy(&stage); /* as a kill leaves it: there is something to recover */
         ptier_io_copy(stage.copy.directory);
         ptier_test_box_close(&stage.box);

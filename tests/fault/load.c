@@ -165,7 +165,7 @@ put_some(worker *w)
     ptier_record records[LOAD_BATCH];
     put_texts texts[LOAD_BATCH];
     ptier_put_result results[LOAD_BATCH];
-    int keys[LOAD_BATCH], versions[LOAD_BATCH], first = any_key(w);
+    int keys[LOAD_BATCH] = {0}, versions[LOAD_BATCH] = {0}, first = any_key(w);
     int count = 1 + (int)ptier_test_random(&w->seed, LOAD_BATCH);
     const ptier_put_options options = {.durability = any_durability(w)};
     ptier_written written = {0};

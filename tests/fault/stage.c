@@ -49,6 +49,35 @@ ptier_stage_end(ptier_stage *stage)
 }
 
 void
+ptier_stage_run(ptier_stage *stage, int calls, uint64_t seed)
+{
+    ptier_load_run(&stage->load, 1, calls, seed);
+}
+
+const char *
+ptier_stage_path(ptier_stage *stage, const char *name)
+{
+    (void)snprintf(stage->path, sizeof stage->path, "%s/%s", stage->box.directory, name);
+    return stage->path;
+}
+
+void
+ptier_stage_check_reads(ptier_stage *stage, const char *when)
+{
+    ptier_load_check(&stage->load, stage->box.cache, PTIER_DURABILITY_MEMORY, LOAD_NOW, when);
+}
+
+void
+ptier_stage_check_healed(ptier_stage *stage)
+{
+    ptier_tier_await_healed(&stage->watch, &stage->box, &stage->load);
+    ptier_stage_check_reads(stage, "healed");
+    ptier_stage_check_kill(stage, PTIER_DURABILITY_MEMORY, "killed when all was healed");
+    ptier_test_box_reopen(&stage->box);
+    ptier_stage_check_reads(stage, "reopened");
+}
+
+void
 ptier_stage_prepare_copy(ptier_stage *stage)
 {
     ptier_test_box *copy = &stage->copy;
@@ -85,18 +114,30 @@ ptier_stage_check_kill(ptier_stage *stage, ptier_durability durability, const ch
     ptier_stage_check_copy(stage, durability, LOAD_NOW, when);
 }
 
+/* Not even opening is certain: somebody may have done things to the files. */
+static bool
+copy_is_wrong(ptier_stage *stage, ptier_durability durability, char text[LOAD_TEXT])
+{
+    ptier_test_box *copy = &stage->copy;
+    bool wrong = true;
+    ptier_stage_prepare_copy(stage);
+    ptier_io_copy(copy->directory);
+    if (ptier_cache_open_with(&copy->options, &copy->hooks, &copy->cache, &copy->error)) {
+        (void)snprintf(text, LOAD_TEXT, "%s", copy->error.message);
+        copy->cache = NULL;
+    } else {
+        wrong = ptier_load_wrong(&stage->load, copy->cache, durability, LOAD_NOW, text);
+    }
+    drop_copy(stage);
+    return wrong;
+}
+
 void
 ptier_stage_await_kill(ptier_stage *stage, ptier_durability durability, const char *when)
 {
     char text[LOAD_TEXT];
-    bool wrong = true;
-    for (int64_t deadline = ptier_test_now() + PATIENCE_MS; wrong && ptier_test_now() < deadline;) {
-        ptier_stage_prepare_copy(stage);
-        ptier_io_copy(stage->copy.directory);
-        open_copy(stage, when);
-        wrong = ptier_load_wrong(&stage->load, stage->copy.cache, durability, LOAD_NOW, text);
-        drop_copy(stage);
-    }
-    if (wrong)
-        fail_msg("%s, %s: %s", ptier_fault_doing(), when, text);
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
+    while (copy_is_wrong(stage, durability, text))
+        if (ptier_test_now() >= deadline)
+            fail_msg("%s, %s: %s", ptier_fault_doing(), when, text);
 }

@@ -14,6 +14,7 @@ typedef struct ptier_stage {
     ptier_test_box copy; /* directory "": there is none */
     ptier_load load;
     ptier_tier_watch watch;
+    char path[PTIER_TEST_PATH + 64];
 } ptier_stage;
 
 /* Not open yet; options may be changed. L1 is tiny, each disk tier has room for all; shards are
@@ -21,6 +22,19 @@ typedef struct ptier_stage {
 void ptier_stage_begin(ptier_stage *stage, int tiers);
 
 void ptier_stage_end(ptier_stage *stage);
+
+/* One thread of load. */
+void ptier_stage_run(ptier_stage *stage, int calls, uint64_t seed);
+
+/* Below the box's directory; until the next call. */
+const char *ptier_stage_path(ptier_stage *stage, const char *name);
+
+/* Everything is read as it was put, whatever goes wrong on the disk. */
+void ptier_stage_check_reads(ptier_stage *stage, const char *when);
+
+/* The tiers are whole again (after a wait), and so is what a kill would leave, and what a restart
+ * finds. */
+void ptier_stage_check_healed(ptier_stage *stage);
 
 /* Names the directory of a copy, which the caller makes next. */
 void ptier_stage_prepare_copy(ptier_stage *stage);

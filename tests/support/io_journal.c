@@ -1,5 +1,6 @@
 #include "support/io_journal.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include "support/sample_entry.h"
 #include "support/temp_dir.h"
 
-enum { SECTOR = 512, ROOT = 0 };
+enum { SECTOR = 512, ROOT = 0, NAMES_MAX = 1 << 20 };
 
 typedef enum event_kind {
     EVENT_WRITE,
@@ -96,6 +97,7 @@ static void
 name_put(io_names *names, int directory, const char *text, int node)
 {
     name_remove(names, directory, text);
+    assert(names->count < NAMES_MAX);
     names->items = need(realloc(names->items, (names->count + 1) * sizeof *names->items));
     names->items[names->count++] = (io_name){directory, node, text};
 }
@@ -366,6 +368,8 @@ static void
 write_event(image *im, copy *c, const event *e, bool durable, bool in_length)
 {
     uint64_t end = e->offset + e->length;
+    if (e->length == 0)
+        return;
     make_room(c, (end + SECTOR - 1) / SECTOR * SECTOR);
     memcpy(c->now + e->offset, e->data, e->length);
     if (end > c->size)

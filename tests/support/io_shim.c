@@ -138,32 +138,32 @@ recorded_node(const open_file *file)
 /* ---- open, close ---- */
 
 TAKEN_OVER int
-open(const char *path, int flags, ...)
+open(const char *file, int oflag, ...)
 {
     va_list args;
-    va_start(args, flags);
-    mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(args, mode_t) : 0;
+    va_start(args, oflag);
+    mode_t mode = oflag & (O_CREAT | __O_TMPFILE) ? va_arg(args, mode_t) : 0;
     va_end(args);
-    const char *below = enter_path(path);
+    const char *below = enter_path(file);
     if (!below)
-        return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    if (fails(PTIER_IO_OPEN | ((flags & O_ACCMODE) == O_RDONLY ? 0 : PTIER_IO_OPEN_WRITE), below))
+        return (int)syscall(SYS_openat, AT_FDCWD, file, oflag, mode);
+    if (fails(PTIER_IO_OPEN | ((oflag & O_ACCMODE) == O_RDONLY ? 0 : PTIER_IO_OPEN_WRITE), below))
         return (int)leave(-1);
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, file, oflag, mode);
     if (fd >= 0)
-        note_open(fd, below, flags);
+        note_open(fd, below, oflag);
     return (int)leave(fd);
 }
-TAKEN_OVER int open64(const char *path, int flags, ...) __attribute__((alias("open")));
+TAKEN_OVER int open64(const char *file, int oflag, ...) __attribute__((alias("open")));
 
 TAKEN_OVER int
-mkostemp(char *pattern, int flags)
+mkostemp(char *template, int flags)
 {
     static atomic_uint last;
-    char *end = pattern + strlen(pattern) - 6;
+    char *end = template + strlen(template) - 6;
     for (;;) {
         (void)snprintf(end, 7, "%06x", atomic_fetch_add(&last, 1) & 0xffffff);
-        int fd = open(pattern, O_RDWR | O_CREAT | O_EXCL | flags, 0600);
+        int fd = open(template, O_RDWR | O_CREAT | O_EXCL | flags, 0600);
         if (fd >= 0 || errno != EEXIST)
             return fd;
     }
