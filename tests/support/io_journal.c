@@ -371,6 +371,7 @@ write_event(image *im, copy *c, const event *e, bool durable, bool in_length)
     if (e->length == 0)
         return;
     make_room(c, (end + SECTOR - 1) / SECTOR * SECTOR);
+    assert(c->now && c->disk); /* there is room */
     memcpy(c->now + e->offset, e->data, e->length);
     if (end > c->size)
         c->size = end;
