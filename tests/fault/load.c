@@ -251,14 +251,16 @@ read_one(worker *w)
 {
     int key = any_key(w);
     ptier_status status;
+    char text[96];
     int version = ptier_load_read(w->load->box->cache, key, &status);
-    if (version < -1)
-        complain(w->load, "has a value that was never its own", key);
-    else if (version == -1 && !w->load->blind)
-        complain(w->load, "cannot be read", key);
-    else if (version >= 0 &&
-             !ptier_load_allows(w->load, key, version, PTIER_DURABILITY_MEMORY, LOAD_NOW, NULL))
-        complain(w->load, "is not as its last change left it", key);
+    if (version == -1 && w->load->blind)
+        return;
+    if (version >= 0 &&
+        ptier_load_allows(w->load, key, version, PTIER_DURABILITY_MEMORY, LOAD_NOW, NULL))
+        return;
+    (void)snprintf(text, sizeof text, "is read as version %d (%s), was left with version %d",
+                   version, ptier_status_text(status), ptier_load_now(w->load, key)->version);
+    complain(w->load, text, key);
 }
 
 static void

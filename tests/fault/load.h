@@ -57,8 +57,8 @@ void ptier_load_run(ptier_load *load, int threads, int calls, uint64_t seed);
 /* The test itself has removed a key, and the reply named this durability. */
 void ptier_load_note_removal(ptier_load *load, int key, ptier_durability durability);
 
-/* The version of a key in a cache; 0: not there; -1: it could not be read (*status says why).
- * Fails when it is a value that was never this key's. */
+/* The version of a key in a cache; 0: not there; -2: a value that was never its own; -1: it could
+ * not be read (*status says why). Fails when it is a value that was never this key's. */
 int ptier_load_read(ptier_cache *cache, int key, ptier_status *status);
 
 /* The present state of a key. */

@@ -317,7 +317,7 @@ a_database_damaged_under_the_cache_yields_no_wrong_value_without_l2(void **state
             fail_msg("key %d is read as version %d (%s)", i, version, ptier_status_text(status));
     }
     ptier_test_report report = {0};
-    if (ptier_test_start_report(stage.box.cache, &report) &&
+    if (ptier_test_start_report(stage.box.cache, START_PATIENCE_MS, &report) &&
         !(report.changes_lost && report.new_store && report.text[0]))
         fail_msg("start-up does not say that changes are lost: '%s'", report.text);
     ptier_load_rebase(&stage.load, stage.box.cache);

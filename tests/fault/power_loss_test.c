@@ -117,7 +117,8 @@ check_report(size_t cut)
 {
     ptier_test_report report = {0};
     uint8_t store_id[PTIER_ID_BYTES];
-    if (!ptier_test_start_report(image.cache, &report) || cut > recording.closing)
+    if (!ptier_test_start_report(image.cache, START_PATIENCE_MS, &report) ||
+        cut > recording.closing)
         return; /* in order, perhaps */
     ptier_cache_store_id(image.cache, store_id);
     if (!recording.had_data && !ptier_load_any(&load, PTIER_DURABILITY_SYNCED, cut))
@@ -147,7 +148,7 @@ check_work(void)
         assert_int_equal(versions[i], ptier_load_read(image.cache, i, &status));
     assert_false(ptier_test_box_has(&image, LOAD_KEYS));
     assert_memory_equal(before, after, sizeof before);
-    if (!ptier_test_start_report(image.cache, &report))
+    if (!ptier_test_start_report(image.cache, START_PATIENCE_MS, &report))
         return;
     if (report.machine_went_down || report.changes_lost || report.damaged)
         fail_msg("after a clean end start-up says: %s", report.text);

@@ -17,7 +17,7 @@ ptier_stage_begin(ptier_stage *stage, int tiers)
 {
     ptier_test_box_init(&stage->box, tiers);
     stage->box.options.l1_entries = 8;
-    stage->box.options.l2_entries = tiers & BOX_L3 ? 1000 : 0;
+    stage->box.options.l2_entries = tiers & BOX_L3 ? 1000000 : 0;
     stage->box.options.failure_threshold = 1;
     stage->box.hooks.l2_shard_bytes = 8192;
     ptier_tier_watch_init(&stage->watch, &stage->box);

@@ -5,9 +5,10 @@
 #ifdef PTIER_HAS_START_REPORT
 
 bool
-ptier_test_start_report(const ptier_cache *cache, ptier_test_report *report)
+ptier_test_start_report(ptier_cache *cache, int64_t patience_ms, ptier_test_report *report)
 {
     ptier_start_report said;
+    bool through = ptier_cache_wait_started(cache, patience_ms) == PTIER_OK;
     ptier_cache_start_report(cache, &said);
     *report = (ptier_test_report){
         .machine_went_down = said.unclean_machine_stop,
@@ -16,15 +17,16 @@ ptier_test_start_report(const ptier_cache *cache, ptier_test_report *report)
         .damaged = said.damaged,
     };
     (void)snprintf(report->text, sizeof report->text, "%s", said.text);
-    return true;
+    return through;
 }
 
 #else
 
 bool
-ptier_test_start_report(const ptier_cache *cache, ptier_test_report *report)
+ptier_test_start_report(ptier_cache *cache, int64_t patience_ms, ptier_test_report *report)
 {
     (void)cache;
+    (void)patience_ms;
     (void)report;
     return false;
 }

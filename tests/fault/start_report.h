@@ -5,6 +5,8 @@
 
 #include <proxytier/cache.h>
 
+enum { START_PATIENCE_MS = 20000 };
+
 typedef struct ptier_test_report {
     bool machine_went_down;
     bool changes_lost;
@@ -13,7 +15,8 @@ typedef struct ptier_test_report {
     char text[512];
 } ptier_test_report;
 
-/* False: the library has no such report (yet). */
-bool ptier_test_start_report(const ptier_cache *cache, ptier_test_report *report);
+/* Waits for so long that start-up is through with what it does in the background. False: it is not,
+ * or the library has no such report (yet). */
+bool ptier_test_start_report(ptier_cache *cache, int64_t patience_ms, ptier_test_report *report);
 
 #endif
