@@ -124,10 +124,10 @@ check_report(size_t cut)
     if (!recording.had_data && !ptier_load_any(&load, PTIER_DURABILITY_SYNCED, cut))
         return;
     if (!report.machine_went_down || !report.new_store || !report.text[0])
-        fail_msg("cut at %zu: start-up does not say that the machine went down: '%s'", cut,
+        fail_msg("%s: start-up does not say that the machine went down: '%s'", ptier_fault_doing(),
                  report.text);
     if (cut >= recording.opened && memcmp(store_id, recording.store_id, sizeof store_id) == 0)
-        fail_msg("cut at %zu: the store_id is the old one", cut);
+        fail_msg("%s: the store_id is the old one", ptier_fault_doing());
 }
 
 /* It works, and ends in order: the next start has the same and nothing to report. */
@@ -147,11 +147,10 @@ check_work(void)
     for (int i = 0; i < LOAD_KEYS; i++)
         assert_int_equal(versions[i], ptier_load_read(image.cache, i, &status));
     assert_false(ptier_test_box_has(&image, LOAD_KEYS));
+    if (ptier_test_start_report(image.cache, START_PATIENCE_MS, &report) &&
+        (report.machine_went_down || report.changes_lost || report.damaged))
+        fail_msg("%s: after a clean end start-up says: %s", ptier_fault_doing(), report.text);
     assert_memory_equal(before, after, sizeof before);
-    if (!ptier_test_start_report(image.cache, START_PATIENCE_MS, &report))
-        return;
-    if (report.machine_went_down || report.changes_lost || report.damaged)
-        fail_msg("after a clean end start-up says: %s", report.text);
 }
 
 static void
