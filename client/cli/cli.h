@@ -243,6 +243,7 @@ ptier_cli_exit ptier_cmd_pick(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_list(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_report(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_warm(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_restore(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_export(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_clear(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_stats(ptier_cli *cli);

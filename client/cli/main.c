@@ -14,6 +14,7 @@ static const ptier_cli_command commands[] = {
     {"report", "KEY... ok|failed|unknown", "Tell the outcome of using proxies", ptier_cmd_report},
     {"warm", "FILE...", "Load proxy lists (text, CSV, JSON, JSON lines; - is stdin)",
      ptier_cmd_warm},
+    {"restore", "FILE...", "Load backups and exports, as they were", ptier_cmd_restore},
     {"export", "[FILE]", "Write all proxies as JSON lines (default: to stdout)", ptier_cmd_export},
     {"clear", "", "Empty the cache, or one upper tier", ptier_cmd_clear},
     {"stats", "", "Show statistics per tier", ptier_cmd_stats},

@@ -1,9 +1,7 @@
 /* The command line against the real daemon: what a person or a script does with it, from outside
  * both. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "support/cli_box.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,116 +9,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-#include "support/daemon.h"
-#include "support/program.h"
-
-#define PROXYTIER PTIER_BIN_DIR "/proxytier"
-
-struct fixture {
-    test_daemon daemon;
-    const char *dir;         /* temporary, the daemon's */
-    ptier_test_program last; /* the last command run */
-};
-
-#define RUN(f, input, code, ...)                                                                   \
-    run_cli((f), (input), (code), (const char *const[]){PROXYTIER, __VA_ARGS__, NULL})
-#define OUT(f) ((f)->last.texts[PTIER_TEST_OUT])
-#define ERR(f) ((f)->last.texts[PTIER_TEST_ERR])
-
-static int
-run_to_end(struct fixture *f, const char *input, const char *const *argv)
-{
-    ptier_test_program_free(&f->last);
-    ptier_test_program_start(&f->last, input, argv);
-    return ptier_test_program_wait(&f->last);
-}
-
-static void
-run_cli(struct fixture *f, const char *input, int code, const char *const *argv)
-{
-    int got = run_to_end(f, input, argv);
-    if (got != code)
-        print_error("proxytier %s: exit code %d: %s\n", argv[1], got, ERR(f));
-    assert_int_equal(got, code);
-}
-
-#define assert_has(text, part)   assert_part((text), (part), true)
-#define assert_lacks(text, part) assert_part((text), (part), false)
-static void
-assert_part(const char *text, const char *part, bool expected)
-{
-    if ((strstr(text, part) != NULL) != expected)
-        print_error("'%s' is %s in: %s\n", part, expected ? "not" : "", text);
-    assert_int_equal(strstr(text, part) != NULL, expected);
-}
-
-/* ---- fixture ---- */
-
-static int
-set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    assert_non_null(f);
-    *state = f;
-    test_daemon_init(&f->daemon);
-    f->dir = f->daemon.directory;
-    assert_int_equal(setenv("PROXYTIER_URL", f->daemon.url, 1), 0);
-    test_daemon_start(&f->daemon, NULL);
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    ptier_test_program_free(&f->last);
-    test_daemon_fini(&f->daemon);
-    free(f);
-    return 0;
-}
-
-static void
-write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
-
-/* The whole file; freed by the caller. */
-static char *
-read_file(const char *path)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *file = fopen(path, "r");
-
-    assert_non_null(file);
-    if (getdelim(&text, &size, '\0', file) < 0) {
-        free(text);
-        text = strdup("");
-    }
-    assert_int_equal(fclose(file), 0);
-    assert_non_null(text);
-    return text;
-}
-
-static size_t
-count_lines(const char *text)
-{
-    size_t lines = 0;
-    for (; *text; text++)
-        lines += *text == '\n';
-    return lines;
-}
-
-/* ---- tests ---- */
 
 static void
 a_put_expires_and_watch_tells_both(void **state)
@@ -578,8 +466,6 @@ what_was_acknowledged_survives_kill_9(void **state)
     assert_all_cached(f, keys);
     free(keys);
 }
-
-#define DAEMON_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
 main(void)

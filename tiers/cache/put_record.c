@@ -206,18 +206,31 @@ keep_unstated(ptier_record *out, ptier_put_item *item)
     }
 }
 
-/* What a repeated put keeps of the state before. */
+/* Health stays unless it is stated with a newer fetch time. */
 static void
-inherit(ptier_record *out, const ptier_record *in, const ptier_entry *old)
+inherit_health(ptier_record *out, const ptier_record *in, const ptier_entry *old)
 {
     bool newer = in->fetch_time_ms == 0 || in->fetch_time_ms > old->fetch_time_ms;
     if (out->health == PTIER_HEALTH_UNSPECIFIED || !newer)
         out->health = (ptier_health)old->health;
     if (out->failure_count == PTIER_FAILURES_UNSTATED || !newer)
         out->failure_count = old->failure_count;
-    out->needs_revalidation = old->needs_revalidation && out->failure_count != 0;
+    if (!(out->needs_revalidation && newer)) /* stated by what is restored only */
+        out->needs_revalidation = old->needs_revalidation && out->failure_count != 0;
+}
+
+static uint64_t
+access_count_of(const ptier_entry *entry)
+{
+    return atomic_load_explicit(&entry->access_count, memory_order_relaxed);
+}
+
+/* Usage figures stay as well; of two sets the one of more uses. */
+static void
+inherit_usage(ptier_record *out, const ptier_entry *old)
+{
     out->last_access_ms = atomic_load_explicit(&old->last_access_ms, memory_order_relaxed);
-    out->access_count = atomic_load_explicit(&old->access_count, memory_order_relaxed);
+    out->access_count = access_count_of(old);
     out->latency_ms = atomic_load_explicit(&old->latency_us, memory_order_relaxed) / 1000.0;
     out->success_count = atomic_load_explicit(&old->success_count, memory_order_relaxed);
     out->report_count = atomic_load_explicit(&old->report_count, memory_order_relaxed);
@@ -253,10 +266,16 @@ merge(const ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
         out->needs_revalidation = false;
         out->last_access_ms = 0;
         out->access_count = out->success_count = out->report_count = 0;
-        out->expires_at_ms = out->ttl_ms ? wall_ms + out->ttl_ms : 0;
     }
-    if (item->old && !(options->restore && in->access_count))
-        inherit(out, in, item->old);
+    if (!options->restore || (out->expires_at_ms == 0 && out->ttl_ms))
+        out->expires_at_ms = out->ttl_ms ? wall_ms + out->ttl_ms : 0;
+    if (out->last_access_ms > wall_ms)
+        out->last_access_ms = wall_ms; /* from the future: it would never be the least recent */
+    if (item->old) {
+        inherit_health(out, in, item->old);
+        if (!options->restore || out->access_count <= access_count_of(item->old))
+            inherit_usage(out, item->old);
+    }
     fill_in_defaults(out);
 }
 
