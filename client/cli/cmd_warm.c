@@ -35,6 +35,7 @@ struct warm {
     ptier_import_inputs inputs;
     const char *file; /* one of them */
     bool no_memory;
+    uint64_t foreign; /* to be restored, but no entries */
     int ack_fd;     /* -1: none; sender's thread */
     char *ack_text; /* keys of one batch; sender's thread */
     int ack_errno;  /* sender's thread, then whoever joined it */
@@ -153,7 +154,8 @@ on_record(void *context, const ptier_import_record *found)
     bool restore = found->restore;
 
     if (warm->options.restore && !restore) {
-        on_skip(warm, found->line, "no entry of an export or a backup: load it with warm");
+        on_skip(warm, found->line, "no entry of an export or a backup");
+        warm->foreign++;
         return true;
     }
     if (warm->options.ttl_ms != PTIER_TTL_DEFAULT) {
@@ -299,6 +301,11 @@ finish(struct warm *warm, ptier_cli_exit code)
             tally->rejected, tally->read);
         code = code == PTIER_CLI_OK ? rejected : code;
     }
+    if (warm->foreign > 0)
+        code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED,
+                              "%" PRIu64 " of %" PRIu64 " records are no entries of an export or a "
+                              "backup: load them with `proxytier warm`",
+                              warm->foreign, tally->read);
     return code;
 }
 

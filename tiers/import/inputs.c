@@ -79,7 +79,7 @@ add_directory(ptier_import_inputs *inputs, const char *path, ptier_error *error)
         free(inputs->paths[--inputs->count]);
     if (inputs->count == before && count == 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%s: a directory without ProxyWhirl's shard_NN.jsonl or %s", path,
+                          "%s: it is a directory without ProxyWhirl's shard_NN.jsonl or %s", path,
                           database);
     return PTIER_OK;
 }

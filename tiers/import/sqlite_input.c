@@ -193,6 +193,8 @@ step_over(ptier_sqlite_input *input, int code, int64_t *from)
     }
     if (next == SQLITE_DONE) /* what is damaged is behind the last row */
         return false;
+    if (*from < 1)
+        *from = 1; /* rowids are counted from there */
     bool found = find_legible(input, *from, &row);
     if (found)
         (void)snprintf(reason, sizeof reason,
