@@ -36,9 +36,9 @@ struct warm {
     const char *file; /* one of them */
     bool no_memory;
     uint64_t foreign; /* to be restored, but no entries */
-    int ack_fd;     /* -1: none; sender's thread */
-    char *ack_text; /* keys of one batch; sender's thread */
-    int ack_errno;  /* sender's thread, then whoever joined it */
+    int ack_fd;       /* -1: none; sender's thread */
+    char *ack_text;   /* keys of one batch; sender's thread */
+    int ack_errno;    /* sender's thread, then whoever joined it */
 };
 
 /* ---- acknowledgements: on the sender's thread ---- */

@@ -1,6 +1,7 @@
 /* The command line against the real daemon: what a person or a script does with it, from outside
  * both. */
 #include "support/cli_box.h"
+#include "support/sample_database.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -288,6 +289,102 @@ an_export_is_private_and_restores(void **state)
 }
 
 static void
+an_export_tells_its_result_as_json(void **state)
+{
+    struct fixture *f = *state;
+    char path[96], expected[128];
+
+    (void)snprintf(path, sizeof path, "%s/out.jsonl", f->dir);
+    (void)snprintf(expected, sizeof expected, "{\"entries\":1,\"file\":\"%s\"}\n", path);
+    RUN(f, NULL, 0, "put", "http://10.3.0.3:80");
+    RUN(f, NULL, 0, "export", path, "--json");
+    assert_string_equal(OUT(f), expected);
+    RUN(f, NULL, 0, "export", "-", "--json");
+    assert_has(OUT(f), "{\"proxytier_export\":1,");
+    assert_int_equal(count_lines(OUT(f)), 1);
+}
+
+static void
+of_many_bad_lines_20_are_shown_and_all_counted(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], line[64];
+
+    (void)snprintf(list, sizeof list, "%s/list.csv", f->dir);
+    FILE *file = fopen(list, "w");
+    assert_non_null(file);
+    assert_true(fputs("port;ip\r\n", file) >= 0);
+    for (int i = 2; i <= 101; i++) {
+        (void)snprintf(line, sizeof line, "%s;10.2.3.%d\r\n", i % 2 ? "none" : "80", i);
+        assert_true(fputs(line, file) >= 0);
+    }
+    assert_int_equal(fclose(file), 0);
+    RUN(f, NULL, 0, "warm", list);
+    assert_has(OUT(f), "read 100, created 50, updated 0, skipped 50, rejected 0");
+    assert_has(OUT(f), "the port is not a number from 1 to 65535: 50");
+    assert_has(ERR(f), "list.csv:3: skipped: the port");
+    assert_has(ERR(f), "list.csv:41: skipped: the port");
+    assert_lacks(ERR(f), "list.csv:43:");
+    assert_int_equal(count_lines(ERR(f)), 20);
+}
+
+static void
+restoring_takes_exports_and_nothing_else(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], export[96];
+
+    (void)snprintf(list, sizeof list, "%s/list.txt", f->dir);
+    (void)snprintf(export, sizeof export, "%s/out.jsonl", f->dir);
+    write_file(list, "10.8.0.1:80\n");
+    RUN(f, NULL, 1, "restore", list);
+    assert_has(ERR(f), "list.txt:1: skipped: no entry of an export or a backup");
+    assert_has(ERR(f), "1 of 1 records are no entries of an export or a backup");
+    assert_has(OUT(f), "created 0");
+    RUN(f, NULL, 0, "put", "http://10.8.0.2:80", "--ttl", "1h");
+    RUN(f, NULL, 0, "export", export);
+    RUN(f, NULL, 0, "clear", "--yes");
+    RUN(f, NULL, 0, "restore", export);
+    assert_has(OUT(f), "read 1, created 1");
+    RUN(f, NULL, 0, "get", "10.8.0.2:80");
+    assert_has(OUT(f), "expires in 59m");
+    RUN(f, NULL, 2, "restore", export, "--ttl", "1h");
+}
+
+static void
+a_file_that_others_may_write_is_not_restored(void **state)
+{
+    struct fixture *f = *state;
+    char export[96];
+
+    (void)snprintf(export, sizeof export, "%s/out.jsonl", f->dir);
+    RUN(f, NULL, 0, "put", "http://10.8.0.2:80");
+    RUN(f, NULL, 0, "export", export);
+    assert_int_equal(chmod(export, 0620), 0);
+    RUN(f, NULL, 1, "restore", export);
+    assert_has(ERR(f), "could have altered it");
+    assert_int_equal(chmod(export, 0602), 0);
+    RUN(f, NULL, 1, "restore", export);
+    assert_int_equal(chmod(export, 0644), 0);
+    RUN(f, NULL, 0, "restore", export);
+}
+
+static void
+a_damaged_row_is_told_by_its_rowid(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/whirl.db", f->dir);
+    ptier_test_proxywhirl_database(path, 0);
+    ptier_test_database(path, "INSERT INTO cache_entries(rowid, key, proxy_url) VALUES"
+                              " (4, 'a', 'http://10.9.0.1:80'), (17, 'b', 'nonsense:')");
+    RUN(f, NULL, 0, "warm", path);
+    assert_has(OUT(f), "read 2, created 1, updated 0, skipped 1, rejected 0");
+    assert_has(ERR(f), "whirl.db:17: skipped: ");
+}
+
+static void
 stats_and_info_tell_their_fields(void **state)
 {
     struct fixture *f = *state;
@@ -483,6 +580,11 @@ main(void)
         DAEMON_TEST(a_bad_file_does_not_keep_the_others_from_being_warmed),
         DAEMON_TEST(a_restore_that_the_daemon_rejects_is_code_1_and_counted),
         DAEMON_TEST(an_export_is_private_and_restores),
+        DAEMON_TEST(an_export_tells_its_result_as_json),
+        DAEMON_TEST(of_many_bad_lines_20_are_shown_and_all_counted),
+        DAEMON_TEST(restoring_takes_exports_and_nothing_else),
+        DAEMON_TEST(a_file_that_others_may_write_is_not_restored),
+        DAEMON_TEST(a_damaged_row_is_told_by_its_rowid),
         DAEMON_TEST(stats_and_info_tell_their_fields),
         DAEMON_TEST(shutdown_prints_an_object_as_json),
         DAEMON_TEST(a_daemon_that_hangs_is_code_5),

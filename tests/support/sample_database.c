@@ -49,6 +49,8 @@ ptier_test_own_database(const char *path, size_t count)
 {
     char sql[2048];
     ptier_test_database(path, ptier_test_own_tables);
+    if (count == 0)
+        return;
     (void)snprintf(sql, sizeof sql,
                    "INSERT INTO sources VALUES(7, 'many');"
                    "INSERT INTO entries " NUMBERS
@@ -67,6 +69,8 @@ ptier_test_proxywhirl_database(const char *path, size_t count)
 {
     char sql[2048];
     ptier_test_database(path, ptier_test_proxywhirl_tables);
+    if (count == 0)
+        return;
     (void)snprintf(sql, sizeof sql,
                    "INSERT INTO cache_entries " NUMBERS " SELECT 'key' || i, " URL_OF_I
                    ", CAST('gAAAAABmZm9v' AS BLOB), NULL, 'many', 1767323045.678, 1767323050.5, i,"
