@@ -82,13 +82,13 @@ typedef struct ptier_usage {
     uint32_t report_count;
 } ptier_usage;
 
-/* What a scan says of one record at rest. `entry` is an owned reference that the callback may keep
- * by retaining it. */
+/* What a scan says of one record at rest. A disk tier may not have verified it yet: get does. */
 typedef struct ptier_scan_item {
     uint64_t hash;
     uint64_t revision;
     int64_t expires_boot_ms;
     uint8_t health;
+    const char *key;    /* borrowed for the callback */
     const char *url;    /* borrowed for the callback */
     const char *source; /* borrowed for the callback */
 } ptier_scan_item;

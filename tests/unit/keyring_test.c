@@ -131,6 +131,39 @@ keyring_seals_with_the_first_key_and_opens_with_all(void **state)
 }
 
 static void
+keyring_says_which_key_made_a_token_or_a_check(void **state)
+{
+    (void)state;
+    ptier_keyring *old = keyring_of(OTHER_KEY, NULL), *new = keyring_of(SPEC_KEY, NULL);
+    ptier_keyring *both = keyring_of(SPEC_KEY, OTHER_KEY);
+    char tokens[2][PTIER_TOKEN_LENGTH(6) + 1], plain[sizeof tokens[0]];
+    uint8_t checks[2][PTIER_CHECK_BYTES];
+    size_t length;
+    int which = 99;
+    assert_int_equal(ptier_keyring_count(old), 1);
+    assert_int_equal(ptier_keyring_count(both), 2);
+    for (int i = 0; i < 2; i++) {
+        ptier_keyring *maker = i ? old : new;
+        assert_int_equal(ptier_keyring_seal(maker, "secret", 6, tokens[i]), PTIER_OK);
+        assert_int_equal(ptier_keyring_check(maker, "data", 4, checks[i]), PTIER_OK);
+        assert_int_equal(ptier_keyring_open_which(both, tokens[i], strlen(tokens[i]), plain,
+                                                  sizeof plain, &length, &which),
+                         PTIER_OK);
+        assert_int_equal(which, i);
+        assert_int_equal(ptier_keyring_verify_which(both, "data", 4, checks[i]), i);
+    }
+    assert_int_equal(ptier_keyring_open_which(new, tokens[1], strlen(tokens[1]), plain,
+                                              sizeof plain, &length, &which),
+                     PTIER_DATA_LOSS);
+    assert_int_equal(which, -1);
+    assert_int_equal(ptier_keyring_verify_which(new, "data", 4, checks[1]), -1);
+    assert_int_equal(ptier_keyring_verify_which(both, "date", 4, checks[1]), -1);
+    ptier_keyring_destroy(old);
+    ptier_keyring_destroy(new);
+    ptier_keyring_destroy(both);
+}
+
+static void
 keyring_check_notices_every_flipped_bit(void **state)
 {
     (void)state;
@@ -385,6 +418,7 @@ main(void)
         cmocka_unit_test(keyring_refuses_a_token_with_any_character_changed),
         cmocka_unit_test(keyring_refuses_a_token_that_was_cut),
         cmocka_unit_test(keyring_seals_with_the_first_key_and_opens_with_all),
+        cmocka_unit_test(keyring_says_which_key_made_a_token_or_a_check),
         cmocka_unit_test(keyring_check_notices_every_flipped_bit),
         cmocka_unit_test(keyring_names_a_bad_key_by_number_only),
         cmocka_unit_test(keyring_child_shares_no_iv_with_its_parent),

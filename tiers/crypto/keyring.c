@@ -226,6 +226,12 @@ ptier_keyring_destroy(ptier_keyring *keyring)
 
 /* ---- use ---- */
 
+size_t
+ptier_keyring_count(const ptier_keyring *keyring)
+{
+    return keyring->count;
+}
+
 ptier_status
 ptier_keyring_seal(ptier_keyring *keyring, const void *plain, size_t length, char *token)
 {
@@ -242,11 +248,12 @@ ptier_keyring_seal(ptier_keyring *keyring, const void *plain, size_t length, cha
 }
 
 ptier_status
-ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_length, void *plain,
-                   size_t room, size_t *length)
+ptier_keyring_open_which(ptier_keyring *keyring, const char *token, size_t token_length,
+                         void *plain, size_t room, size_t *length, int *which)
 {
     size_t raw_length;
     *length = 0;
+    *which = -1;
     if (token_length > PTIER_TOKEN_LENGTH(PLAIN_MAX) || room < token_length / 4 * 3 ||
         !ptier_base64_decode(token, token_length, plain, &raw_length))
         return PTIER_DATA_LOSS;
@@ -256,10 +263,20 @@ ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_lengt
         if (!ptier_fernet_signed(&lane->fernet[i], plain, raw_length))
             continue;
         ok = ptier_fernet_open(&lane->fernet[i], plain, raw_length, length);
+        if (ok)
+            *which = (int)i;
         break;
     }
     lane_give(lane);
     return ok ? PTIER_OK : PTIER_DATA_LOSS;
+}
+
+ptier_status
+ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_length, void *plain,
+                   size_t room, size_t *length)
+{
+    int which;
+    return ptier_keyring_open_which(keyring, token, token_length, plain, room, length, &which);
 }
 
 /* The key goes in each time: OpenSSL 3.0's SipHash does not start anew without one. */
@@ -284,16 +301,24 @@ ptier_keyring_check(ptier_keyring *keyring, const void *data, size_t length,
     return ok ? PTIER_OK : PTIER_INTERNAL;
 }
 
+int
+ptier_keyring_verify_which(ptier_keyring *keyring, const void *data, size_t length,
+                           const uint8_t check[PTIER_CHECK_BYTES])
+{
+    int which = -1;
+    uint8_t made[PTIER_CHECK_BYTES];
+    key_lane *lane = lane_take(keyring);
+    for (size_t i = 0; which < 0 && i < keyring->count; i++)
+        if (siphash(lane, keyring->check_keys[i], data, length, made) &&
+            CRYPTO_memcmp(made, check, PTIER_CHECK_BYTES) == 0)
+            which = (int)i;
+    lane_give(lane);
+    return which;
+}
+
 bool
 ptier_keyring_verify(ptier_keyring *keyring, const void *data, size_t length,
                      const uint8_t check[PTIER_CHECK_BYTES])
 {
-    bool equal = false;
-    uint8_t made[PTIER_CHECK_BYTES];
-    key_lane *lane = lane_take(keyring);
-    for (size_t i = 0; !equal && i < keyring->count; i++)
-        equal = siphash(lane, keyring->check_keys[i], data, length, made) &&
-                CRYPTO_memcmp(made, check, PTIER_CHECK_BYTES) == 0;
-    lane_give(lane);
-    return equal;
+    return ptier_keyring_verify_which(keyring, data, length, check) >= 0;
 }

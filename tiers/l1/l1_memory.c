@@ -229,6 +229,7 @@ scan_shard_locked(shard *s, ptier_scan_fn fn, void *context)
             .revision = n->entry->revision,
             .expires_boot_ms = n->entry->expires_boot_ms,
             .health = n->entry->health,
+            .key = ptier_entry_key(n->entry),
             .url = ptier_entry_url(n->entry),
             .source = ptier_entry_source(n->entry),
         };

@@ -275,6 +275,7 @@ l2_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
             .revision = entry->revision,
             .expires_boot_ms = entry->expires_boot_ms,
             .health = entry->health,
+            .key = ptier_entry_key(entry),
             .url = ptier_entry_url(entry),
             .source = ptier_entry_source(entry),
         };

@@ -81,6 +81,9 @@ ptier_l3_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     ptier_l3 *l3 = ptier_l3_of(tier);
     if (l3->capacity == 0 || atomic_load(&l3->count) <= l3->capacity)
         return PTIER_NOT_FOUND;
+    ptier_status status = ptier_l3_writable(l3, NULL);
+    if (status != PTIER_OK)
+        return status; /* it could not be dropped */
     uint64_t chosen = atomic_load(&l3->victim_hash);
     if (chosen) {
         *hash = chosen;
@@ -90,7 +93,7 @@ ptier_l3_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     int64_t last;
     int code = last_row(l3, &last);
     if (code != SQLITE_OK)
-        return ptier_l3_status(code);
+        return ptier_l3_fail(l3, &l3->writer, code, "read", NULL);
     if (last <= 0 || !choose(l3, last, hash, revision))
         return PTIER_NOT_FOUND;
     l3->victim_revision = *revision;

@@ -14,9 +14,11 @@
 typedef struct ptier_l3_options {
     const char *path;         /* of the database file */
     uint64_t capacity;        /* records; 0 unlimited */
+    int busy_timeout_ms;      /* how long another program's lock is waited for; 0: 5,000 */
     ptier_keyring *keyring;   /* borrowed until close */
     const ptier_clock *clock; /* borrowed until close */
-    ptier_log_fn on_log;      /* may be NULL */
+    uint64_t (*hash_key)(const char *key); /* as the cache hashes keys; NULL: ptier_hash_key */
+    ptier_log_fn on_log;                   /* may be NULL */
     void *log_context;
 } ptier_l3_options;
 
@@ -61,7 +63,8 @@ PTIER_MUST_CHECK ptier_status ptier_l3_reopen(ptier_tier *tier, ptier_error *err
  * compared at the end all the same.
  */
 typedef struct ptier_l3_scan_state {
-    int64_t last_row; /* zero the struct to begin */
+    uint64_t number; /* of the scan; zero the struct to begin one, which ends any other */
+    int64_t last_row;
     uint64_t rows, skipped, sum;
     bool done;
 } ptier_l3_scan_state;
