@@ -30,6 +30,7 @@
     X(CLEAR, "/proxytier.v1.Admin/Clear", false, false)                                            \
     X(EXPORT, "/proxytier.v1.Admin/Export", true, true)                                            \
     X(SHUTDOWN, "/proxytier.v1.Admin/Shutdown", false, false)                                      \
+    X(BACKUP, "/proxytier.v1.Admin/Backup", false, false)                                          \
     X(GET_INFO, "/proxytier.v1.ServerInfo/GetInfo", true, false)                                   \
     X(CHECK, "/proxytier.v1.Health/Check", true, false)
 

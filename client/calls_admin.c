@@ -1,4 +1,5 @@
-/* Typed calls about the daemon as a whole: Clear, Export, Shutdown, GetStatistics, GetInfo. */
+/* Typed calls about the daemon as a whole: Clear, Export, Backup, Shutdown, GetStatistics, GetInfo.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,30 @@ ptier_export(ptier_client *client, ptier_tier_id tier, bool plain_credentials,
     free(token);
     ptier_client_leave(client);
     return status;
+}
+
+#define BACKUP_TIMEOUT_MS 600000 /* the longest that a daemon takes */
+
+ptier_status
+ptier_backup(ptier_client *client, const char *path, uint32_t timeout_ms,
+             ptier_backup_result *result, ptier_error *error)
+{
+    Proxytier__V1__BackupRequest request = PROXYTIER__V1__BACKUP_REQUEST__INIT;
+    Proxytier__V1__BackupResponse *reply;
+    ptier_arena *arena;
+
+    *result = (ptier_backup_result){0};
+    request.path = (char *)path;
+    ptier_call call = {.method = PTIER_METHOD_BACKUP,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__backup_response__descriptor,
+                       .timeout_ms = timeout_ms ? timeout_ms : BACKUP_TIMEOUT_MS};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    *result = (ptier_backup_result){reply->entries, reply->bytes, reply->as_of};
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
 }
 
 ptier_status

@@ -1,5 +1,7 @@
-/* Clear, Export, Shutdown. */
+/* Clear, Export, Backup, Shutdown. */
 #include "handle_common.h"
+
+#include <sys/stat.h>
 
 #define EXPORT_STEP  64                    /* entries asked of the cache at once */
 #define EXPORT_BYTES ((size_t)1024 * 1024) /* a page ends when it has grown past this */
@@ -96,6 +98,43 @@ PTIER_HANDLER(Admin, export, ExportRequest, ExportResponse)
     closure(&response, call);
 out:
     ptier_bytes_fini(&lines);
+}
+
+/* A file that is gone again has no size. */
+static uint64_t
+size_of(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 ? (uint64_t)about.st_size : 0;
+}
+
+PTIER_HANDLER(Admin, backup, BackupRequest, BackupResponse)
+{
+    (void)service;
+    ptier_call *call = data;
+    ptier_error error = {0};
+    Proxytier__V1__BackupResponse response = PROXYTIER__V1__BACKUP_RESPONSE__INIT;
+    if (atomic_exchange(&call->service->backing_up, true)) {
+        ptier_call_fail(call, PTIER_ABORTED, "a backup is being made already: wait for its end");
+        return;
+    }
+    response.as_of = ptier_cache_revision(call->service->cache);
+    ptier_status status =
+        ptier_cache_backup(call->service->cache, request->path, &response.entries, &error);
+    atomic_store(&call->service->backing_up, false);
+    if (status == PTIER_NOT_FOUND || status == PTIER_UNAVAILABLE)
+        status =
+            PTIER_FAILED_PRECONDITION; /* a directory's, not the daemon's: no use in retrying */
+    if (status != PTIER_OK) {
+        ptier_call_fail_as(call, status, &error);
+        return;
+    }
+    response.bytes = size_of(request->path);
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "backup", "%s: %llu entries, %llu bytes",
+                    request->path, (unsigned long long)response.entries,
+                    (unsigned long long)response.bytes);
+    call->items = response.entries;
+    closure(&response, call);
 }
 
 PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse)

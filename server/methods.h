@@ -30,6 +30,7 @@ PTIER_HANDLER(Events, replay, ReplayRequest, ReplayResponse);
 PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse);
 PTIER_HANDLER(Admin, export, ExportRequest, ExportResponse);
 PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse);
+PTIER_HANDLER(Admin, backup, BackupRequest, BackupResponse);
 PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse);
 PTIER_HANDLER(Health, check, CheckRequest, CheckResponse);
 

@@ -245,6 +245,7 @@ ptier_cli_exit ptier_cmd_report(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_warm(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_restore(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_export(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_backup(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_clear(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_stats(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_watch(ptier_cli *cli);

@@ -16,6 +16,7 @@ static const ptier_cli_command commands[] = {
      ptier_cmd_warm},
     {"restore", "FILE...", "Load backups and exports, as they were", ptier_cmd_restore},
     {"export", "[FILE]", "Write all proxies as JSON lines (default: to stdout)", ptier_cmd_export},
+    {"backup", "FILE", "Write the whole cache to one SQLite file", ptier_cmd_backup},
     {"clear", "", "Empty the cache, or one upper tier", ptier_cmd_clear},
     {"stats", "", "Show statistics per tier", ptier_cmd_stats},
     {"watch", "", "Follow changes as they happen", ptier_cmd_watch},

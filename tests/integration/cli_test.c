@@ -370,6 +370,55 @@ a_file_that_others_may_write_is_not_restored(void **state)
 }
 
 static void
+a_backup_restores_everything(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/backup.sqlite", f->dir);
+    RUN(f, "pa55word\n", 0, "put", "http://us3r@10.8.1.1:80", "-p", "-", "-t", "1h", "-s", "paid");
+    RUN(f, NULL, 0, "put", "http://10.8.1.2:80", "--label", "country=DE", "-t", "0");
+    RUN(f, NULL, 0, "get", "http://us3r@10.8.1.1:80");
+    RUN(f, NULL, 0, "export", "--plain");
+    char *before = strdup(OUT(f));
+    RUN(f, NULL, 0, "backup", path);
+    assert_has(OUT(f), "backed up 2 proxies");
+    RUN(f, NULL, 1, "backup", path);
+    assert_has(ERR(f), "exists and is not overwritten");
+    RUN(f, NULL, 0, "clear", "--yes");
+    RUN(f, NULL, 0, "restore", path);
+    assert_has(OUT(f), "read 2, created 2");
+    RUN(f, NULL, 0, "export", "--plain");
+    assert_int_equal(count_lines(OUT(f)), 2);
+    for (char *line = strtok(before, "\n"); line; line = strtok(NULL, "\n")) {
+        char *mark = strstr(line, "\"revision\"");
+        assert_non_null(mark);
+        *mark = '\0';
+        assert_has(OUT(f), line);
+    }
+    free(before);
+    RUN(f, NULL, 0, "warm", path); /* the same again changes nothing that counts */
+    assert_has(OUT(f), "updated 2");
+}
+
+static void
+a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    RUN(f, NULL, 0, "put", "http://10.8.2.1:80");
+    (void)snprintf(path, sizeof path, "%s/backup.sqlite", f->dir);
+    RUN(f, NULL, 0, "backup", path, "--json");
+    assert_has(OUT(f), "{\"entries\":1,\"bytes\":");
+    assert_has(OUT(f), "\"as_of\":");
+    (void)snprintf(path, sizeof path, "%s/no/backup.sqlite", f->dir);
+    RUN(f, NULL, 1, "backup", path);
+    assert_has(ERR(f), "No such file or directory");
+    RUN(f, NULL, 2, "backup");
+}
+
+static void
 a_damaged_row_is_told_by_its_rowid(void **state)
 {
     struct fixture *f = *state;
@@ -584,6 +633,8 @@ main(void)
         DAEMON_TEST(of_many_bad_lines_20_are_shown_and_all_counted),
         DAEMON_TEST(restoring_takes_exports_and_nothing_else),
         DAEMON_TEST(a_file_that_others_may_write_is_not_restored),
+        DAEMON_TEST(a_backup_restores_everything),
+        DAEMON_TEST(a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1),
         DAEMON_TEST(a_damaged_row_is_told_by_its_rowid),
         DAEMON_TEST(stats_and_info_tell_their_fields),
         DAEMON_TEST(shutdown_prints_an_object_as_json),

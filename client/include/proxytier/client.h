@@ -157,6 +157,20 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_export(ptier_client *client, ptier
                                                      bool plain_credentials, ptier_export_fn write,
                                                      void *context, ptier_error *error);
 
+/*
+ * Writes the whole cache to one SQLite file at an absolute path on the daemon's machine; restore it
+ * with `proxytier restore`. ALREADY_EXISTS: nothing is overwritten. Large caches take longer than
+ * usual calls: timeout_ms is for this one (0: 10 minutes, which is the most). Role admin.
+ */
+typedef struct ptier_backup_result {
+    uint64_t entries, bytes;
+    uint64_t as_of; /* every change with a revision up to this one is in it */
+} ptier_backup_result;
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_backup(ptier_client *client, const char *path,
+                                                     uint32_t timeout_ms,
+                                                     ptier_backup_result *result,
+                                                     ptier_error *error);
+
 /* Asks the daemon to stop as on SIGTERM. Role admin. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_shutdown(ptier_client *client, ptier_error *error);
 

@@ -232,7 +232,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, pt
                                                           uint64_t *cleared, uint64_t *revision,
                                                           ptier_error *error);
 
-/* ---- export ---- */
+/* ---- export and backup ---- */
 
 /*
  * Writes one entry as one JSON line (with the line break) for export: plain credentials, or Fernet
@@ -244,6 +244,16 @@ PTIER_API size_t ptier_cache_export_line(ptier_cache *cache, const ptier_entry *
 
 /* Room that always suffices for one export line. */
 #define PTIER_EXPORT_LINE_MAX 65536
+
+/*
+ * Writes the whole cache to one SQLite file (0600) at an absolute path, while it goes on working:
+ * every change acknowledged before the call is in it, those made meanwhile may be. Credentials are
+ * Fernet tokens of the cache's key; records have their keyed check. The file appears whole and
+ * durable, or not at all. *entries counts them. ALREADY_EXISTS: the path; FAILED_PRECONDITION: a
+ * cache in memory without a key; others: the file system.
+ */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_backup(ptier_cache *cache, const char *path,
+                                                           uint64_t *entries, ptier_error *error);
 
 /* ---- statistics ---- */
 
