@@ -183,6 +183,36 @@ an_entry_comes_back_as_it_was(void **state)
     ptier_test_box_fini(&box);
 }
 
+static void
+a_latency_that_only_a_list_told_is_kept(void **state)
+{
+    ptier_test_box box;
+    ptier_record record;
+    char key[16], url[40];
+    uint64_t cleared, revision;
+    (void)state;
+    open_box(&box, BOX_L1 | BOX_L3);
+    ptier_test_box_record(&record, 1, key, url);
+    record.latency_ms = 120.25;
+    (void)ptier_test_box_put_record(&box, &record, NULL);
+    char *before = contents(&box);
+    assert_non_null(strstr(before, "\"latency_ms\":120.25,"));
+    (void)back_up(&box);
+    ptier_test_box_reopen(&box);
+    char *reopened = contents(&box);
+    assert_string_equal(reopened, before);
+    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
+                                       &cleared, &revision, &box.error),
+                     PTIER_OK);
+    (void)read_back(&box);
+    char *restored = contents(&box);
+    assert_string_equal(restored, before);
+    free(before);
+    free(reopened);
+    free(restored);
+    ptier_test_box_fini(&box);
+}
+
 static size_t
 files_in(const char *directory)
 {
@@ -320,6 +350,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_acknowledged_before_it_is_in_it),
         cmocka_unit_test(an_entry_comes_back_as_it_was),
+        cmocka_unit_test(a_latency_that_only_a_list_told_is_kept),
         cmocka_unit_test(it_is_one_private_file_and_nothing_else),
         cmocka_unit_test(it_refuses_what_it_must_not_write_to),
         cmocka_unit_test(every_set_of_tiers_can_be_backed_up),

@@ -297,8 +297,7 @@ build_entry(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
     item->entry = ptier_entry_create(&merged, item->hash, merged.expires_at_ms, expires_boot);
     if (!item->entry)
         return PTIER_RESOURCE_EXHAUSTED;
-    bool dirty = options->restore ||
-                 (item->old && atomic_load_explicit(&item->old->usage_dirty, memory_order_relaxed));
+    bool dirty = item->old && atomic_load_explicit(&item->old->usage_dirty, memory_order_relaxed);
     atomic_init(&item->entry->usage_dirty, dirty);
     return cache->data_dir ? ptier_sealed_create(cache->keyring, item->entry, &item->sealed)
                            : PTIER_OK;

@@ -191,7 +191,7 @@ put_entry_usage(ptier_l3 *l3, int64_t id, bool existed, ptier_entry *entry, ptie
         .success_count = atomic_load_explicit(&entry->success_count, memory_order_relaxed),
         .report_count = atomic_load_explicit(&entry->report_count, memory_order_relaxed),
     };
-    if (usage.last_access_ms || usage.access_count || usage.report_count)
+    if (usage.last_access_ms || usage.access_count || usage.report_count || usage.latency_us)
         return put_usage(l3, id, &usage, error);
     return existed ? fail(l3, run_with(l3, L3_DELETE_USAGE, id), error) : PTIER_OK;
 }
