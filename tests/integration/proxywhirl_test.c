@@ -3,6 +3,7 @@
  */
 #include "support/cli_box.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,21 +149,43 @@ the_database_loses_nothing(void **state)
     load_and_compare(*state, "warm", "l3/proxywhirl.db", "l3/proxywhirl.db", false);
 }
 
+/* Loads the database whose rows are in its -wal, and sees that both files stay as they are. */
+static void
+load_with_wal(struct fixture *f)
+{
+    static const char *const names[] = {"l2_cache.db", "l2_cache.db-wal"};
+    char paths[2][128];
+    struct stat before[2], after;
+    if (!available)
+        skip();
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(paths[i], sizeof paths[i], "%s/l2-db/%s", written, names[i]);
+        assert_int_equal(stat(paths[i], &before[i]), 0);
+    }
+    assert_true(before[1].st_size > 10000);
+    load_and_compare(f, "warm", "l2-db", "l2-db/l2_cache.db", false);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(stat(paths[i], &after), 0);
+        assert_int_equal(after.st_size, before[i].st_size);
+        assert_int_equal(after.st_mtim.tv_sec, before[i].st_mtim.tv_sec);
+        assert_int_equal(after.st_mtim.tv_nsec, before[i].st_mtim.tv_nsec);
+    }
+}
+
 static void
 a_database_in_use_is_read_with_its_wal_and_left_alone(void **state)
 {
-    char path[128];
-    struct stat before, after;
-    (void)snprintf(path, sizeof path, "%s/l2-db/l2_cache.db-wal", written);
+    load_with_wal(*state);
+}
+
+static void
+what_a_killed_proxywhirl_left_is_read_and_left_alone(void **state)
+{
     if (!available)
         skip();
-    assert_int_equal(stat(path, &before), 0);
-    assert_true(before.st_size > 10000);
-    load_and_compare(*state, "warm", "l2-db", "l2-db/l2_cache.db", false);
-    assert_int_equal(stat(path, &after), 0);
-    assert_int_equal(after.st_size, before.st_size);
-    assert_int_equal(after.st_mtim.tv_sec, before.st_mtim.tv_sec);
-    assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+    ptier_test_program_signal(&maker, SIGKILL);
+    (void)ptier_test_program_wait(&maker); /* killed */
+    load_with_wal(*state);
 }
 
 static void
@@ -239,6 +262,8 @@ main(void)
         DAEMON_TEST(warm_files_are_lists),
         DAEMON_TEST(the_daemon_warms_from_a_directory_at_its_start),
         DAEMON_TEST(without_its_key_entries_with_credentials_are_rejected),
+        DAEMON_TEST(
+            what_a_killed_proxywhirl_left_is_read_and_left_alone), /* the last: it ends it */
     };
     return cmocka_run_group_tests_name("proxywhirl", tests, make_fixtures, remove_fixtures);
 }
