@@ -298,7 +298,8 @@ put_random(ptier_test_box *box, uint64_t *random, int number)
     record.password = number % 4 ? texts[4] : NULL;
     record.source = texts[5];
     record.labels = labels;
-    record.label_count = ptier_test_random(random, *texts[1] && strcmp(texts[1], "one") ? 3 : 2);
+    record.label_count =
+        ptier_test_random(random, *texts[1] && strcmp(texts[1], "one") != 0 ? 3 : 2);
     record.ttl_ms = number % 5 ? (int64_t)(1 + ptier_test_random(random, 1000)) * 3600000 : 0;
     record.health = (ptier_health)ptier_test_random(random, PTIER_HEALTH_UNKNOWN + 1);
     record.fetch_time_ms =

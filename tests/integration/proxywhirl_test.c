@@ -58,8 +58,10 @@ static void
 cut(char *line, const char *from, const char *to)
 {
     char *start = strstr(line, from), *end = start ? strstr(start, to) : NULL;
-    assert_non_null(end);
-    memmove(start, end, strlen(end) + 1);
+    if (end)
+        memmove(start, end, strlen(end) + 1);
+    else
+        fail_msg("no %s in %s", from, line);
 }
 
 typedef struct lines {

@@ -204,7 +204,8 @@ step_over(ptier_sqlite_input *input, int code, int64_t *from)
         (void)snprintf(reason, sizeof reason,
                        "the database is damaged: what it had from here on cannot be read");
     ptier_importer_skip(input->importer, (uint64_t)*from, reason);
-    *from = row;
+    if (found)
+        *from = row;
     return found;
 }
 
