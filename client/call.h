@@ -29,7 +29,10 @@
     X(REPLAY, "/proxytier.v1.Events/Replay", true, false)                                          \
     X(CLEAR, "/proxytier.v1.Admin/Clear", false, false)                                            \
     X(EXPORT, "/proxytier.v1.Admin/Export", true, true)                                            \
+    X(ROTATE_KEYS, "/proxytier.v1.Admin/RotateKeys", true, false)                                  \
     X(SHUTDOWN, "/proxytier.v1.Admin/Shutdown", false, false)                                      \
+    X(RESET_STATISTICS, "/proxytier.v1.Admin/ResetStatistics", false, false)                       \
+    X(BACKUP, "/proxytier.v1.Admin/Backup", false, false)                                          \
     X(GET_INFO, "/proxytier.v1.ServerInfo/GetInfo", true, false)                                   \
     X(CHECK, "/proxytier.v1.Health/Check", true, false)
 

@@ -1,8 +1,10 @@
-/* Typed calls about the daemon as a whole: Clear, Export, Shutdown, GetStatistics, GetInfo. */
+/* Typed calls about the daemon as a whole: Clear, Export, RotateKeys, Backup, Shutdown, statistics,
+ * GetInfo. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "call.h"
+#include "convert_statistics.h"
 #include "info_call.h"
 #include "proxytier/v1/admin.pb-c.h"
 #include "proxytier/v1/cache.pb-c.h"
@@ -76,6 +78,75 @@ ptier_export(ptier_client *client, ptier_tier_id tier, bool plain_credentials,
     return status;
 }
 
+/* One step. *token is freed and replaced; NULL after the last one. */
+static ptier_status
+rotate_step(ptier_client *client, char **token, ptier_rotate_fn progress, void *context,
+            uint64_t *rewritten, ptier_error *error)
+{
+    Proxytier__V1__RotateKeysRequest request = PROXYTIER__V1__ROTATE_KEYS_REQUEST__INIT;
+    Proxytier__V1__RotateKeysResponse *reply;
+    ptier_arena *arena;
+    ptier_call call = {.method = PTIER_METHOD_ROTATE_KEYS,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__rotate_keys_response__descriptor};
+    if (*token)
+        request.page_token = *token;
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    if (rewritten)
+        *rewritten = reply->rewritten;
+    if (progress && !progress(context, reply->done, reply->total))
+        status = ptier_fail(error, PTIER_CANCELLED, "the rotation was stopped");
+    free(*token);
+    *token = NULL;
+    if (status == PTIER_OK && reply->next_page_token[0] &&
+        !(*token = strdup(reply->next_page_token)))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+ptier_status
+ptier_rotate_keys(ptier_client *client, ptier_rotate_fn progress, void *context,
+                  uint64_t *rewritten, ptier_error *error)
+{
+    char *token = NULL;
+    ptier_status status = ptier_client_enter(client, error);
+    if (status != PTIER_OK)
+        return status;
+    do
+        status = rotate_step(client, &token, progress, context, rewritten, error);
+    while (status == PTIER_OK && token);
+    free(token);
+    ptier_client_leave(client);
+    return status;
+}
+
+#define BACKUP_TIMEOUT_MS 600000 /* the longest that a daemon takes */
+
+ptier_status
+ptier_backup(ptier_client *client, const char *path, uint32_t timeout_ms,
+             ptier_backup_result *result, ptier_error *error)
+{
+    Proxytier__V1__BackupRequest request = PROXYTIER__V1__BACKUP_REQUEST__INIT;
+    Proxytier__V1__BackupResponse *reply;
+    ptier_arena *arena;
+
+    *result = (ptier_backup_result){0};
+    request.path = (char *)path;
+    ptier_call call = {.method = PTIER_METHOD_BACKUP,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__backup_response__descriptor,
+                       .timeout_ms = timeout_ms ? timeout_ms : BACKUP_TIMEOUT_MS};
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    *result = (ptier_backup_result){reply->entries, reply->bytes, reply->as_of};
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
+}
+
 ptier_status
 ptier_shutdown(ptier_client *client, ptier_error *error)
 {
@@ -90,71 +161,40 @@ ptier_shutdown(ptier_client *client, ptier_error *error)
     return status;
 }
 
-static void
-copy_tier_stats(ptier_stats *statistics, const Proxytier__V1__TierStatistics *tier)
+/* Both calls answer with the same message. `statistics` NULL: not wanted. */
+static ptier_status
+statistics_call(ptier_client *client, ptier_method method, const ProtobufCMessage *request,
+                ptier_statistics *statistics, ptier_error *error)
 {
-    if (tier->tier <= 0 || (int)tier->tier >= PTIER_TIER_COUNT)
-        return; /* a tier of a newer daemon */
-    statistics->tiers[tier->tier] = (ptier_tier_stats){
-        .tier = (ptier_tier_id)tier->tier,
-        .enabled = tier->enabled,
-        .degraded = tier->degraded,
-        .entries = tier->entries,
-        .bytes = tier->bytes,
-        .capacity = tier->capacity,
-        .hits = tier->hits,
-        .misses = tier->misses,
-        .promotions = tier->promotions,
-        .evictions = tier->evictions,
-        .errors = tier->errors,
-        .hit_rate = tier->hit_rate,
-    };
-}
-
-static void
-copy_stats(ptier_stats *statistics, const Proxytier__V1__GetStatisticsResponse *reply)
-{
-    *statistics = (ptier_stats){
-        .entries = reply->entries,
-        .hits = reply->hits,
-        .misses = reply->misses,
-        .puts = reply->puts,
-        .updates = reply->updates,
-        .deletes = reply->deletes,
-        .reports = reply->reports,
-        .hit_rate = reply->hit_rate,
-        .revision = reply->revision,
-        .l3_prefix = reply->l3_prefix,
-        .pending_writes = reply->pending_writes,
-        .uptime_ms = reply->uptime_ms,
-        .log_bytes = reply->log_bytes,
-        .index_bytes = reply->index_bytes,
-        .expired_undrained = reply->expired_undrained,
-    };
-    for (size_t i = 0; i < reply->n_tiers; i++)
-        copy_tier_stats(statistics, reply->tiers[i]);
-    for (size_t i = 0; i < reply->n_removals; i++)
-        if (reply->removals[i]->reason > 0 && (int)reply->removals[i]->reason < PTIER_REASON_COUNT)
-            statistics->removals[reply->removals[i]->reason] = reply->removals[i]->count;
-}
-
-ptier_status
-ptier_get_statistics(ptier_client *client, ptier_stats *statistics, ptier_error *error)
-{
-    Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
     Proxytier__V1__GetStatisticsResponse *reply;
     ptier_arena *arena;
 
-    memset(statistics, 0, sizeof *statistics);
-    ptier_call call = {.method = PTIER_METHOD_GET_STATISTICS,
-                       .request = &request.base,
+    if (statistics)
+        memset(statistics, 0, sizeof *statistics);
+    ptier_call call = {.method = method,
+                       .request = request,
                        .reply_type = &proxytier__v1__get_statistics_response__descriptor};
     ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    copy_stats(statistics, reply);
+    if (statistics)
+        ptier_statistics_from_message(reply, statistics);
     ptier_arena_destroy(arena);
     return PTIER_OK;
+}
+
+ptier_status
+ptier_get_statistics(ptier_client *client, ptier_statistics *statistics, ptier_error *error)
+{
+    Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
+    return statistics_call(client, PTIER_METHOD_GET_STATISTICS, &request.base, statistics, error);
+}
+
+ptier_status
+ptier_reset_statistics(ptier_client *client, ptier_statistics *last, ptier_error *error)
+{
+    Proxytier__V1__ResetStatisticsRequest request = PROXYTIER__V1__RESET_STATISTICS_REQUEST__INIT;
+    return statistics_call(client, PTIER_METHOD_RESET_STATISTICS, &request.base, last, error);
 }
 
 static void

@@ -116,12 +116,16 @@ is_known_type(int type)
            (type >= PTIER_EVENT_PROMOTED && type <= PTIER_EVENT_TIER_RECOVERED);
 }
 
-/* Tells the event if it is the next one. */
+/* Tells the event if it is the next one. A removal that names no key may be of any. */
 static void
 take_event(ptier_subscription *sub, int stream, const Proxytier__V1__Event *event)
 {
-    if (ptier_feed_take(&sub->feed, stream, event->sequence) && is_known_type(event->type) &&
-        !is_stopping(sub))
+    if (!ptier_feed_take(&sub->feed, stream, event->sequence) || !is_known_type(event->type) ||
+        is_stopping(sub))
+        return;
+    if (event->type == PROXYTIER__V1__EVENT_TYPE__EVENT_TYPE_REMOVED && !*event->key)
+        tell_state(sub, PTIER_SUBSCRIPTION_RESYNC);
+    else
         tell_event(sub, event);
 }
 

@@ -53,6 +53,7 @@ typedef struct ptier_service {
     void *shutdown_context;
     atomic_uint degraded_tiers; /* bit (1 << ptier_tier_id) each */
     atomic_bool stopping;       /* refuse everything but Health.Check */
+    atomic_bool backing_up;     /* one at a time: it keeps a worker busy for long */
 } ptier_service;
 
 typedef struct ptier_method {

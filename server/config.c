@@ -10,7 +10,6 @@
 #include <popt.h>
 
 #include "config_internal.h"
-#include "crypto/keyring.h"
 #include "listen.h"
 
 #define HELP_FLAG    1000
@@ -150,13 +149,6 @@ read_flags(int argc, const char **argv, flags *given, ptier_error *error)
 
 /* ---- the weaker sources ---- */
 
-static const char *
-environment(const char *name)
-{
-    const char *value = getenv(name);
-    return value && *value ? value : NULL;
-}
-
 static ptier_status
 set_presets(ptier_config_loader *loader, ptier_error *error)
 {
@@ -177,7 +169,7 @@ set_from_environment(ptier_config_loader *loader, const ptier_option *option, pt
 {
     char name[64];
     ptier_option_environment(option, name);
-    const char *value = environment(name);
+    const char *value = ptier_environment(name);
     if (!value)
         return PTIER_OK;
     if (option->type != PTIER_OPTION_LIST)
@@ -215,7 +207,7 @@ set_flags(ptier_config_loader *loader, const flags *given, ptier_error *error)
 static const char *
 config_path(const flags *given)
 {
-    const char *path = environment("PROXYTIER_CONFIG");
+    const char *path = ptier_environment("PROXYTIER_CONFIG");
     for (size_t i = 0; i < given->count; i++)
         if (strcmp(given->values[i].option->name, "config") == 0)
             path = given->values[i].value;
@@ -254,7 +246,7 @@ text_of(const char *format, ...)
 static char *
 default_data_dir(void)
 {
-    const char *base = environment("XDG_DATA_HOME"), *home = environment("HOME");
+    const char *base = ptier_environment("XDG_DATA_HOME"), *home = ptier_environment("HOME");
     if (geteuid() == 0)
         return text_of("/var/lib/proxytier");
     if (base)
@@ -265,7 +257,7 @@ default_data_dir(void)
 static char *
 default_listen(void)
 {
-    const char *runtime = environment("XDG_RUNTIME_DIR");
+    const char *runtime = ptier_environment("XDG_RUNTIME_DIR");
     if (runtime)
         return text_of("ipc://%s/proxytier/rpc.sock", runtime);
     return text_of("ipc:///tmp/proxytier-%u/rpc.sock", (unsigned)geteuid());
@@ -333,50 +325,12 @@ check_addresses(const ptier_config *config, ptier_error *error)
 static ptier_status
 check_tiers(const ptier_config *config, ptier_error *error)
 {
-    if (config->l1_enabled || config->l2_enabled || config->l3_enabled)
-        return PTIER_OK;
-    return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                      "--l1, --l2 and --l3 are all off: at least one tier must be on");
-}
-
-/* ---- keys ---- */
-
-static ptier_status
-read_key_file(ptier_config *config, ptier_error *error)
-{
-    char key[PTIER_KEY_TEXT + 1];
-    ptier_status status = ptier_key_file(config->key_file, false, key, error);
-    if (status == PTIER_INVALID_ARGUMENT)
-        return PTIER_FAILED_PRECONDITION; /* the file is wrong, not the usage */
-    if (status != PTIER_OK)
-        return status;
-    config->encryption_key = strdup(key);
-    explicit_bzero(key, sizeof key);
-    return config->encryption_key ? PTIER_OK
-                                  : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-}
-
-/* A key file of the command line, else a key of the environment, else a key file of weaker sources,
- * else the cache's own. */
-static ptier_status
-find_keys(ptier_config *config, bool file_is_flag, ptier_error *error)
-{
-    const char *key = environment("PROXYTIER_ENCRYPTION_KEY");
-    const char *previous = environment("PROXYTIER_KEY_PREVIOUS");
-    if (!key)
-        key = environment("PROXYWHIRL_CACHE_ENCRYPTION_KEY");
-    if (!previous)
-        previous = environment("PROXYWHIRL_CACHE_KEY_PREVIOUS");
-    while (previous && *previous) {
-        size_t length = strcspn(previous, ",");
-        if (length && ptier_text_list_add(&config->previous_keys, previous, length) != PTIER_OK)
-            return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-        previous += length + (previous[length] == ',');
-    }
-    if (config->key_file && (file_is_flag || !key))
-        return read_key_file(config, error);
-    if (key && !(config->encryption_key = strdup(key)))
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    if (!config->l1_enabled && !config->l2_enabled && !config->l3_enabled)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--l1, --l2 and --l3 are all off: at least one tier must be on");
+    if (config->l1_enabled && config->l1_entries == 0 && config->l1_bytes == 0)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--l1-entries and --l1-bytes are both 0: L1 needs a bound");
     return PTIER_OK;
 }
 
@@ -400,7 +354,7 @@ load(ptier_config *config, const flags *given, ptier_error *error)
     if (status == PTIER_OK)
         status = check_addresses(config, error);
     if (status == PTIER_OK)
-        status = find_keys(config, key_file_is_flag, error);
+        status = ptier_config_find_keys(config, key_file_is_flag, error);
     return status;
 }
 
@@ -440,9 +394,6 @@ ptier_config_destroy(ptier_config *config)
         free((char *)(uintptr_t)config->source_ttls[i].source);
     free(config->source_ttls);
     ptier_text_list_clear(&config->warm);
-    if (config->encryption_key)
-        explicit_bzero(config->encryption_key, strlen(config->encryption_key));
-    free(config->encryption_key);
-    ptier_text_list_clear(&config->previous_keys);
+    ptier_config_forget_keys(config);
     free(config);
 }

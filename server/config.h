@@ -28,10 +28,12 @@ typedef struct ptier_config {
     char *config_file;
     char *key_file;
     bool l1_enabled, l2_enabled, l3_enabled;
-    uint64_t l1_entries, l2_entries, l3_entries;
+    uint64_t l1_entries, l2_entries, l3_entries, l1_bytes, log_max_bytes;
+    ptier_eviction l1_policy;
     int64_t default_ttl_ms;
     ptier_source_ttl *source_ttls; /* owned, names too */
     size_t source_ttl_count;
+    uint64_t ttl_jitter; /* percent */
     uint64_t failure_threshold;
     int64_t health_quarantine_ms;
     ptier_durability durability;
@@ -39,9 +41,10 @@ typedef struct ptier_config {
     int64_t heartbeat_ms;
     uint64_t journal_events;
     uint64_t max_connections;
+    bool core_dumps;
 
-    /* From the environment or the key file; wiped on destroy. NULL: the cache keeps a key file of
-     * its own. */
+    /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its
+     * own. */
     char *encryption_key;
     ptier_text_list previous_keys;
 } ptier_config;
@@ -53,6 +56,9 @@ typedef struct ptier_config {
  */
 PTIER_MUST_CHECK ptier_status ptier_config_load(int argc, const char **argv, ptier_config **config,
                                                 bool *done, ptier_error *error);
+
+/* Wipes the keys, when whoever needed them has them. */
+void ptier_config_forget_keys(ptier_config *config);
 
 void ptier_config_destroy(ptier_config *config);
 

@@ -2,6 +2,8 @@
 #ifndef PTIER_CONFIG_INTERNAL_H
 #define PTIER_CONFIG_INTERNAL_H
 
+#include <stdlib.h>
+
 #include "config.h"
 
 typedef enum ptier_option_type {
@@ -9,16 +11,18 @@ typedef enum ptier_option_type {
     PTIER_OPTION_LIST, /* may be given more than once; comma-separated in the environment */
     PTIER_OPTION_SWITCH,
     PTIER_OPTION_COUNT,
+    PTIER_OPTION_SIZE,
     PTIER_OPTION_DURATION,
     PTIER_OPTION_LEVEL,
     PTIER_OPTION_DURABILITY,
+    PTIER_OPTION_EVICTION,
 } ptier_option_type;
 
 typedef struct ptier_option {
     const char *name; /* as on the command line and in the file */
     ptier_option_type type;
     size_t offset;      /* in ptier_config */
-    uint64_t min, max;  /* COUNT; DURATION in ms */
+    uint64_t min, max;  /* COUNT; SIZE in bytes, or 0; DURATION in ms */
     const char *preset; /* default as text; NULL: none, or found out at start */
     const char *argument;
     const char *help;
@@ -57,6 +61,18 @@ PTIER_MUST_CHECK ptier_status ptier_option_set(ptier_config_loader *loader,
 PTIER_MUST_CHECK ptier_status ptier_text_list_add(ptier_text_list *list, const char *text,
                                                   size_t length);
 void ptier_text_list_clear(ptier_text_list *list);
+
+/* NULL: not set, or empty. Borrowed until the environment changes. */
+static inline const char *
+ptier_environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+/* config_keys.c: fills in the keys; those of the environment are wiped from it. */
+PTIER_MUST_CHECK ptier_status ptier_config_find_keys(ptier_config *config, bool key_file_is_flag,
+                                                     ptier_error *error);
 
 /* config_file.c: the INI file. */
 PTIER_MUST_CHECK ptier_status ptier_config_read_file(ptier_config_loader *loader, const char *path,

@@ -9,6 +9,8 @@
 #define AT(field) offsetof(ptier_config, field)
 #define MINUTE    UINT64_C(60000)
 #define CENTURY   ((uint64_t)PTIER_TTL_MAX_MS)
+#define MEBIBYTE  (UINT64_C(1) << 20)
+#define PEBIBYTE  (UINT64_C(1) << 50)
 
 const ptier_option ptier_options[] = {
     {"data-dir", PTIER_OPTION_TEXT, AT(data_dir), 0, 0, NULL, "DIR",
@@ -32,20 +34,31 @@ const ptier_option ptier_options[] = {
      "`source = duration` lines"},
     {"key-file", PTIER_OPTION_TEXT, AT(key_file), 0, 0, NULL, "FILE",
      "file with the Fernet key for credentials, readable by its owner only (default: `key` in the "
-     "data directory, made on first start). Given here it wins over PROXYTIER_ENCRYPTION_KEY of "
-     "the "
-     "environment, which wins over a file named elsewhere"},
+     "data directory, made on first start). Given here it wins over the systemd credential "
+     "proxytier-key, that over PROXYTIER_ENCRYPTION_KEY of the environment, that over a file named "
+     "elsewhere"},
     {"l1", PTIER_OPTION_SWITCH, AT(l1_enabled), 0, 0, "on", "on|off", "tier L1 (memory)"},
-    {"l1-entries", PTIER_OPTION_COUNT, AT(l1_entries), 1, UINT32_MAX, "1000", "N", "bound of L1"},
+    {"l1-entries", PTIER_OPTION_COUNT, AT(l1_entries), 0, UINT32_MAX, "1000", "N",
+     "bound of L1; 0: only l1-bytes"},
+    {"l1-bytes", PTIER_OPTION_SIZE, AT(l1_bytes), MEBIBYTE, PEBIBYTE, "0", "SIZE",
+     "bound of L1's memory, such as 64M or 2G, at least 1M; 0: none"},
+    {"l1-policy", PTIER_OPTION_EVICTION, AT(l1_policy), 0, 0, "lru", "POLICY",
+     "what leaves a full L1 first: lru, lfu, fifo or sieve"},
     {"l2", PTIER_OPTION_SWITCH, AT(l2_enabled), 0, 0, "on", "on|off", "tier L2 (files)"},
     {"l2-entries", PTIER_OPTION_COUNT, AT(l2_entries), 0, UINT32_MAX, "5000", "N",
      "bound of L2; 0: none"},
     {"l3", PTIER_OPTION_SWITCH, AT(l3_enabled), 0, 0, "on", "on|off", "tier L3 (SQLite)"},
     {"l3-entries", PTIER_OPTION_COUNT, AT(l3_entries), 0, UINT32_MAX, "0", "N",
      "bound of L3; 0: none"},
+    {"log-max-bytes", PTIER_OPTION_COUNT, AT(log_max_bytes), 1048576, UINT64_MAX, "1073741824", "N",
+     "bytes of changes that L3 does not have yet, kept by L2; near it writers are slowed, beyond "
+     "it "
+     "refused"},
     {"default-ttl", PTIER_OPTION_DURATION, AT(default_ttl_ms), 0, CENTURY, "1h", "DURATION",
      "time to live of entries that state none, such as 500ms, 2s, 15m, 1h, 7d; 0: they never "
      "expire"},
+    {"ttl-jitter", PTIER_OPTION_COUNT, AT(ttl_jitter), 0, 50, "0", "PERCENT",
+     "shorten times to live that were not stated by a random share, of at most so much"},
     {"failure-threshold", PTIER_OPTION_COUNT, AT(failure_threshold), 0, UINT32_MAX - 1, "3", "N",
      "failures in a row that remove an entry; 0: never"},
     {"health-quarantine", PTIER_OPTION_DURATION, AT(health_quarantine_ms), 0, CENTURY, "15m",
@@ -61,6 +74,9 @@ const ptier_option ptier_options[] = {
      "events kept in memory for subscribers that missed some"},
     {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
      "connections at a time, calls and events together; a client with a subscription has two"},
+    {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",
+     "let a crash write a core file, and debuggers of the same user attach: credentials and keys "
+     "are in memory"},
 };
 const size_t ptier_option_count = sizeof ptier_options / sizeof *ptier_options;
 
@@ -115,21 +131,31 @@ static ptier_status
 set_number(const ptier_option *option, void *field, const char *value, const char *where,
            ptier_error *error)
 {
-    bool duration = option->type == PTIER_OPTION_DURATION;
+    const char *wanted = "whole number", *unit = "";
     uint64_t number = 0;
     int64_t ms = 0;
-    if (duration ? !ptier_parse_duration(value, &ms) : !ptier_parse_count(value, &number))
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: '%.60s' is not a %s", where, value,
-                          duration ? "duration such as 500ms, 2s, 15m, 1h, 7d or 0"
-                                   : "whole number");
-    if (duration)
+    bool is_one;
+    if (option->type == PTIER_OPTION_DURATION) {
+        wanted = "duration such as 500ms, 2s, 15m, 1h, 7d or 0";
+        unit = " ms";
+        is_one = ptier_parse_duration(value, &ms);
         number = (uint64_t)ms;
-    if (number < option->min || number > option->max)
+    } else if (option->type == PTIER_OPTION_SIZE) {
+        wanted = "size such as 65536, 64K, 64M or 2G";
+        unit = " bytes, or 0";
+        is_one = ptier_parse_size(value, &number);
+    } else {
+        is_one = ptier_parse_count(value, &number);
+    }
+    if (!is_one)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: '%.60s' is not a %s", where, value,
+                          wanted);
+    bool none = option->type == PTIER_OPTION_SIZE && number == 0;
+    if (!none && (number < option->min || number > option->max))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "%s: '%.60s' is out of range: %llu to %llu%s", where, value,
-                          (unsigned long long)option->min, (unsigned long long)option->max,
-                          duration ? " ms" : "");
-    if (duration)
+                          (unsigned long long)option->min, (unsigned long long)option->max, unit);
+    if (option->type == PTIER_OPTION_DURATION)
         *(int64_t *)field = ms;
     else
         *(uint64_t *)field = number;
@@ -140,15 +166,25 @@ static ptier_status
 set_word(const ptier_option *option, void *field, const char *value, const char *where,
          ptier_error *error)
 {
-    bool known = option->type == PTIER_OPTION_SWITCH  ? ptier_parse_switch(value, field)
-                 : option->type == PTIER_OPTION_LEVEL ? ptier_parse_level(value, field)
-                                                      : ptier_parse_durability(value, field);
+    const char *words;
+    bool known;
+    if (option->type == PTIER_OPTION_SWITCH) {
+        words = "on, off";
+        known = ptier_parse_switch(value, field);
+    } else if (option->type == PTIER_OPTION_LEVEL) {
+        words = "error, warn, info, debug";
+        known = ptier_parse_level(value, field);
+    } else if (option->type == PTIER_OPTION_EVICTION) {
+        words = "lru, lfu, fifo, sieve";
+        known = ptier_parse_eviction(value, field);
+    } else {
+        words = "memory, logged, synced";
+        known = ptier_parse_durability(value, field);
+    }
     if (known)
         return PTIER_OK;
     return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: '%.60s' is none of %s", where, value,
-                      option->type == PTIER_OPTION_SWITCH  ? "on, off"
-                      : option->type == PTIER_OPTION_LEVEL ? "error, warn, info, debug"
-                                                           : "memory, logged, synced");
+                      words);
 }
 
 static ptier_status
@@ -172,11 +208,13 @@ ptier_option_set(ptier_config_loader *loader, const ptier_option *option, ptier_
     *last = layer;
     switch (option->type) {
     case PTIER_OPTION_COUNT:
+    case PTIER_OPTION_SIZE:
     case PTIER_OPTION_DURATION:
         return set_number(option, field, value, where, error);
     case PTIER_OPTION_SWITCH:
     case PTIER_OPTION_LEVEL:
     case PTIER_OPTION_DURABILITY:
+    case PTIER_OPTION_EVICTION:
         return set_word(option, field, value, where, error);
     case PTIER_OPTION_TEXT:
     case PTIER_OPTION_LIST:

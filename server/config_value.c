@@ -57,6 +57,27 @@ ptier_parse_count(const char *text, uint64_t *value)
     return true;
 }
 
+bool
+ptier_parse_size(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    uint64_t number;
+    const char *unit;
+    unsigned shift = 0;
+    if (!leading_number(text, &number, &unit))
+        return false;
+    if (*unit) {
+        const char *found = strchr(units, *unit);
+        if (!found || unit[1])
+            return false;
+        shift = 10 * (unsigned)(found - units + 1);
+    }
+    if (number > UINT64_MAX >> shift)
+        return false;
+    *bytes = number << shift;
+    return true;
+}
+
 static bool
 find_word(const char *text, const char *const *words, size_t count, size_t *position)
 {
@@ -100,5 +121,16 @@ ptier_parse_durability(const char *text, ptier_durability *durability)
     if (!FIND_WORD(text, words, &position))
         return false;
     *durability = (ptier_durability)(PTIER_DURABILITY_MEMORY + position);
+    return true;
+}
+
+bool
+ptier_parse_eviction(const char *text, ptier_eviction *eviction)
+{
+    static const char *const words[] = {"lru", "lfu", "fifo", "sieve"};
+    size_t position;
+    if (!FIND_WORD(text, words, &position))
+        return false;
+    *eviction = (ptier_eviction)position;
     return true;
 }

@@ -67,11 +67,15 @@ open_cache(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, pti
     options.l2_enabled = config->l2_enabled;
     options.l3_enabled = config->l3_enabled;
     options.l1_entries = config->l1_entries;
+    options.l1_bytes = config->l1_bytes;
+    options.l1_eviction = config->l1_policy;
     options.l2_entries = config->l2_entries;
     options.l3_entries = config->l3_entries;
+    options.log_max_bytes = config->log_max_bytes;
     options.default_ttl_ms = config->default_ttl_ms;
     options.source_ttls = config->source_ttls;
     options.source_ttl_count = config->source_ttl_count;
+    options.ttl_jitter = (uint32_t)config->ttl_jitter;
     options.failure_threshold = (uint32_t)config->failure_threshold;
     options.health_quarantine_ms = config->health_quarantine_ms;
     options.durability = config->durability;

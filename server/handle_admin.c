@@ -1,5 +1,10 @@
-/* Clear, Export, Shutdown. */
+/* Clear, Export, RotateKeys, Backup, Shutdown, ResetStatistics. */
+#include "convert_statistics.h"
 #include "handle_common.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 #define EXPORT_STEP  64                    /* entries asked of the cache at once */
 #define EXPORT_BYTES ((size_t)1024 * 1024) /* a page ends when it has grown past this */
@@ -98,6 +103,105 @@ out:
     ptier_bytes_fini(&lines);
 }
 
+/* ---- rotation of keys: the token is the state of the rotation ---- */
+
+#define ROTATION_TOKEN 128
+#define ROTATION_STEPS 16 /* in one call */
+
+static bool
+read_rotation(ptier_call *call, const char *token, ptier_rotation *rotation)
+{
+    *rotation = (ptier_rotation){0};
+    if (!*token)
+        return true;
+    /* NOLINTNEXTLINE(cert-err34-c): any numbers will do, the cache checks them */
+    if (sscanf(token, "%" SCNx32 ".%" SCNx64 ".%" SCNx64 ".%" SCNx64 ".%" SCNx64, &rotation->phase,
+               &rotation->cursor, &rotation->done, &rotation->total, &rotation->rewritten) == 5)
+        return true;
+    ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "page_token is not one of RotateKeys");
+    return false;
+}
+
+static void
+write_rotation(const ptier_rotation *rotation, char token[ROTATION_TOKEN])
+{
+    token[0] = 0;
+    if (!rotation->finished)
+        (void)snprintf(token, ROTATION_TOKEN,
+                       "%" PRIx32 ".%" PRIx64 ".%" PRIx64 ".%" PRIx64 ".%" PRIx64, rotation->phase,
+                       rotation->cursor, rotation->done, rotation->total, rotation->rewritten);
+}
+
+PTIER_HANDLER(Admin, rotate_keys, RotateKeysRequest, RotateKeysResponse)
+{
+    (void)service;
+    ptier_call *call = data;
+    Proxytier__V1__RotateKeysResponse response = PROXYTIER__V1__ROTATE_KEYS_RESPONSE__INIT;
+    ptier_rotation rotation;
+    ptier_error error = {0};
+    char token[ROTATION_TOKEN];
+    ptier_status status = PTIER_OK;
+    if (!read_rotation(call, request->page_token, &rotation))
+        return;
+    if (!*request->page_token)
+        ptier_log_write(call->service->log, PTIER_LOG_INFO, "rotate_keys", "begun");
+    for (int i = 0; i < ROTATION_STEPS && !status && !rotation.finished; i++)
+        status = ptier_cache_rotate_step(call->service->cache, &rotation, &error);
+    if (status) {
+        ptier_call_fail_as(call, status, &error);
+        return;
+    }
+    if (rotation.finished)
+        ptier_log_write(call->service->log, PTIER_LOG_INFO, "rotate_keys",
+                        "finished: %" PRIu64 " records were encrypted anew in L3",
+                        rotation.rewritten);
+    write_rotation(&rotation, token);
+    response.next_page_token = token;
+    response.done = rotation.done;
+    response.total = rotation.total;
+    response.rewritten = rotation.rewritten;
+    closure(&response, call);
+}
+
+/* ---- backup ---- */
+
+/* A file that is gone again has no size. */
+static uint64_t
+size_of(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 ? (uint64_t)about.st_size : 0;
+}
+
+PTIER_HANDLER(Admin, backup, BackupRequest, BackupResponse)
+{
+    (void)service;
+    ptier_call *call = data;
+    ptier_error error = {0};
+    Proxytier__V1__BackupResponse response = PROXYTIER__V1__BACKUP_RESPONSE__INIT;
+    if (atomic_exchange(&call->service->backing_up, true)) {
+        ptier_call_fail(call, PTIER_ABORTED, "a backup is being made already: wait for its end");
+        return;
+    }
+    response.as_of = ptier_cache_revision(call->service->cache);
+    ptier_status status =
+        ptier_cache_backup(call->service->cache, request->path, &response.entries, &error);
+    atomic_store(&call->service->backing_up, false);
+    if (status == PTIER_NOT_FOUND || status == PTIER_UNAVAILABLE)
+        status =
+            PTIER_FAILED_PRECONDITION; /* a directory's, not the daemon's: no use in retrying */
+    if (status != PTIER_OK) {
+        ptier_call_fail_as(call, status, &error);
+        return;
+    }
+    response.bytes = size_of(request->path);
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "backup", "%s: %llu entries, %llu bytes",
+                    request->path, (unsigned long long)response.entries,
+                    (unsigned long long)response.bytes);
+    call->items = response.entries;
+    closure(&response, call);
+}
+
 PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse)
 {
     (void)service;
@@ -108,4 +212,18 @@ PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse)
     if (call->service->on_shutdown)
         call->service->on_shutdown(call->service->shutdown_context);
     closure(&response, call);
+}
+
+PTIER_HANDLER(Admin, reset_statistics, ResetStatisticsRequest, GetStatisticsResponse)
+{
+    (void)service;
+    (void)request;
+    ptier_call *call = data;
+    ptier_statistics last;
+    ptier_statistics_message response;
+    ptier_cache_statistics_reset(call->service->cache, &last);
+    ptier_log_write(call->service->log, PTIER_LOG_INFO, "statistics_reset",
+                    "by a ResetStatistics call");
+    ptier_statistics_to_message(&last, &response);
+    closure(&response.message, call);
 }

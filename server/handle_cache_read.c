@@ -1,4 +1,5 @@
 /* Get, GetMany, Pick, List, GetStatistics. */
+#include "convert_statistics.h"
 #include "handle_common.h"
 
 #define LIST_STEP  64                    /* entries asked of the cache at once */
@@ -125,76 +126,14 @@ PTIER_HANDLER(ProxyCache, list, ListRequest, ListResponse)
     closure(&response, call);
 }
 
-static double
-rate(uint64_t hits, uint64_t misses)
-{
-    return hits + misses ? (double)hits / (double)(hits + misses) : 0;
-}
-
-static void
-fill_tier(Proxytier__V1__TierStatistics *out, ptier_tier_id tier, const ptier_tier_statistics *in)
-{
-    proxytier__v1__tier_statistics__init(out);
-    out->tier = (Proxytier__V1__Tier)tier;
-    out->enabled = in->enabled;
-    out->degraded = in->degraded;
-    out->entries = in->entries;
-    out->bytes = in->bytes;
-    out->capacity = in->capacity;
-    out->hits = in->hits;
-    out->misses = in->misses;
-    out->hit_rate = rate(in->hits, in->misses);
-    out->promotions = in->promotions;
-    out->evictions = in->evictions;
-    out->errors = in->errors;
-}
-
-static void
-fill_totals(Proxytier__V1__GetStatisticsResponse *out, const ptier_statistics *in)
-{
-    out->entries = in->entries;
-    out->hits = in->hits;
-    out->misses = in->misses;
-    out->hit_rate = rate(in->hits, in->misses);
-    out->puts = in->puts;
-    out->updates = in->updates;
-    out->deletes = in->deletes;
-    out->reports = in->reports;
-    out->revision = in->revision;
-    out->l3_prefix = in->l3_prefix;
-    out->pending_writes = in->pending_writes;
-    out->uptime_ms = in->uptime_ms;
-    out->log_bytes = in->log_bytes;
-    out->index_bytes = in->index_bytes;
-    out->expired_undrained = in->expired_undrained;
-}
-
 PTIER_HANDLER(ProxyCache, get_statistics, GetStatisticsRequest, GetStatisticsResponse)
 {
     (void)service;
     (void)request;
     ptier_call *call = data;
     ptier_statistics statistics;
+    ptier_statistics_message response;
     ptier_cache_statistics(call->service->cache, &statistics);
-
-    Proxytier__V1__GetStatisticsResponse response = PROXYTIER__V1__GET_STATISTICS_RESPONSE__INIT;
-    Proxytier__V1__TierStatistics tiers[PTIER_TIER_COUNT - 1], *tier_list[PTIER_TIER_COUNT - 1];
-    for (int tier = PTIER_TIER_L1; tier < PTIER_TIER_COUNT; tier++) {
-        tier_list[tier - 1] = &tiers[tier - 1];
-        fill_tier(&tiers[tier - 1], (ptier_tier_id)tier, &statistics.tiers[tier]);
-    }
-    Proxytier__V1__RemovalCount removals[PTIER_REASON_COUNT - 1],
-        *removal_list[PTIER_REASON_COUNT - 1];
-    for (int reason = 1; reason < PTIER_REASON_COUNT; reason++) {
-        proxytier__v1__removal_count__init(&removals[reason - 1]);
-        removals[reason - 1].reason = (Proxytier__V1__RemovalReason)reason;
-        removals[reason - 1].count = statistics.removals[reason];
-        removal_list[reason - 1] = &removals[reason - 1];
-    }
-    fill_totals(&response, &statistics);
-    response.n_tiers = PTIER_TIER_COUNT - 1;
-    response.tiers = tier_list;
-    response.n_removals = PTIER_REASON_COUNT - 1;
-    response.removals = removal_list;
-    closure(&response, call);
+    ptier_statistics_to_message(&statistics, &response);
+    closure(&response.message, call);
 }

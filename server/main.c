@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -84,6 +85,18 @@ raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer connections are possible otherwise */
 }
 
+/*
+ * Credentials and keys are all over the heap, the crypto library's included, so that a core file is
+ * kept from holding them by not being written. Neither a limit of size (a piped core ignores it)
+ * nor marked pages would do. /proc/PID then belongs to root: other processes of the user cannot
+ * read this one's memory either.
+ */
+static void
+allow_core_dumps(bool allowed)
+{
+    (void)prctl(PR_SET_DUMPABLE, allowed ? 1 : 0); /* cannot fail for these */
+}
+
 static void
 warm_all(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, stop_request *stop)
 {
@@ -97,7 +110,7 @@ warm_all(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, stop_
 }
 
 static ptier_status
-serve(const ptier_config *config, ptier_log *log, ptier_error *error)
+serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
     stop_request stop = {-1, -1};
     ptier_daemon *daemon = NULL;
@@ -106,6 +119,7 @@ serve(const ptier_config *config, ptier_log *log, ptier_error *error)
         status = ptier_nng_workaround_check(error);
     if (status == PTIER_OK)
         status = ptier_daemon_start(config, log, on_shutdown_call, &stop, &daemon, error);
+    ptier_config_forget_keys(config); /* the cache has its own */
     if (status == PTIER_OK) {
         ptier_log_write(log, PTIER_LOG_INFO, "serving",
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
@@ -134,11 +148,13 @@ main(int argc, char **argv)
     ptier_error error;
     bool done = false;
 
+    allow_core_dumps(false); /* before any key is read */
     ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
     if (status != PTIER_OK)
         return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);
     if (done)
         return EXIT_SUCCESS;
+    allow_core_dumps(config->core_dumps);
     status = ptier_log_open(config->log_file, config->log_level, &log, &error);
     if (status == PTIER_OK) {
         raise_descriptor_limit();

@@ -31,7 +31,10 @@ static const Proxytier__V1__Health_Service health_service =
     X(events_service, 0, "Replay", READER, INLINE, false)                                          \
     X(admin_service, 0, "Clear", ADMIN, WRITE, false)                                              \
     X(admin_service, 1, "Export", ADMIN, READ, false)                                              \
-    X(admin_service, 2, "Shutdown", ADMIN, INLINE, true)                                           \
+    X(admin_service, 2, "RotateKeys", ADMIN, WRITE, false)                                         \
+    X(admin_service, 3, "Shutdown", ADMIN, INLINE, true)                                           \
+    X(admin_service, 4, "ResetStatistics", ADMIN, READ, false)                                     \
+    X(admin_service, 5, "Backup", ADMIN, READ, false)                                              \
     X(info_service, 0, "GetInfo", READER, INLINE, false)                                           \
     X(health_service, 0, "Check", NONE, INLINE, true)
 

@@ -29,7 +29,10 @@ PTIER_HANDLER(ProxyCache, get_statistics, GetStatisticsRequest, GetStatisticsRes
 PTIER_HANDLER(Events, replay, ReplayRequest, ReplayResponse);
 PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse);
 PTIER_HANDLER(Admin, export, ExportRequest, ExportResponse);
+PTIER_HANDLER(Admin, rotate_keys, RotateKeysRequest, RotateKeysResponse);
 PTIER_HANDLER(Admin, shutdown, ShutdownRequest, ShutdownResponse);
+PTIER_HANDLER(Admin, reset_statistics, ResetStatisticsRequest, GetStatisticsResponse);
+PTIER_HANDLER(Admin, backup, BackupRequest, BackupResponse);
 PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse);
 PTIER_HANDLER(Health, check, CheckRequest, CheckResponse);
 

@@ -143,9 +143,9 @@ log_result(const warmer *w, const ptier_import_summary *summary, ptier_status st
         (unsigned long long)w->outcomes[PTIER_PUT_REJECTED], (unsigned long long)summary->skipped);
 }
 
-ptier_status
-ptier_warm_file(ptier_cache *cache, const char *path, ptier_log *log, bool (*stop)(void *context),
-                void *context, ptier_error *error)
+static ptier_status
+warm_input(ptier_cache *cache, const char *path, ptier_log *log, bool (*stop)(void *context),
+           void *context, ptier_error *error)
 {
     warmer *w = calloc(1, sizeof *w); /* too large for a stack */
     if (!w)
@@ -180,5 +180,17 @@ ptier_warm_file(ptier_cache *cache, const char *path, ptier_log *log, bool (*sto
     log_result(w, &summary, status, ptier_monotonic_ms() - start);
     ptier_arena_fini(&w->arena);
     free(w);
+    return status;
+}
+
+ptier_status
+ptier_warm_file(ptier_cache *cache, const char *path, ptier_log *log, bool (*stop)(void *context),
+                void *context, ptier_error *error)
+{
+    ptier_import_inputs inputs = {0};
+    ptier_status status = ptier_import_inputs_add(&inputs, path, error);
+    for (size_t i = 0; status == PTIER_OK && i < inputs.count; i++)
+        status = warm_input(cache, inputs.paths[i], log, stop, context, error);
+    ptier_import_inputs_free(&inputs);
     return status;
 }

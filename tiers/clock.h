@@ -5,6 +5,7 @@
 #ifndef PTIER_CLOCK_H
 #define PTIER_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ptier_clock {
@@ -12,6 +13,10 @@ typedef struct ptier_clock {
     int64_t (*boot_ms)(void *context); /* since the kernel started, suspend included */
     uint64_t boot_tag; /* names this run of the kernel: boot times compare only within one */
     void *context;
+    /* From ptier_clock_anchor: how far boot time is ahead of wall time for records of earlier runs
+     * of the kernel. */
+    bool anchored;
+    int64_t boot_ahead_ms;
 } ptier_clock;
 
 #define PTIER_NEVER INT64_MAX /* boot-time expiry of what does not expire */
@@ -31,6 +36,15 @@ ptier_clock_boot(const ptier_clock *clock)
     return clock->boot_ms(clock->context);
 }
 
+/* Wall-clock expiries are counted as of now from here on, however often a record is read: the wall
+ * clock may be set while we run. */
+static inline void
+ptier_clock_anchor(ptier_clock *clock)
+{
+    clock->boot_ahead_ms = ptier_clock_boot(clock) - ptier_clock_wall(clock);
+    clock->anchored = true;
+}
+
 /*
  * Boot-time expiry of a record read from disk: what was stored when the same kernel still runs
  * (steps of the wall clock then change nothing), else counted anew from the wall-clock expiry (0:
@@ -44,7 +58,8 @@ ptier_clock_expiry(const ptier_clock *clock, uint64_t stored_tag, int64_t stored
         return PTIER_NEVER;
     if (stored_tag == clock->boot_tag && stored_tag != 0)
         return stored_boot_ms;
-    return ptier_clock_boot(clock) + (wall_ms - ptier_clock_wall(clock));
+    return wall_ms + (clock->anchored ? clock->boot_ahead_ms
+                                      : ptier_clock_boot(clock) - ptier_clock_wall(clock));
 }
 
 #endif

@@ -8,3 +8,14 @@ ptier_hash_key(const char *key)
 {
     return XXH3_64bits(key, strlen(key));
 }
+
+uint64_t
+ptier_hash_pair(uint64_t first, uint64_t second)
+{
+    uint8_t bytes[16];
+    for (int i = 0; i < 8; i++) {
+        bytes[i] = (uint8_t)(first >> (8 * i));
+        bytes[8 + i] = (uint8_t)(second >> (8 * i));
+    }
+    return XXH3_64bits(bytes, sizeof bytes);
+}

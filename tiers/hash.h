@@ -8,4 +8,7 @@
 
 uint64_t ptier_hash_key(const char *key);
 
+/* Two numbers, in this order, mixed into one. Stable: it is stored. */
+uint64_t ptier_hash_pair(uint64_t first, uint64_t second);
+
 #endif

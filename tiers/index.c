@@ -41,6 +41,8 @@ struct ptier_index {
     uint32_t due_count;
     uint64_t tick; /* everything before it has been moved to the due list */
     uint32_t heads[LISTS];
+    uint32_t counts[DUE_LIST];               /* slots in each list but the due one */
+    uint32_t parts[DUE_LIST][LEVEL_BUCKETS]; /* ... by the next lower digit of their tick */
     uint32_t due_tail;
     char **sources;
     uint16_t source_count;
@@ -127,6 +129,38 @@ intern_source(ptier_index *index, const char *source)
 
 /* ---- the expiry wheel ---- */
 
+/* What ended before this boot has an expiry below zero: it is as due as can be. */
+static uint64_t
+tick_of(int64_t boot_ms)
+{
+    return boot_ms < 0 ? 0 : (uint64_t)boot_ms >> TICK_SHIFT;
+}
+
+/* Where a slot that is not due belongs, seen from the current tick: also where it is, since lists
+ * come down whenever a digit of the tick changes. */
+static uint32_t
+list_of(const ptier_index *index, const ptier_slot *slot)
+{
+    uint64_t tick = tick_of(slot->expires_boot_ms);
+    uint64_t ahead = tick ^ index->tick; /* the highest differing digit names the level */
+    unsigned level = ahead ? (63u - (unsigned)__builtin_clzll(ahead)) / LEVEL_SHIFT : 0;
+    if (level >= LEVELS)
+        level = LEVELS - 1;
+    uint32_t bucket = (uint32_t)(tick >> (level * LEVEL_SHIFT)) & (LEVEL_BUCKETS - 1);
+    return level * LEVEL_BUCKETS + bucket;
+}
+
+/* Keeps the counts of the list that a slot enters (by 1) or leaves (by -1). */
+static void
+count_slot(ptier_index *index, uint32_t list, const ptier_slot *slot, int by)
+{
+    unsigned level = list / LEVEL_BUCKETS;
+    uint64_t tick = tick_of(slot->expires_boot_ms);
+    uint64_t part = level ? tick >> ((level - 1) * LEVEL_SHIFT) & (LEVEL_BUCKETS - 1) : 0;
+    index->counts[list] += (uint32_t)by;
+    index->parts[list][part] += (uint32_t)by;
+}
+
 static void
 link_slot(ptier_index *index, uint32_t list, uint32_t id)
 {
@@ -136,6 +170,7 @@ link_slot(ptier_index *index, uint32_t list, uint32_t id)
     if (slot->wheel_next != PTIER_SLOT_NONE)
         slot_at(index, slot->wheel_next)->wheel_prev = id;
     index->heads[list] = id;
+    count_slot(index, list, slot, 1);
 }
 
 /* The due list grows at its tail: it is served in the order in which things expired. */
@@ -155,13 +190,6 @@ link_due(ptier_index *index, uint32_t id)
     index->due_count++;
 }
 
-/* What ended before this boot has an expiry below zero: it is as due as can be. */
-static uint64_t
-tick_of(int64_t boot_ms)
-{
-    return boot_ms < 0 ? 0 : (uint64_t)boot_ms >> TICK_SHIFT;
-}
-
 static bool
 is_due(const ptier_index *index, const ptier_slot *slot)
 {
@@ -178,6 +206,8 @@ unlink_slot(ptier_index *index, uint32_t id)
         index->due_count--;
         if (index->due_tail == id)
             index->due_tail = slot->wheel_prev & LIST_BIT ? PTIER_SLOT_NONE : slot->wheel_prev;
+    } else {
+        count_slot(index, list_of(index, slot), slot, -1);
     }
     if (slot->wheel_prev & LIST_BIT)
         index->heads[slot->wheel_prev & ~LIST_BIT] = slot->wheel_next;
@@ -196,17 +226,10 @@ schedule(ptier_index *index, uint32_t id)
     slot->wheel_prev = UNLINKED;
     if (slot->expires_boot_ms == PTIER_NEVER)
         return;
-    uint64_t tick = tick_of(slot->expires_boot_ms);
-    if (tick < index->tick) {
+    if (is_due(index, slot))
         link_due(index, id);
-        return;
-    }
-    uint64_t ahead = tick ^ index->tick; /* the highest differing digit names the level */
-    unsigned level = ahead ? (63u - (unsigned)__builtin_clzll(ahead)) / LEVEL_SHIFT : 0;
-    if (level >= LEVELS)
-        level = LEVELS - 1;
-    uint32_t bucket = (uint32_t)(tick >> (level * LEVEL_SHIFT)) & (LEVEL_BUCKETS - 1);
-    link_slot(index, level * LEVEL_BUCKETS + bucket, id);
+    else
+        link_slot(index, list_of(index, slot), id);
 }
 
 static void
@@ -214,6 +237,8 @@ empty_list(ptier_index *index, uint32_t list)
 {
     uint32_t id = index->heads[list];
     index->heads[list] = PTIER_SLOT_NONE;
+    index->counts[list] = 0;
+    memset(index->parts[list], 0, sizeof index->parts[list]);
     while (id != PTIER_SLOT_NONE) {
         uint32_t next = slot_at(index, id)->wheel_next;
         schedule(index, id);
@@ -243,12 +268,15 @@ ptier_index_advance(ptier_index *index, int64_t boot_ms)
 }
 
 size_t
-ptier_index_due(const ptier_index *index, uint32_t *slots, size_t limit)
+ptier_index_due(const ptier_index *index, size_t skip, uint32_t *slots, size_t limit)
 {
     size_t count = 0;
     for (uint32_t id = index->heads[DUE_LIST]; id != PTIER_SLOT_NONE && count < limit;
          id = slot_at(index, id)->wheel_next)
-        slots[count++] = id;
+        if (skip)
+            skip--;
+        else
+            slots[count++] = id;
     return count;
 }
 
@@ -256,6 +284,40 @@ uint64_t
 ptier_index_due_count(const ptier_index *index)
 {
     return index->due_count;
+}
+
+/* Of the slots of one list, those in the parts that begin up to `until`. */
+static uint64_t
+expiring_in_list(const ptier_index *index, uint32_t list, uint64_t begin, uint64_t until)
+{
+    unsigned level = list / LEVEL_BUCKETS;
+    uint64_t width = level ? UINT64_C(1) << ((level - 1) * LEVEL_SHIFT) : 1, sum = 0;
+    for (int part = 0; part < LEVEL_BUCKETS && begin <= until; part++, begin += width)
+        sum += index->parts[list][part];
+    return sum;
+}
+
+static uint64_t
+expiring_in_level(const ptier_index *index, unsigned level, uint64_t until)
+{
+    unsigned shift = level * LEVEL_SHIFT;
+    uint64_t width = UINT64_C(1) << shift, sum = 0;
+    uint64_t begin = index->tick >> (shift + LEVEL_SHIFT) << (shift + LEVEL_SHIFT);
+    for (uint32_t i = 0; i < LEVEL_BUCKETS && begin <= until; i++, begin += width) {
+        uint32_t list = level * LEVEL_BUCKETS + i;
+        sum += until >= begin + width ? index->counts[list]
+                                      : expiring_in_list(index, list, begin, until);
+    }
+    return sum;
+}
+
+uint64_t
+ptier_index_expiring(const ptier_index *index, int64_t boot_ms)
+{
+    uint64_t sum = index->due_count, until = tick_of(boot_ms);
+    for (unsigned level = 0; level < LEVELS; level++)
+        sum += expiring_in_level(index, level, until);
+    return sum;
 }
 
 /* ---- slots ---- */

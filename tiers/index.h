@@ -76,9 +76,16 @@ uint16_t ptier_index_source(const ptier_index *index, const char *source);
 /* Moves what has expired by boot_ms to the due list. */
 void ptier_index_advance(ptier_index *index, int64_t boot_ms);
 
-/* What is due, about in order of expiry: at most `limit` slots, which stay due until removed or
- * updated. */
-size_t ptier_index_due(const ptier_index *index, uint32_t *slots, size_t limit);
+/* What is due, about in order of expiry, without the first `skip`: at most `limit` slots, which
+ * stay due until removed or updated. */
+size_t ptier_index_due(const ptier_index *index, size_t skip, uint32_t *slots, size_t limit);
 uint64_t ptier_index_due_count(const ptier_index *index);
+
+/*
+ * How many entries expire until boot_ms, those that are due included. PTIER_NEVER: all that ever
+ * do, exactly. Otherwise never too few; counted along are some that expire later, by up to 1/13 of
+ * the distance (rarely more: while the wheel has a turn of a high level ahead on the way).
+ */
+uint64_t ptier_index_expiring(const ptier_index *index, int64_t boot_ms);
 
 #endif

@@ -57,7 +57,8 @@ ptier_sealed_password(const ptier_sealed *sealed)
 }
 
 typedef enum ptier_op_kind {
-    PTIER_OP_PUT = 1, /* entry is the new state */
+    PTIER_OP_NONE = 0, /* no change: tiers are never handed one */
+    PTIER_OP_PUT = 1,  /* entry is the new state */
     PTIER_OP_REMOVE =
         2,              /* entry is the last state: it names the key; `revision` is the removal's */
     PTIER_OP_CLEAR = 3, /* everything with a revision below `revision` is gone; entry is NULL */
@@ -74,7 +75,7 @@ typedef struct ptier_op {
 /* Usage figures of an entry on their way back to a disk tier: absolute values, not differences. */
 typedef struct ptier_usage {
     uint64_t hash;
-    const char *key;
+    uint64_t revision; /* a key that was removed and put again has begun anew */
     int64_t last_access_ms;
     uint64_t access_count;
     uint32_t latency_us;
@@ -82,13 +83,13 @@ typedef struct ptier_usage {
     uint32_t report_count;
 } ptier_usage;
 
-/* What a scan says of one record at rest. `entry` is an owned reference that the callback may keep
- * by retaining it. */
+/* What a scan says of one record at rest. A disk tier may not have verified it yet: get does. */
 typedef struct ptier_scan_item {
     uint64_t hash;
     uint64_t revision;
     int64_t expires_boot_ms;
     uint8_t health;
+    const char *key;    /* borrowed for the callback */
     const char *url;    /* borrowed for the callback */
     const char *source; /* borrowed for the callback */
 } ptier_scan_item;
@@ -118,11 +119,11 @@ typedef struct ptier_tier_ops {
     ptier_status (*write_usage)(ptier_tier *tier, const ptier_usage *usage, size_t count,
                                 ptier_error *error);
 
-    /* The record was used: recency for the eviction policy. Never blocks. */
+    /* The record was used, for the eviction policy. Never blocks. */
     void (*touch)(ptier_tier *tier, const ptier_ref *ref);
 
-    /* Over its bound: OK and in *hash, *revision the next to go (the same until dropped or
-     * touched). Else NOT_FOUND. */
+    /* Over a bound: OK and in *hash, *revision the next to go; asked again with nothing dropped,
+     * touched or applied in between, the same. Else NOT_FOUND. */
     ptier_status (*victim)(ptier_tier *tier, uint64_t *hash, uint64_t *revision);
 
     /* Gives up one resident record that a lower tier has; changes nothing for readers of the cache.
@@ -130,7 +131,7 @@ typedef struct ptier_tier_ops {
     void (*drop)(ptier_tier *tier, uint64_t hash, uint64_t revision);
 
     /* Every resident record, in no order. DATA_LOSS records are skipped and counted. Before start
-     * or on the writer. */
+     * or on the writer. fn must not call the tier. */
     ptier_status (*scan)(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error);
 
     /* Does the tier work? The smallest real write to where it keeps its records, read back; without

@@ -226,6 +226,9 @@ void ptier_cli_text(FILE *out, const char *text, int width);
 #define PTIER_CLI_SPAN_MAX 24
 /* `1h 5m`, `2.0s`, `never`: a span for people. */
 const char *ptier_cli_span(int64_t ms, char out[PTIER_CLI_SPAN_MAX]);
+#define PTIER_CLI_SIZE_MAX 24
+/* `12.5 MiB` */
+const char *ptier_cli_size(uint64_t bytes, char out[PTIER_CLI_SIZE_MAX]);
 
 /* One record: a line of a table, or all its fields, or JSON. `credentials`: show user name and
  * password. */
@@ -243,12 +246,15 @@ ptier_cli_exit ptier_cmd_pick(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_list(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_report(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_warm(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_restore(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_export(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_backup(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_clear(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_stats(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_watch(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_info(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_keygen(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_rotate(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_shutdown(ptier_cli *cli);
 
 #endif

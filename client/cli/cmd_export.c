@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <yajl/yajl_gen.h>
+
 struct export
 {
     FILE *out;
@@ -140,6 +142,26 @@ fail:
     return code;
 }
 
+static void
+print_json(const char *path, uint64_t entries)
+{
+    yajl_gen gen = yajl_gen_alloc(NULL);
+    const unsigned char *text;
+    size_t length;
+
+    if (!gen)
+        return;
+    yajl_gen_map_open(gen);
+    yajl_gen_string(gen, (const unsigned char *)"entries", 7);
+    yajl_gen_integer(gen, (long long)entries);
+    yajl_gen_string(gen, (const unsigned char *)"file", 4);
+    yajl_gen_string(gen, (const unsigned char *)path, strlen(path));
+    yajl_gen_map_close(gen);
+    if (yajl_gen_get_buf(gen, &text, &length) == yajl_gen_status_ok)
+        printf("%.*s\n", (int)length, (const char *)text);
+    yajl_gen_free(gen);
+}
+
 ptier_cli_exit
 ptier_cmd_export(ptier_cli *cli)
 {
@@ -169,7 +191,9 @@ ptier_cmd_export(ptier_cli *cli)
         code = fetch(cli, &export, (ptier_tier_id)tier, plain);
     if (to_file)
         (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code == PTIER_CLI_OK && to_file && !cli->json)
+    if (code == PTIER_CLI_OK && to_file && cli->json)
+        print_json(path, export.entries);
+    else if (code == PTIER_CLI_OK && to_file)
         printf("exported %" PRIu64 " proxies to %s\n", export.entries, path);
     return code;
 }

@@ -1,4 +1,4 @@
-/* proxytier stats, info, shutdown: the daemon itself. */
+/* proxytier info, shutdown: the daemon itself. */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -6,7 +6,6 @@
 
 #include "json_call.h"
 #include "proxytier/v1/admin.pb-c.h"
-#include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/info.pb-c.h"
 
 static bool
@@ -18,88 +17,6 @@ start(ptier_cli *cli, ptier_cli_exit *code)
         return false;
     *code = ptier_cli_connect(cli);
     return *code == PTIER_CLI_OK;
-}
-
-/* ---- stats ---- */
-
-static const char *
-size_text(uint64_t bytes, char out[24])
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double size = (double)bytes;
-    size_t unit = 0;
-
-    while (size >= 1024 && unit < 4) {
-        size /= 1024;
-        unit++;
-    }
-    (void)snprintf(out, 24, unit == 0 ? "%.0f %s" : "%.1f %s", size, units[unit]);
-    return out;
-}
-
-static void
-print_tier(ptier_tier_id id, const ptier_tier_stats *tier)
-{
-    char size[24], capacity[24];
-
-    if (!tier->enabled && !tier->degraded) {
-        printf("%-5s off\n", ptier_tier_name(id));
-        return;
-    }
-    if (tier->capacity)
-        (void)snprintf(capacity, sizeof capacity, "%" PRIu64, tier->capacity);
-    else
-        (void)snprintf(capacity, sizeof capacity, "unlimited");
-    printf("%-5s %10" PRIu64 " %10s %10s %10" PRIu64 " %10" PRIu64 " %8.1f%% %10" PRIu64
-           " %10" PRIu64 " %7" PRIu64 "  %s\n",
-           ptier_tier_name(id), tier->entries, capacity, size_text(tier->bytes, size), tier->hits,
-           tier->misses, tier->hit_rate * 100, tier->promotions, tier->evictions, tier->errors,
-           tier->degraded ? "DEGRADED" : "ok");
-}
-
-static void
-print_totals(const ptier_stats *stats)
-{
-    char size[24], span[PTIER_CLI_SPAN_MAX];
-
-    printf("%-5s %10" PRIu64 " %10s %10s %10" PRIu64 " %10" PRIu64 " %8.1f%%\n\n", "cache",
-           stats->entries, "", "", stats->hits, stats->misses, stats->hit_rate * 100);
-    printf("puts      %" PRIu64 " (updates %" PRIu64 ")\n", stats->puts, stats->updates);
-    printf("deletes   %" PRIu64 "\n", stats->deletes);
-    printf("reports   %" PRIu64 "\n", stats->reports);
-    printf("removals ");
-    for (int reason = PTIER_REASON_CAPACITY; reason < PTIER_REASON_COUNT; reason++)
-        printf(" %s %" PRIu64, ptier_reason_name((ptier_reason)reason), stats->removals[reason]);
-    printf("\nrevision  %" PRIu64 " (in L3 up to %" PRIu64 ", %" PRIu64 " changes pending)\n",
-           stats->revision, stats->l3_prefix, stats->pending_writes);
-    printf("log       %s\n", size_text(stats->log_bytes, size));
-    printf("index     %s\n", size_text(stats->index_bytes, size));
-    printf("uptime    %s\n", ptier_cli_span((int64_t)stats->uptime_ms, span));
-}
-
-ptier_cli_exit
-ptier_cmd_stats(ptier_cli *cli)
-{
-    Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
-    ptier_error error = {0};
-    ptier_stats stats;
-    ptier_cli_exit code;
-
-    if (!start(cli, &code))
-        return code;
-    if (cli->json)
-        return ptier_json_call(cli, "/proxytier.v1.ProxyCache/GetStatistics", &request.base,
-                               &proxytier__v1__get_statistics_response__descriptor);
-    memset(&stats, 0, sizeof stats);
-    ptier_status status = ptier_get_statistics(cli->client, &stats, &error);
-    if (status != PTIER_OK)
-        return ptier_cli_status(cli, status, &error);
-    printf("%-5s %10s %10s %10s %10s %10s %9s %10s %10s %7s  %s\n", "TIER", "ENTRIES", "CAPACITY",
-           "SIZE", "HITS", "MISSES", "HIT RATE", "PROMOTED", "EVICTED", "ERRORS", "STATE");
-    for (int tier = PTIER_TIER_L1; tier < PTIER_TIER_COUNT; tier++)
-        print_tier((ptier_tier_id)tier, &stats.tiers[tier]);
-    print_totals(&stats);
-    return PTIER_CLI_OK;
 }
 
 /* ---- info ---- */
@@ -124,12 +41,12 @@ print_word(const char *name, const char *word)
 static void
 print_limits(const ptier_server_limits *limits)
 {
-    char size[24];
+    char size[PTIER_CLI_SIZE_MAX];
 
     if (limits->message_bytes == 0)
         return; /* not told */
     printf("%-18s message %s, %" PRIu32 " records a call, %" PRIu32 " records a page\n", "limits",
-           size_text(limits->message_bytes, size), limits->batch_items, limits->page_items);
+           ptier_cli_size(limits->message_bytes, size), limits->batch_items, limits->page_items);
     printf("%-18s key %" PRIu32 ", URL %" PRIu32 ", user and password %" PRIu32
            " each, source %" PRIu32 " bytes\n",
            "", limits->key_bytes, limits->url_bytes, limits->credential_bytes,

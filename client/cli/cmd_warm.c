@@ -1,6 +1,7 @@
 /*
- * proxytier warm: load proxy lists. The main thread reads and copies, the sender's thread sends and
- * notes what was acknowledged, so that reading and sending overlap.
+ * proxytier warm and restore: load proxy lists, exports and backups. The main thread reads and
+ * copies, the sender's thread sends and notes what was acknowledged, so that reading and sending
+ * overlap.
  */
 #include "cli.h"
 
@@ -9,18 +10,20 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <proxytier/import.h>
-#include <yajl/yajl_gen.h>
 
 #include "warm_progress.h"
 #include "warm_sender.h"
+#include "warm_summary.h"
 
 struct warm_options {
     const char *scheme, *source, *ack;
     int64_t ttl_ms; /* PTIER_TTL_DEFAULT: as the records say */
     int format, durability;
+    bool restore; /* entries of exports and backups, and nothing else */
 };
 
 struct warm {
@@ -29,11 +32,13 @@ struct warm {
     ptier_warm_sender sender;
     ptier_warm_progress progress;
     ptier_warm_batch *batch; /* being filled; NULL: none taken */
-    const char *file;
+    ptier_import_inputs inputs;
+    const char *file; /* one of them */
     bool no_memory;
-    int ack_fd;     /* -1: none; sender's thread */
-    char *ack_text; /* keys of one batch; sender's thread */
-    int ack_errno;  /* sender's thread, then whoever joined it */
+    uint64_t foreign; /* to be restored, but no entries */
+    int ack_fd;       /* -1: none; sender's thread */
+    char *ack_text;   /* keys of one batch; sender's thread */
+    int ack_errno;    /* sender's thread, then whoever joined it */
 };
 
 /* ---- acknowledgements: on the sender's thread ---- */
@@ -110,8 +115,8 @@ on_sent(void *context, const ptier_warm_batch *batch, const ptier_put_results *r
                                      "older than what is cached", false);
             break;
         case PTIER_PUT_SKIPPED_EXPIRED:
-            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i],
-                                     "expired meanwhile", false);
+            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i], "expired",
+                                     false);
             break;
         case PTIER_PUT_REJECTED:
             ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i], reason, true);
@@ -132,6 +137,15 @@ submit(struct warm *warm)
     warm->batch = NULL;
 }
 
+static void
+on_skip(void *context, uint64_t line, const char *reason)
+{
+    struct warm *warm = context;
+
+    ptier_warm_progress_read(&warm->progress);
+    ptier_warm_progress_skip(&warm->progress, warm->file, line, reason, false);
+}
+
 static bool
 on_record(void *context, const ptier_import_record *found)
 {
@@ -139,6 +153,11 @@ on_record(void *context, const ptier_import_record *found)
     ptier_record record = found->record;
     bool restore = found->restore;
 
+    if (warm->options.restore && !restore) {
+        on_skip(warm, found->line, "no entry of an export or a backup");
+        warm->foreign++;
+        return true;
+    }
     if (warm->options.ttl_ms != PTIER_TTL_DEFAULT) {
         record.ttl_ms = warm->options.ttl_ms;
         restore = false; /* a stated TTL counts from now, not from the export's expiry */
@@ -155,15 +174,6 @@ on_record(void *context, const ptier_import_record *found)
     }
     ptier_warm_progress_read(&warm->progress);
     return true;
-}
-
-static void
-on_skip(void *context, uint64_t line, const char *reason)
-{
-    struct warm *warm = context;
-
-    ptier_warm_progress_read(&warm->progress);
-    ptier_warm_progress_skip(&warm->progress, warm->file, line, reason, false);
 }
 
 static void
@@ -203,63 +213,19 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
     return !warm->no_memory && status != PTIER_CANCELLED; /* CANCELLED: sending has stopped */
 }
 
-/* ---- summary ---- */
+/* ---- commands ---- */
 
-static void
-print_text(const ptier_warm_tally *tally, double seconds)
-{
-    printf("read %" PRIu64 ", created %" PRIu64 ", updated %" PRIu64 ", skipped %" PRIu64
-           ", rejected %" PRIu64,
-           tally->read, tally->created, tally->updated, tally->skipped, tally->rejected);
-    for (uint64_t i = 0; i < tally->reason_count; i++) {
-        printf("%s", i == 0 ? " (" : "; ");
-        ptier_cli_text(stdout, tally->reasons[i].text, 0);
-        printf(": %" PRIu64 "%s", tally->reasons[i].count, i + 1 == tally->reason_count ? ")" : "");
+#define ACK_OPTION(o)                                                                              \
+    {                                                                                              \
+        "ack", 0, PTIER_CLI_STRING, &(o)->ack, "FILE",                                             \
+            "append each key to FILE, a line each, as soon as the daemon has acknowledged it",     \
+            NULL                                                                                   \
     }
-    printf(", %.3f s, %.0f records/s\n", seconds, (double)tally->read / seconds);
-}
-
-static void
-json_number(yajl_gen gen, const char *name, uint64_t value)
-{
-    yajl_gen_string(gen, (const unsigned char *)name, strlen(name));
-    yajl_gen_integer(gen, (long long)value);
-}
-
-static void
-print_json(const ptier_warm_tally *tally, double seconds)
-{
-    yajl_gen gen = yajl_gen_alloc(NULL);
-    const unsigned char *text;
-    size_t length;
-    char number[32];
-
-    if (!gen)
-        return;
-    yajl_gen_map_open(gen);
-    json_number(gen, "read", tally->read);
-    json_number(gen, "created", tally->created);
-    json_number(gen, "updated", tally->updated);
-    json_number(gen, "skipped", tally->skipped);
-    json_number(gen, "rejected", tally->rejected);
-    yajl_gen_string(gen, (const unsigned char *)"reasons", 7);
-    yajl_gen_map_open(gen);
-    for (uint64_t i = 0; i < tally->reason_count; i++)
-        json_number(gen, tally->reasons[i].text, tally->reasons[i].count);
-    yajl_gen_map_close(gen);
-    int n = snprintf(number, sizeof number, "%.3f", seconds);
-    yajl_gen_string(gen, (const unsigned char *)"seconds", 7);
-    yajl_gen_number(gen, number, (size_t)n);
-    json_number(gen, "records_per_second", (uint64_t)((double)tally->read / seconds));
-    yajl_gen_map_close(gen);
-    if (yajl_gen_get_buf(gen, &text, &length) == yajl_gen_status_ok) {
-        (void)fwrite(text, 1, length, stdout); /* told by ferror at the end */
-        putchar('\n');
+#define DURABILITY_OPTION(o)                                                                       \
+    {                                                                                              \
+        "durability", 0, PTIER_CLI_WORD, &(o)->durability, "WORD",                                 \
+            "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities             \
     }
-    yajl_gen_free(gen);
-}
-
-/* ---- command ---- */
 
 static bool
 parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
@@ -273,10 +239,8 @@ parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
          "time to live of all records, from now; 0 never expires", NULL},
         {"format", 'f', PTIER_CLI_WORD, &o->format, "WORD",
          "auto, text, csv, json or jsonl (default: auto)", ptier_cli_formats},
-        {"ack", 0, PTIER_CLI_STRING, &o->ack, "FILE",
-         "append each key to FILE, a line each, as soon as the daemon has acknowledged it", NULL},
-        {"durability", 0, PTIER_CLI_WORD, &o->durability, "WORD",
-         "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities},
+        ACK_OPTION(o),
+        DURABILITY_OPTION(o),
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
     };
     return ptier_cli_parse(cli, options, 1, SIZE_MAX, code);
@@ -337,6 +301,11 @@ finish(struct warm *warm, ptier_cli_exit code)
             tally->rejected, tally->read);
         code = code == PTIER_CLI_OK ? rejected : code;
     }
+    if (warm->foreign > 0)
+        code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED,
+                              "%" PRIu64 " of %" PRIu64 " records are no entries of an export or a "
+                              "backup: load them with `proxytier warm`",
+                              warm->foreign, tally->read);
     return code;
 }
 
@@ -353,56 +322,124 @@ transfer(struct warm *warm)
 
     if (!ptier_warm_sender_start(&warm->sender, &sender))
         return ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot start a thread");
-    for (size_t i = 0; i < cli->argument_count; i++)
-        if (!read_file(warm, cli->arguments[i], &code))
+    for (size_t i = 0; i < warm->inputs.count; i++)
+        if (!read_file(warm, warm->inputs.paths[i], &code))
             break;
     code = finish(warm, code);
-    if (code != PTIER_CLI_OK && warm->progress.tally.read == 0)
-        return code; /* nothing to sum up */
-    double seconds = (double)ptier_warm_progress_elapsed(&warm->progress) / 1000;
-    if (cli->json)
-        print_json(&warm->progress.tally, seconds);
-    else
-        print_text(&warm->progress.tally, seconds);
+    if (code == PTIER_CLI_OK || warm->progress.tally.read > 0)
+        ptier_warm_summary(cli, &warm->progress);
     return code;
 }
 
-ptier_cli_exit
-ptier_cmd_warm(ptier_cli *cli)
+/* Directories become the files in them. What is wrong with one argument is told, and sets *code. */
+static void
+find_inputs(struct warm *warm, ptier_cli_exit *code)
 {
-    struct warm_options options = {.ttl_ms = PTIER_TTL_DEFAULT};
+    ptier_error error = {0};
+
+    for (size_t i = 0; i < warm->cli->argument_count; i++)
+        if (ptier_import_inputs_add(&warm->inputs, warm->cli->arguments[i], &error) != PTIER_OK)
+            *code = ptier_cli_fail(warm->cli, PTIER_CLI_FAILED, "%s", error.message);
+}
+
+static ptier_cli_exit
+load(ptier_cli *cli, const struct warm_options *options)
+{
+    struct warm *warm = calloc(1, sizeof *warm);
+    ptier_cli_exit found = PTIER_CLI_OK;
+
+    if (!warm)
+        return ptier_cli_fail(cli, PTIER_CLI_FAILED, "out of memory");
+    warm->cli = cli;
+    warm->options = *options;
+    warm->ack_fd = -1;
+    ptier_cli_exit code = open_ack(warm);
+    if (code == PTIER_CLI_OK) {
+        ptier_warm_progress_init(&warm->progress);
+        find_inputs(warm, &found);
+        if (found == PTIER_CLI_OK || warm->inputs.count > 0)
+            code = transfer(warm);
+        code = code == PTIER_CLI_OK ? found : code;
+        ptier_warm_progress_fini(&warm->progress);
+    }
+    if (warm->ack_fd >= 0 && close(warm->ack_fd) != 0 && code == PTIER_CLI_OK)
+        code = ptier_cli_fail(cli, PTIER_CLI_FAILED, "--ack: cannot write %s: %s", options->ack,
+                              strerror(errno));
+    ptier_import_inputs_free(&warm->inputs);
+    free(warm->ack_text);
+    free(warm);
+    return code;
+}
+
+static ptier_cli_exit
+connect_and_load(ptier_cli *cli, const struct warm_options *options)
+{
     ptier_server_info info;
     ptier_error error = {0};
-    ptier_cli_exit code;
 
-    if (!parse_options(cli, &options, &code))
-        return code;
-    code = check_files(cli);
-    if (code == PTIER_CLI_OK)
-        code = ptier_cli_connect(cli);
+    ptier_cli_exit code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
         return code;
     ptier_status status =
         ptier_get_info(cli->client, &info, &error); /* before reading for nothing */
     if (status != PTIER_OK)
         return ptier_cli_status(cli, status, &error);
+    return load(cli, options);
+}
 
-    struct warm *warm = calloc(1, sizeof *warm);
-    if (!warm)
-        return ptier_cli_fail(cli, PTIER_CLI_FAILED, "out of memory");
-    warm->cli = cli;
-    warm->options = options;
-    warm->ack_fd = -1;
-    code = open_ack(warm);
-    if (code == PTIER_CLI_OK) {
-        ptier_warm_progress_init(&warm->progress);
-        code = transfer(warm);
-        ptier_warm_progress_fini(&warm->progress);
-    }
-    if (warm->ack_fd >= 0 && close(warm->ack_fd) != 0 && code == PTIER_CLI_OK)
-        code = ptier_cli_fail(cli, PTIER_CLI_FAILED, "--ack: cannot write %s: %s", options.ack,
-                              strerror(errno));
-    free(warm->ack_text);
-    free(warm);
-    return code;
+ptier_cli_exit
+ptier_cmd_warm(ptier_cli *cli)
+{
+    struct warm_options options = {.ttl_ms = PTIER_TTL_DEFAULT};
+    ptier_cli_exit code;
+
+    if (!parse_options(cli, &options, &code))
+        return code;
+    code = check_files(cli);
+    return code == PTIER_CLI_OK ? connect_and_load(cli, &options) : code;
+}
+
+/*
+ * Entries are restored as the file has them, and the check that every record has at rest can only
+ * be verified by the daemon that made it: whoever can write to the file could send the password of
+ * one proxy to the address of another.
+ */
+static ptier_cli_exit
+check_owner(const ptier_cli *cli, const char *path)
+{
+    struct stat about;
+
+    if (strcmp(path, "-") == 0 || stat(path, &about) != 0)
+        return PTIER_CLI_OK; /* reading tells why it cannot be read */
+    uid_t user = geteuid();
+    if (about.st_uid != user && about.st_uid != 0 && user != 0)
+        return ptier_cli_fail(cli, PTIER_CLI_FAILED,
+                              "%s belongs to another user, who could have altered it: copy it if "
+                              "you trust what is in it",
+                              path);
+    if (about.st_mode & (S_IWGRP | S_IWOTH))
+        return ptier_cli_fail(cli, PTIER_CLI_FAILED,
+                              "others may write to %s and could have altered it: chmod go-w it if "
+                              "you trust what is in it",
+                              path);
+    return PTIER_CLI_OK;
+}
+
+ptier_cli_exit
+ptier_cmd_restore(ptier_cli *cli)
+{
+    struct warm_options o = {.ttl_ms = PTIER_TTL_DEFAULT, .restore = true};
+    const ptier_cli_option options[] = {
+        ACK_OPTION(&o),
+        DURABILITY_OPTION(&o),
+        {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
+    };
+    ptier_cli_exit code;
+
+    if (!ptier_cli_parse(cli, options, 1, SIZE_MAX, &code))
+        return code;
+    code = check_files(cli);
+    for (size_t i = 0; code == PTIER_CLI_OK && i < cli->argument_count; i++)
+        code = check_owner(cli, cli->arguments[i]);
+    return code == PTIER_CLI_OK ? connect_and_load(cli, &o) : code;
 }

@@ -2,6 +2,7 @@
  * cmd_*.c. */
 #include <ctype.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "cli.h"
 
@@ -14,12 +15,16 @@ static const ptier_cli_command commands[] = {
     {"report", "KEY... ok|failed|unknown", "Tell the outcome of using proxies", ptier_cmd_report},
     {"warm", "FILE...", "Load proxy lists (text, CSV, JSON, JSON lines; - is stdin)",
      ptier_cmd_warm},
+    {"restore", "FILE...", "Load backups and exports, as they were", ptier_cmd_restore},
     {"export", "[FILE]", "Write all proxies as JSON lines (default: to stdout)", ptier_cmd_export},
+    {"backup", "FILE", "Write the whole cache to one SQLite file", ptier_cmd_backup},
     {"clear", "", "Empty the cache, or one upper tier", ptier_cmd_clear},
     {"stats", "", "Show statistics per tier", ptier_cmd_stats},
     {"watch", "", "Follow changes as they happen", ptier_cmd_watch},
     {"info", "", "Show what the daemon says of itself", ptier_cmd_info},
     {"keygen", "[FILE]", "Make a new encryption key (default: to stdout)", ptier_cmd_keygen},
+    {"rotate-keys", "", "Encrypt everything at rest anew with the daemon's present key",
+     ptier_cmd_rotate},
     {"shutdown", "", "Ask the daemon to stop", ptier_cmd_shutdown},
     {NULL, NULL, NULL, NULL},
 };
@@ -79,6 +84,7 @@ main(int argc, char **argv)
 {
     ptier_cli cli;
 
+    (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with credentials; cannot fail */
     ptier_cli_init(&cli, commands);
     ptier_cli_exit code = run(&cli, argc, (const char *const *)argv);
     return ptier_cli_fini(&cli, code);

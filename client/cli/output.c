@@ -93,10 +93,14 @@ health_fields(const ptier_record *record)
     (void)snprintf(text, sizeof text, "%s%s", ptier_health_name(record->health),
                    record->needs_revalidation ? " (needs re-validation)" : "");
     field("health", text);
-    (void)snprintf(text, sizeof text,
-                   "%" PRIu32 " in a row; %" PRIu64 " of %" PRIu64 " reports were ok",
-                   record->failure_count, record->success_count, record->report_count);
+    (void)snprintf(text, sizeof text, "%" PRIu32 " in a row", record->failure_count);
     field("failures", text);
+    if (record->report_count > 0) {
+        (void)snprintf(text, sizeof text, "%.1f %% of %" PRIu64 " reports",
+                       100.0 * (double)record->success_count / (double)record->report_count,
+                       record->report_count);
+        field("success", text);
+    }
     if (record->latency_ms > 0) {
         (void)snprintf(text, sizeof text, "%.1f ms", record->latency_ms);
         field("latency", text);

@@ -1,4 +1,5 @@
-/* Text and spans for people. What came from elsewhere never reaches a terminal unfiltered. */
+/* Text, spans and sizes for people. What came from elsewhere never reaches a terminal unfiltered.
+ */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -38,5 +39,20 @@ ptier_cli_span(int64_t ms, char out[PTIER_CLI_SPAN_MAX])
     else
         (void)snprintf(out, PTIER_CLI_SPAN_MAX, "%" PRId64 "d %02" PRId64 "h", s / 86400,
                        s / 3600 % 24);
+    return out;
+}
+
+const char *
+ptier_cli_size(uint64_t bytes, char out[PTIER_CLI_SIZE_MAX])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double size = (double)bytes;
+    size_t unit = 0;
+
+    while (size >= 1024 && unit < 4) {
+        size /= 1024;
+        unit++;
+    }
+    (void)snprintf(out, PTIER_CLI_SIZE_MAX, unit == 0 ? "%.0f %s" : "%.1f %s", size, units[unit]);
     return out;
 }

@@ -42,15 +42,29 @@ bench_median(double *values, size_t count)
     return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
+static void
+print_result(const char *name, double *rounds, size_t count, const char *unit, double goal,
+             bool at_least)
+{
+    double median = bench_median(rounds, count);
+    bool met = at_least ? median >= goal : median <= goal;
+    printf(
+        "{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"peer\":null,\"peer_value\":null,"
+        "\"ratio\":null,\"goal\":\"%s %g\",\"met\":%s,\"min\":%.6g,\"max\":%.6g,\"rounds\":%zu}\n",
+        name, median, unit, at_least ? ">=" : "<=", goal, met ? "true" : "false", rounds[0],
+        rounds[count - 1], count);
+}
+
 void
 bench_result(const char *name, double *rounds, size_t count, const char *unit, double goal)
 {
-    double median = bench_median(rounds, count);
-    printf(
-        "{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"peer\":null,\"peer_value\":null,"
-        "\"ratio\":null,\"goal\":\"<= %g\",\"met\":%s,\"min\":%.6g,\"max\":%.6g,\"rounds\":%zu}\n",
-        name, median, unit, goal, median <= goal ? "true" : "false", rounds[0], rounds[count - 1],
-        count);
+    print_result(name, rounds, count, unit, goal, false);
+}
+
+void
+bench_result_at_least(const char *name, double *rounds, size_t count, const char *unit, double goal)
+{
+    print_result(name, rounds, count, unit, goal, true);
 }
 
 #define URL_ROOM 40

@@ -31,6 +31,10 @@ double bench_median(double *values, size_t count);
  */
 void bench_result(const char *name, double *rounds, size_t count, const char *unit, double goal);
 
+/* The same for a rate: the goal is a lower bound. */
+void bench_result_at_least(const char *name, double *rounds, size_t count, const char *unit,
+                           double goal);
+
 /* `count` different records (owned; free with free()), with the fields that a fetched list has. */
 ptier_record *bench_records(size_t count);
 

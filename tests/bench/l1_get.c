@@ -84,7 +84,7 @@ main(int argc, char **argv)
     if (!bench_init(&bench, argc, argv))
         return 2;
     ptier_cache_options_init(&options);
-    options.l1_entries = ENTRIES * 2; /* shards need not fill evenly */
+    options.l1_entries = ENTRIES;
     if (ptier_cache_open(&options, &cache, &error) != PTIER_OK) {
         fprintf(stderr, "l1_get: %s\n", error.message);
         return EXIT_FAILURE;

@@ -1,7 +1,7 @@
 /*
- * The tier contract (tiers/tier.h), run over L1, L2 and L3: one suite, so that no tier means
- * something else by it. What only disk tiers promise (restart, credentials at rest) is skipped for
- * L1 by the table at the end.
+ * The tier contract (tiers/tier.h), run over L1 with each of its policies, L2 and L3: one suite, so
+ * that no tier means something else by it. What only disk tiers promise (restart, credentials at
+ * rest) is skipped for L1 by the table at the end.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +24,7 @@ enum { CAPACITY = 4 };
 
 typedef struct fixture {
     ptier_tier_id id;
+    ptier_eviction eviction; /* of L1 */
     char directory[64];
     ptier_keyring *keyring;
     ptier_clock clock;
@@ -47,7 +48,8 @@ open_tier(fixture *f)
     ptier_status status = PTIER_OK;
     (void)snprintf(path, sizeof path, "%s/l3.sqlite", f->directory);
     if (f->id == PTIER_TIER_L1) {
-        status = ptier_l1_open(&(ptier_l1_options){.capacity = CAPACITY}, &f->tier, &error);
+        const ptier_l1_options options = {.capacity = CAPACITY, .eviction = f->eviction};
+        status = ptier_l1_open(&options, &f->tier, &error);
     } else if (f->id == PTIER_TIER_L2) {
         const ptier_l2_options options = {.directory = f->directory,
                                           .capacity = CAPACITY,
@@ -75,12 +77,13 @@ reopen(fixture *f)
 }
 
 static int
-set_up(void **state, ptier_tier_id id)
+set_up(void **state, ptier_tier_id id, ptier_eviction eviction)
 {
     fixture *f = calloc(1, sizeof *f);
     char key[PTIER_KEY_TEXT + 1];
     const char *keys[] = {key};
     f->id = id;
+    f->eviction = eviction;
     (void)snprintf(f->directory, sizeof f->directory, "/tmp/ptier-conformance-XXXXXX");
     assert_non_null(mkdtemp(f->directory));
     assert_int_equal(ptier_key_generate(key), PTIER_OK);
@@ -94,19 +97,37 @@ set_up(void **state, ptier_tier_id id)
 static int
 set_up_l1(void **state)
 {
-    return set_up(state, PTIER_TIER_L1);
+    return set_up(state, PTIER_TIER_L1, PTIER_EVICTION_LRU);
+}
+
+static int
+set_up_l1_lfu(void **state)
+{
+    return set_up(state, PTIER_TIER_L1, PTIER_EVICTION_LFU);
+}
+
+static int
+set_up_l1_fifo(void **state)
+{
+    return set_up(state, PTIER_TIER_L1, PTIER_EVICTION_FIFO);
+}
+
+static int
+set_up_l1_sieve(void **state)
+{
+    return set_up(state, PTIER_TIER_L1, PTIER_EVICTION_SIEVE);
 }
 
 static int
 set_up_l2(void **state)
 {
-    return set_up(state, PTIER_TIER_L2);
+    return set_up(state, PTIER_TIER_L2, PTIER_EVICTION_LRU);
 }
 
 static int
 set_up_l3(void **state)
 {
-    return set_up(state, PTIER_TIER_L3);
+    return set_up(state, PTIER_TIER_L3, PTIER_EVICTION_LRU);
 }
 
 static int
@@ -383,7 +404,7 @@ see(void *context, const ptier_scan_item *item)
     seen *s = context;
     s->count[item->hash & 31]++;
     s->facts_right &= item->revision == item->hash && item->health == PTIER_HEALTH_DEGRADED &&
-                      strcmp(item->source, "tests") == 0 &&
+                      hash_key(item->key) == item->hash && strcmp(item->source, "tests") == 0 &&
                       strncmp(item->url, "http://192.0.2.1:", 17) == 0;
     return true;
 }
@@ -399,6 +420,21 @@ scan_shows_every_record_once_with_its_facts(void **state)
     for (unsigned i = 0; i < 32; i++)
         assert_int_equal(s.count[i], i >= 11 && i <= 13);
     assert_true(s.facts_right);
+}
+
+static void
+probe_of_a_tier_that_works_leaves_no_trace(void **state)
+{
+    fixture *f = *state;
+    put(f, "k1", 5, 0);
+    ptier_error error = {0};
+    for (int i = 0; i < 2; i++)
+        if (f->tier->ops->probe(f->tier, &error))
+            fail_msg("%s", error.message);
+    seen s = {.facts_right = true};
+    assert_int_equal(f->tier->ops->scan(f->tier, see, &s, NULL), PTIER_OK);
+    assert_int_equal(f->tier->ops->count(f->tier), 1);
+    assert_int_equal(s.count[11], 1);
 }
 
 static void
@@ -439,6 +475,20 @@ records_and_removals_survive_a_reopen(void **state)
 }
 
 static void
+a_probe_of_a_working_tier_is_fine_and_leaves_no_trace(void **state)
+{
+    fixture *f = *state;
+    ptier_error error;
+    put(f, "k1", 5, 0);
+    uint64_t bytes = f->tier->ops->bytes(f->tier);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(f->tier->ops->probe(f->tier, &error), PTIER_OK);
+    assert_int_equal(f->tier->ops->bytes(f->tier), bytes);
+    assert_int_equal(f->tier->ops->count(f->tier), 1);
+    assert_true(has(f, "k1", 5));
+}
+
+static void
 credentials_are_not_readable_on_disk(void **state)
 {
     fixture *f = *state;
@@ -460,7 +510,10 @@ credentials_are_not_readable_on_disk(void **state)
         .name = #tier "_" #test, .test_func = test, .setup_func = set_up_##tier,                   \
         .teardown_func = tear_down                                                                 \
     }
-#define OVER_ALL(test) OVER(l1, test), OVER(l2, test), OVER(l3, test)
+/* All but FIFO, to which a use means nothing. */
+#define OVER_HEEDING_USE(test)                                                                     \
+    OVER(l1, test), OVER(l1_lfu, test), OVER(l1_sieve, test), OVER(l2, test), OVER(l3, test)
+#define OVER_ALL(test) OVER_HEEDING_USE(test), OVER(l1_fifo, test)
 
 int
 main(void)
@@ -475,12 +528,18 @@ main(void)
         OVER_ALL(applying_the_same_change_again_changes_nothing),
         OVER_ALL(two_keys_with_one_hash_are_two_records),
         OVER_ALL(over_its_bound_it_names_a_victim_until_that_is_dropped),
-        OVER_ALL(the_victim_is_not_what_was_just_touched),
+        OVER_HEEDING_USE(the_victim_is_not_what_was_just_touched),
         OVER(l1, get_is_a_use_unless_it_is_quiet),
+        OVER(l1_lfu, get_is_a_use_unless_it_is_quiet),
+        OVER(l1_sieve, get_is_a_use_unless_it_is_quiet),
         OVER(l2, get_is_a_use_unless_it_is_quiet),
         OVER_ALL(scan_shows_every_record_once_with_its_facts),
+        OVER(l1, probe_of_a_tier_that_works_leaves_no_trace),
+        OVER(l3, probe_of_a_tier_that_works_leaves_no_trace),
         OVER_ALL(count_and_bytes_follow_the_contents),
         OVER_ALL(an_empty_batch_is_fine),
+        OVER(l1, a_probe_of_a_working_tier_is_fine_and_leaves_no_trace),
+        OVER(l2, a_probe_of_a_working_tier_is_fine_and_leaves_no_trace),
         OVER(l2, records_and_removals_survive_a_reopen),
         OVER(l3, records_and_removals_survive_a_reopen),
         OVER(l2, credentials_are_not_readable_on_disk),

@@ -116,6 +116,118 @@ success_that_moves_only_latency_is_no_change(void **state)
 }
 
 static void
+latency_is_a_moving_average_of_what_was_measured(void **state)
+{
+    (void)state;
+    ptier_record record;
+    ptier_test_box_put(&box, 1);
+    read_record(&record);
+    assert_true(record.latency_ms == 0);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 100);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 0); /* not measured */
+    read_record(&record);
+    assert_true(record.latency_ms == 100);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 50);
+    read_record(&record);
+    assert_true(record.latency_ms == 90);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 140); /* a change takes it along */
+    read_record(&record);
+    assert_true(record.latency_ms == 100);
+}
+
+/* Also when the entry has left L1 in between, and in whatever is the lowest tier. */
+static void
+report_figures_survive_eviction_and_restart_and_leave_the_ttl_alone(void **state)
+{
+    (void)state;
+    for (int tiers = BOX_L2; tiers <= BOX_ALL; tiers++) {
+        ptier_record record;
+        ptier_test_box_fini(&box);
+        ptier_test_box_init(&box, tiers);
+        box.options.l1_entries = 10;
+        box.options.default_ttl_ms = 1000000;
+        ptier_test_box_open(&box);
+        ptier_test_box_put(&box, 1);
+        ptier_test_clock_advance(&box.clock, 1000);
+        for (int i = 0; i < 3; i++)
+            ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 20);
+        ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 20);
+        ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 20);
+        ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 20);
+        ptier_test_box_report(&box, "p1", PTIER_REPORT_OK, 20); /* only a statistic */
+        for (int i = 2; i < 200; i++)
+            ptier_test_box_put(&box, i);
+        for (int i = 0; i < 2; i++) {
+            read_record(&record);
+            assert_int_equal(record.report_count, 7);
+            assert_int_equal(record.success_count, 5);
+            assert_int_equal(record.failure_count, 0);
+            assert_int_equal(record.health, PTIER_HEALTH_HEALTHY);
+            assert_false(record.needs_revalidation);
+            assert_true(record.latency_ms > 19.9 && record.latency_ms < 20.1);
+            assert_int_equal(record.remaining_ttl_ms, 999000);
+            ptier_test_box_reopen(&box);
+        }
+    }
+}
+
+static void
+one_bulk_report_covers_a_thousand_entries(void **state)
+{
+    (void)state;
+    enum { COUNT = 1000 };
+    static ptier_report reports[3 * COUNT];
+    static ptier_report_result results[3 * COUNT];
+    static char keys[COUNT][16];
+    for (int i = 0; i < COUNT; i++) {
+        ptier_test_box_put(&box, i);
+        (void)snprintf(keys[i], sizeof keys[i], "p%d", i);
+    }
+    for (int i = 0; i < 3 * COUNT; i++) /* every tenth is fine, the others reach the threshold */
+        reports[i] = (ptier_report){.key = keys[i % COUNT],
+                                    .latency_ms = 5,
+                                    .outcome = i % 10 ? PTIER_REPORT_FAILED : PTIER_REPORT_OK};
+    assert_int_equal(ptier_cache_report(box.cache, reports, 3 * COUNT, PTIER_DURABILITY_DEFAULT,
+                                        results, NULL, &box.error),
+                     PTIER_OK);
+    for (int i = 0; i < 3 * COUNT; i++) {
+        assert_true(results[i].found);
+        assert_int_equal(results[i].removed, i >= 2 * COUNT && i % 10);
+    }
+    assert_int_equal(ptier_test_box_entries(&box), COUNT / 10);
+    assert_int_equal(ptier_test_box_statistics(&box).removals[PTIER_REASON_HEALTH],
+                     COUNT - COUNT / 10);
+    assert_int_equal(ptier_test_box_statistics(&box).reports, 3 * COUNT);
+    /* Two failures each before the end, and the first success of those that are fine. */
+    assert_int_equal(ptier_test_box_changes(&box, PTIER_EVENT_HEALTH, 0, NULL),
+                     2 * (COUNT - COUNT / 10) + COUNT / 10);
+}
+
+static void
+put_keeps_the_mark_until_a_success_or_a_newer_statement(void **state)
+{
+    (void)state;
+    ptier_record record, in;
+    char key[16], url[40];
+    ptier_test_box_put(&box, 1);
+    ptier_test_box_report(&box, "p1", PTIER_REPORT_FAILED, 0);
+    ptier_test_box_put(&box, 1);
+    read_record(&record);
+    assert_true(record.needs_revalidation);
+    assert_int_equal(record.failure_count, 1);
+    assert_int_equal(record.health, PTIER_HEALTH_DEGRADED);
+    ptier_test_box_record(&in, 1, key, url);
+    in.health = PTIER_HEALTH_HEALTHY;
+    in.failure_count = 0;
+    ptier_test_clock_advance(&box.clock, 1000);
+    ptier_test_box_put_record(&box, &in, NULL);
+    read_record(&record);
+    assert_false(record.needs_revalidation);
+    assert_int_equal(record.failure_count, 0);
+    assert_int_equal(record.health, PTIER_HEALTH_HEALTHY);
+}
+
+static void
 threshold_of_zero_never_removes(void **state)
 {
     (void)state;
@@ -191,6 +303,10 @@ main(void)
         WITH_CACHE(third_failure_removes_with_reason_health_in_every_set_of_tiers),
         WITH_CACHE(success_resets_the_count_and_unknown_changes_nothing),
         WITH_CACHE(success_that_moves_only_latency_is_no_change),
+        WITH_CACHE(latency_is_a_moving_average_of_what_was_measured),
+        WITH_CACHE(report_figures_survive_eviction_and_restart_and_leave_the_ttl_alone),
+        WITH_CACHE(one_bulk_report_covers_a_thousand_entries),
+        WITH_CACHE(put_keeps_the_mark_until_a_success_or_a_newer_statement),
         WITH_CACHE(threshold_of_zero_never_removes),
         WITH_CACHE(reports_of_one_call_apply_in_order),
         WITH_CACHE(failures_survive_a_restart),

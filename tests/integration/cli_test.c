@@ -1,9 +1,8 @@
 /* The command line against the real daemon: what a person or a script does with it, from outside
  * both. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "support/cli_box.h"
+#include "support/sample_database.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,116 +10,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-#include "support/daemon.h"
-#include "support/program.h"
-
-#define PROXYTIER PTIER_BIN_DIR "/proxytier"
-
-struct fixture {
-    test_daemon daemon;
-    const char *dir;         /* temporary, the daemon's */
-    ptier_test_program last; /* the last command run */
-};
-
-#define RUN(f, input, code, ...)                                                                   \
-    run_cli((f), (input), (code), (const char *const[]){PROXYTIER, __VA_ARGS__, NULL})
-#define OUT(f) ((f)->last.texts[PTIER_TEST_OUT])
-#define ERR(f) ((f)->last.texts[PTIER_TEST_ERR])
-
-static int
-run_to_end(struct fixture *f, const char *input, const char *const *argv)
-{
-    ptier_test_program_free(&f->last);
-    ptier_test_program_start(&f->last, input, argv);
-    return ptier_test_program_wait(&f->last);
-}
-
-static void
-run_cli(struct fixture *f, const char *input, int code, const char *const *argv)
-{
-    int got = run_to_end(f, input, argv);
-    if (got != code)
-        print_error("proxytier %s: exit code %d: %s\n", argv[1], got, ERR(f));
-    assert_int_equal(got, code);
-}
-
-#define assert_has(text, part)   assert_part((text), (part), true)
-#define assert_lacks(text, part) assert_part((text), (part), false)
-static void
-assert_part(const char *text, const char *part, bool expected)
-{
-    if ((strstr(text, part) != NULL) != expected)
-        print_error("'%s' is %s in: %s\n", part, expected ? "not" : "", text);
-    assert_int_equal(strstr(text, part) != NULL, expected);
-}
-
-/* ---- fixture ---- */
-
-static int
-set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    assert_non_null(f);
-    *state = f;
-    test_daemon_init(&f->daemon);
-    f->dir = f->daemon.directory;
-    assert_int_equal(setenv("PROXYTIER_URL", f->daemon.url, 1), 0);
-    test_daemon_start(&f->daemon, NULL);
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    ptier_test_program_free(&f->last);
-    test_daemon_fini(&f->daemon);
-    free(f);
-    return 0;
-}
-
-static void
-write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
-
-/* The whole file; freed by the caller. */
-static char *
-read_file(const char *path)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *file = fopen(path, "r");
-
-    assert_non_null(file);
-    if (getdelim(&text, &size, '\0', file) < 0) {
-        free(text);
-        text = strdup("");
-    }
-    assert_int_equal(fclose(file), 0);
-    assert_non_null(text);
-    return text;
-}
-
-static size_t
-count_lines(const char *text)
-{
-    size_t lines = 0;
-    for (; *text; text++)
-        lines += *text == '\n';
-    return lines;
-}
-
-/* ---- tests ---- */
 
 static void
 a_put_expires_and_watch_tells_both(void **state)
@@ -207,6 +96,11 @@ three_failures_remove_a_proxy(void **state)
     assert_has(OUT(f), "healthy");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--error", "refused");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed");
+    RUN(f, NULL, 0, "get", "http://10.0.0.3:3128");
+    assert_has(OUT(f), "needs re-validation");
+    assert_has(OUT(f), "33.3 % of 3 reports");
+    RUN(f, NULL, 0, "get", "http://10.0.0.3:3128", "--json");
+    assert_has(OUT(f), "\"success_count\":1,\"report_count\":3");
     RUN(f, NULL, 0, "report", "http://10.0.0.3:3128", "failed", "--json");
     assert_has(OUT(f), "\"found\":true,\"removed\":true,\"failure_count\":3");
     RUN(f, NULL, 3, "report", "http://10.0.0.3:3128", "failed");
@@ -400,8 +294,155 @@ an_export_is_private_and_restores(void **state)
 }
 
 static void
+an_export_tells_its_result_as_json(void **state)
+{
+    struct fixture *f = *state;
+    char path[96], expected[128];
+
+    (void)snprintf(path, sizeof path, "%s/out.jsonl", f->dir);
+    (void)snprintf(expected, sizeof expected, "{\"entries\":1,\"file\":\"%s\"}\n", path);
+    RUN(f, NULL, 0, "put", "http://10.3.0.3:80");
+    RUN(f, NULL, 0, "export", path, "--json");
+    assert_string_equal(OUT(f), expected);
+    RUN(f, NULL, 0, "export", "-", "--json");
+    assert_has(OUT(f), "{\"proxytier_export\":1,");
+    assert_int_equal(count_lines(OUT(f)), 1);
+}
+
+static void
+of_many_bad_lines_20_are_shown_and_all_counted(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], line[64];
+
+    (void)snprintf(list, sizeof list, "%s/list.csv", f->dir);
+    FILE *file = fopen(list, "w");
+    assert_non_null(file);
+    assert_true(fputs("port;ip\r\n", file) >= 0);
+    for (int i = 2; i <= 101; i++) {
+        (void)snprintf(line, sizeof line, "%s;10.2.3.%d\r\n", i % 2 ? "none" : "80", i);
+        assert_true(fputs(line, file) >= 0);
+    }
+    assert_int_equal(fclose(file), 0);
+    RUN(f, NULL, 0, "warm", list);
+    assert_has(OUT(f), "read 100, created 50, updated 0, skipped 50, rejected 0");
+    assert_has(OUT(f), "the port is not a number from 1 to 65535: 50");
+    assert_has(ERR(f), "list.csv:3: skipped: the port");
+    assert_has(ERR(f), "list.csv:41: skipped: the port");
+    assert_lacks(ERR(f), "list.csv:43:");
+    assert_int_equal(count_lines(ERR(f)), 20);
+}
+
+static void
+restoring_takes_exports_and_nothing_else(void **state)
+{
+    struct fixture *f = *state;
+    char list[96], export[96];
+
+    (void)snprintf(list, sizeof list, "%s/list.txt", f->dir);
+    (void)snprintf(export, sizeof export, "%s/out.jsonl", f->dir);
+    write_file(list, "10.8.0.1:80\n");
+    RUN(f, NULL, 1, "restore", list);
+    assert_has(ERR(f), "list.txt:1: skipped: no entry of an export or a backup");
+    assert_has(ERR(f), "1 of 1 records are no entries of an export or a backup");
+    assert_has(OUT(f), "created 0");
+    RUN(f, NULL, 0, "put", "http://10.8.0.2:80", "--ttl", "1h");
+    RUN(f, NULL, 0, "export", export);
+    RUN(f, NULL, 0, "clear", "--yes");
+    RUN(f, NULL, 0, "restore", export);
+    assert_has(OUT(f), "read 1, created 1");
+    RUN(f, NULL, 0, "get", "10.8.0.2:80");
+    assert_has(OUT(f), "expires in 59m");
+    RUN(f, NULL, 2, "restore", export, "--ttl", "1h");
+}
+
+static void
+a_file_that_others_may_write_is_not_restored(void **state)
+{
+    struct fixture *f = *state;
+    char export[96];
+
+    (void)snprintf(export, sizeof export, "%s/out.jsonl", f->dir);
+    RUN(f, NULL, 0, "put", "http://10.8.0.2:80");
+    RUN(f, NULL, 0, "export", export);
+    assert_int_equal(chmod(export, 0620), 0);
+    RUN(f, NULL, 1, "restore", export);
+    assert_has(ERR(f), "could have altered it");
+    assert_int_equal(chmod(export, 0602), 0);
+    RUN(f, NULL, 1, "restore", export);
+    assert_int_equal(chmod(export, 0644), 0);
+    RUN(f, NULL, 0, "restore", export);
+}
+
+static void
+a_backup_restores_everything(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/backup.sqlite", f->dir);
+    RUN(f, "pa55word\n", 0, "put", "http://us3r@10.8.1.1:80", "-p", "-", "-t", "1h", "-s", "paid");
+    RUN(f, NULL, 0, "put", "http://10.8.1.2:80", "--label", "country=DE", "-t", "0");
+    RUN(f, NULL, 0, "get", "http://us3r@10.8.1.1:80");
+    RUN(f, NULL, 0, "export", "--plain");
+    char *before = strdup(OUT(f));
+    RUN(f, NULL, 0, "backup", path);
+    assert_has(OUT(f), "backed up 2 proxies");
+    RUN(f, NULL, 1, "backup", path);
+    assert_has(ERR(f), "exists and is not overwritten");
+    RUN(f, NULL, 0, "clear", "--yes");
+    RUN(f, NULL, 0, "restore", path);
+    assert_has(OUT(f), "read 2, created 2");
+    RUN(f, NULL, 0, "export", "--plain");
+    assert_int_equal(count_lines(OUT(f)), 2);
+    for (char *line = strtok(before, "\n"); line; line = strtok(NULL, "\n")) {
+        char *mark = strstr(line, "\"revision\"");
+        assert_non_null(mark);
+        *mark = '\0';
+        assert_has(OUT(f), line);
+    }
+    free(before);
+    RUN(f, NULL, 0, "warm", path); /* the same again changes nothing that counts */
+    assert_has(OUT(f), "updated 2");
+}
+
+static void
+a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    RUN(f, NULL, 0, "put", "http://10.8.2.1:80");
+    (void)snprintf(path, sizeof path, "%s/backup.sqlite", f->dir);
+    RUN(f, NULL, 0, "backup", path, "--json");
+    assert_has(OUT(f), "{\"entries\":1,\"bytes\":");
+    assert_has(OUT(f), "\"as_of\":");
+    (void)snprintf(path, sizeof path, "%s/no/backup.sqlite", f->dir);
+    RUN(f, NULL, 1, "backup", path);
+    assert_has(ERR(f), "No such file or directory");
+    RUN(f, NULL, 2, "backup");
+}
+
+static void
+a_damaged_row_is_told_by_its_rowid(void **state)
+{
+    struct fixture *f = *state;
+    char path[96];
+
+    (void)snprintf(path, sizeof path, "%s/whirl.db", f->dir);
+    ptier_test_proxywhirl_database(path, 0);
+    ptier_test_database(path, "INSERT INTO cache_entries(rowid, key, proxy_url) VALUES"
+                              " (4, 'a', 'http://10.9.0.1:80'), (17, 'b', 'nonsense:')");
+    RUN(f, NULL, 0, "warm", path);
+    assert_has(OUT(f), "read 2, created 1, updated 0, skipped 1, rejected 0");
+    assert_has(ERR(f), "whirl.db:17: skipped: ");
+}
+
+static void
 stats_and_info_tell_their_fields(void **state)
 {
+    static const char *const groups[] = {"\ncontents\n",     "\nreads\n",  "\nturnover\n",
+                                         "\ntime to live\n", "\nqueues\n", "\nremovals\n"};
     struct fixture *f = *state;
 
     RUN(f, NULL, 0, "put", "http://10.4.0.1:80");
@@ -409,9 +450,14 @@ stats_and_info_tell_their_fields(void **state)
     RUN(f, NULL, 0, "stats");
     assert_has(OUT(f), "L1");
     assert_has(OUT(f), "unlimited");
+    assert_has(OUT(f), "put logged ");
+    assert_has(OUT(f), "\nhits                           1 ");
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        assert_has(OUT(f), groups[i]);
     RUN(f, NULL, 0, "stats", "--json");
     assert_has(OUT(f), "\"tier\":\"TIER_L3\"");
     assert_has(OUT(f), "\"entries\":1");
+    assert_has(OUT(f), "\"operation\":\"OPERATION_PUT_LOGGED\",\"count\":1,");
     RUN(f, NULL, 0, "info");
     assert_has(OUT(f), "proxytier.v1");
     assert_has(OUT(f), "admin");
@@ -420,6 +466,29 @@ stats_and_info_tell_their_fields(void **state)
     RUN(f, NULL, 0, "info", "--json");
     assert_has(OUT(f), "\"protocol\":\"proxytier.v1\"");
     assert_has(OUT(f), "\"failure_threshold\":3");
+}
+
+static void
+stats_reset_shows_what_was_and_starts_anew(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "put", "http://10.4.0.2:80");
+    RUN(f, NULL, 0, "put", "http://10.4.0.3:80");
+    RUN(f, NULL, 0, "stats", "--reset");
+    assert_has(OUT(f), "\nputs                           2 ");
+    assert_has(OUT(f), "start again at zero");
+    RUN(f, NULL, 0, "put", "http://10.4.0.2:80");
+    RUN(f, NULL, 0, "stats", "--reset", "--json");
+    assert_int_equal(count_lines(OUT(f)), 1);
+    assert_has(OUT(f), "\"puts\":1,\"updates\":1,");
+    assert_has(OUT(f), "\"entries\":2,");
+    RUN(f, NULL, 0, "stats", "--json");
+    assert_has(OUT(f), "\"puts\":0,");
+    assert_has(OUT(f), "\"operation\":\"OPERATION_PUT_LOGGED\",\"count\":0,");
+    RUN(f, NULL, 0, "stats");
+    assert_lacks(OUT(f), "put logged");
+    assert_lacks(OUT(f), "start again");
 }
 
 static void
@@ -579,8 +648,6 @@ what_was_acknowledged_survives_kill_9(void **state)
     free(keys);
 }
 
-#define DAEMON_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int
 main(void)
 {
@@ -597,7 +664,15 @@ main(void)
         DAEMON_TEST(a_bad_file_does_not_keep_the_others_from_being_warmed),
         DAEMON_TEST(a_restore_that_the_daemon_rejects_is_code_1_and_counted),
         DAEMON_TEST(an_export_is_private_and_restores),
+        DAEMON_TEST(an_export_tells_its_result_as_json),
+        DAEMON_TEST(of_many_bad_lines_20_are_shown_and_all_counted),
+        DAEMON_TEST(restoring_takes_exports_and_nothing_else),
+        DAEMON_TEST(a_file_that_others_may_write_is_not_restored),
+        DAEMON_TEST(a_backup_restores_everything),
+        DAEMON_TEST(a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1),
+        DAEMON_TEST(a_damaged_row_is_told_by_its_rowid),
         DAEMON_TEST(stats_and_info_tell_their_fields),
+        DAEMON_TEST(stats_reset_shows_what_was_and_starts_anew),
         DAEMON_TEST(shutdown_prints_an_object_as_json),
         DAEMON_TEST(a_daemon_that_hangs_is_code_5),
         DAEMON_TEST(another_user_is_refused_with_code_6),

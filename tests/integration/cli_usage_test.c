@@ -51,9 +51,9 @@ static void
 help_lists_every_command_and_exit_code(void **state)
 {
     static const char *const words[] = {
-        "put",    "get",      "delete",     "pick",          "list",        "report",
-        "warm",   "export",   "clear",      "stats",         "watch",       "info",
-        "keygen", "shutdown", "Exit codes", "PROXYTIER_URL", "--token-file"};
+        "put",        "get",           "delete",       "pick",    "list",  "report", "warm",
+        "export",     "clear",         "stats",        "watch",   "info",  "keygen", "shutdown",
+        "Exit codes", "PROXYTIER_URL", "--token-file", "restore", "backup"};
 
     (void)state;
     RUN(NULL, 0, "--help");
@@ -71,9 +71,9 @@ help_lists_every_command_and_exit_code(void **state)
 static void
 every_command_has_help_of_its_own(void **state)
 {
-    static const char *const names[] = {"put",    "get",  "delete", "pick",    "list",
-                                        "report", "warm", "export", "clear",   "stats",
-                                        "watch",  "info", "keygen", "shutdown"};
+    static const char *const names[] = {"put",    "get",      "delete",  "pick",  "list",  "report",
+                                        "warm",   "export",   "clear",   "stats", "watch", "info",
+                                        "keygen", "shutdown", "restore", "backup"};
     char usage[64];
 
     (void)state;

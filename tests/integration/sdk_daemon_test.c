@@ -187,7 +187,7 @@ administrators_calls_answer(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 10000);
     ptier_server_info info;
-    ptier_stats stats;
+    ptier_statistics stats;
     uint64_t cleared;
     size_t lines = 0, length;
     void *reply;
@@ -202,6 +202,14 @@ administrators_calls_answer(void **state)
     assert_ok(ptier_get_statistics(client, &stats, &error));
     assert_int_equal(stats.entries, 30);
     assert_true(stats.tiers[PTIER_TIER_L1].enabled);
+    assert_true(stats.puts >= 30);
+    assert_true(stats.latency[PTIER_OPERATION_LOG_COMMIT].max_ns > 0);
+    assert_ok(ptier_reset_statistics(client, &stats, &error));
+    assert_true(stats.puts >= 30);
+    assert_ok(ptier_reset_statistics(client, NULL, &error));
+    assert_ok(ptier_get_statistics(client, &stats, &error));
+    assert_int_equal(stats.puts, 0);
+    assert_int_equal(stats.entries, 30);
     assert_ok(ptier_export(client, PTIER_TIER_NONE, false, count_lines, &lines, &error));
     assert_int_equal(lines, 30);
     assert_ok(
@@ -417,7 +425,7 @@ hanging_daemon_is_told_as_lost_and_nothing_is_missed(void **state)
     ptier_client *client = open_client(daemon, 500);
     ptier_client *writer = open_client(daemon, 30000);
     static heard h; /* outlives a failed test, whose subscription goes on */
-    ptier_stats stats;
+    ptier_statistics stats;
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);
     put_range(writer, 1, 10);

@@ -388,6 +388,16 @@ export_gives_lines_without_plain_credentials(void **state)
 }
 
 static void
+expect_reset_gives_the_puts(fixture *f, uint64_t puts)
+{
+    Proxytier__V1__ResetStatisticsRequest request = PROXYTIER__V1__RESET_STATISTICS_REQUEST__INIT;
+    raw_reply reply = CALL(f, "Admin", "ResetStatistics", &request, get_statistics_response);
+    assert_int_equal(raw_status(&reply), PTIER_OK);
+    assert_int_equal(((const Proxytier__V1__GetStatisticsResponse *)reply.body)->puts, puts);
+    raw_reply_free(&reply);
+}
+
+static void
 clear_empties_and_statistics_count(void **state)
 {
     fixture *f = *state;
@@ -410,7 +420,10 @@ clear_empties_and_statistics_count(void **state)
     assert_int_equal(statistics->n_tiers, 3);
     assert_int_equal(statistics->n_removals, 6);
     assert_true(statistics->revision >= 301);
+    assert_int_equal(statistics->n_latencies, 10);
     raw_reply_free(&reply);
+    expect_reset_gives_the_puts(f, 300);
+    expect_reset_gives_the_puts(f, 0);
 }
 
 static void
@@ -750,6 +763,7 @@ static void
 rude_clients_leak_no_descriptors(void **state)
 {
     fixture *f = *state;
+    restart(f, (const char *[]){"--core-dumps", "on", NULL}); /* else /proc/PID is root's */
     put_many(f, 1000);
     size_t before = descriptors_of(&f->daemon);
     for (int i = 0; i < 400; i++)

@@ -189,6 +189,20 @@ each_event_is_told_once_and_in_order(void **state)
 }
 
 static void
+removal_that_names_no_key_means_resync(void **state)
+{
+    (void)state;
+    fixture *f = make_fixture(false);
+    beat_until_connected(f);
+    f->peer.nameless = 3;
+    peer_emit(&f->peer, CHANGES, 5, true);
+    wait_until(f, &f->told.change_count, 4);
+    assert_int_equal(get(f, &f->told.resyncs), 1);
+    assert_int_equal(f->told.resync_after, 2); /* in its place among the others */
+    free_fixture(f);
+}
+
+static void
 lost_batch_is_filled_by_replay_page_by_page(void **state)
 {
     (void)state;
@@ -409,6 +423,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_event_is_told_once_and_in_order),
+        cmocka_unit_test(removal_that_names_no_key_means_resync),
         cmocka_unit_test(lost_batch_is_filled_by_replay_page_by_page),
         cmocka_unit_test(heartbeat_ahead_brings_the_lost_tail),
         cmocka_unit_test(truncated_replay_is_told_as_resync_and_following_goes_on),

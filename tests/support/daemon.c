@@ -66,8 +66,8 @@ become_daemon(const test_daemon *daemon, char *const *arguments, pid_t parent)
     _exit(127);
 }
 
-static void
-spawn(test_daemon *daemon, const char *const *extra)
+void
+test_daemon_spawn(test_daemon *daemon, const char *const *extra)
 {
     const char *usual[] = {PTIER_BIN_DIR "/proxytierd",
                            "--data-dir",
@@ -143,7 +143,7 @@ test_daemon_start(test_daemon *daemon, const char *const *extra)
 {
     raw_client client;
     int64_t deadline = now_ms() + LIMIT_MS;
-    spawn(daemon, extra);
+    test_daemon_spawn(daemon, extra);
     raw_client_open(&client, daemon->url);
     client.timeout_ms = 200;
     while (!answers(&client)) {
@@ -172,7 +172,7 @@ wait_for_end(test_daemon *daemon)
 int
 test_daemon_run(test_daemon *daemon, const char *const *extra)
 {
-    spawn(daemon, extra);
+    test_daemon_spawn(daemon, extra);
     return wait_for_end(daemon);
 }
 

@@ -26,6 +26,9 @@ void test_daemon_init(test_daemon *daemon);
  */
 void test_daemon_start(test_daemon *daemon, const char *const *extra);
 
+/* Starts it and waits for nothing. */
+void test_daemon_spawn(test_daemon *daemon, const char *const *extra);
+
 /* Starts it and waits for its end (20 s): exit code, or 128 + signal. For what must not come up. */
 int test_daemon_run(test_daemon *daemon, const char *const *extra);
 

@@ -5,7 +5,8 @@ usage: run_tests.py PRESET,... [NAME...]   (from the top of the repository, afte
 
 The tests are those that the build registered with ctest: cmocka programs, which print TAP here, one line a case. A program that
 crashed, timed out or printed no plan is a failure, and so is every case of a plan that never came to its line.
-Beside them, `demo` is the main job (`./dev run --once`) from each preset's programs.
+Beside them, `demo` is the main job (`./dev run --once`) from each preset's programs, and `criteria`, when all are run, looks
+whether docs/CRITERIA.md names tests that ran and passed (criteria.py).
 The last line is `N passed, N failed` (and `, N skipped`, if any). Exit code 0: something ran and nothing failed.
 """
 import collections
@@ -15,6 +16,8 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree
+
+import criteria
 
 PLAN = re.compile(r"^1\.\.(\d+)$")
 CASE = re.compile(r"^(ok|not ok) (\d+)(?: -)? (.*)$")
@@ -34,9 +37,22 @@ class Tally:
     def __init__(self):
         self.passed = self.skipped = 0
         self.failures = []
+        self.cases = {True: collections.defaultdict(set), False: collections.defaultdict(set)}  # by "preset/program"
 
     def fail(self, name, output):
         self.failures.append((name, output))
+
+    def note(self, program, case, passed):
+        self.cases[passed][program].add(case)
+
+    def of_preset(self, preset, passed):
+        """Cases by program; a program that failed as a whole has a failed case without a name."""
+        found = {name.split("/")[1]: cases for name, cases in self.cases[passed].items() if name.startswith(preset + "/")}
+        for name, _ in self.failures if not passed else ():
+            where = name.split(":")[0].split("/")
+            if where[0] == preset:
+                found.setdefault(where[1], set()).add("")
+        return found
 
 
 def count_program(tally, program, ended_well, why, output):
@@ -52,9 +68,11 @@ def count_program(tally, program, ended_well, why, output):
         elif case and case[1] == "ok":
             seen += 1
             tally.passed += 1
+            tally.note(program, case[3], True)
         elif case:
             seen += int(case[2]) > 0  # 0: a group's set-up or tear-down
             failed += 1
+            tally.note(program, case[3], False)
             tally.fail(f"{program}: {case[3]}", output)
     if planned == 0:
         tally.fail(f"{program}: printed no TAP plan ({why})", output)
@@ -122,8 +140,17 @@ def run_demo(tally, preset):
         return
     if demo.returncode == 0:
         tally.passed += 1
+        tally.note(name, "demo", True)
     else:
         tally.fail(f"{name}: exit code {demo.returncode}", output)
+
+
+def check_criteria(tally, preset):
+    wrong = criteria.problems(tally.of_preset(preset, True), tally.of_preset(preset, False))
+    if wrong:
+        tally.fail(f"{preset}/criteria: {criteria.PAGE} does not hold", "\n".join(wrong))
+    else:
+        tally.passed += 1
 
 
 def report(tally):
@@ -154,6 +181,8 @@ def main():
     for preset in presets:
         if not wanted or "demo" in wanted:
             run_demo(tally, preset)
+        if not wanted:
+            check_criteria(tally, preset)
     report(tally)
     return 0 if tally.passed and not tally.failures else 1
 

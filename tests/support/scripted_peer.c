@@ -109,7 +109,7 @@ typedef struct event_messages {
 } event_messages;
 
 static size_t
-make_events(event_messages *m, int stream, uint64_t first, uint64_t last)
+make_events(event_messages *m, int stream, uint64_t first, uint64_t last, uint64_t nameless)
 {
     size_t count = 0;
     for (uint64_t s = first; s <= last && count < 64; s++, count++) {
@@ -129,6 +129,11 @@ make_events(event_messages *m, int stream, uint64_t first, uint64_t last)
         proxy->username = PEER_TEXT(
             "must-not-be-told"); /* a daemon never does this; the SDK drops it all the same */
         event->proxy = proxy;
+        if (stream == 1 && s == nameless) {
+            event->type = PROXYTIER__V1__EVENT_TYPE__EVENT_TYPE_REMOVED;
+            event->reason = PROXYTIER__V1__REMOVAL_REASON__REMOVAL_REASON_CORRUPTION;
+            m->keys[count][0] = 0;
+        }
         m->list[count] = event;
     }
     return count;
@@ -145,7 +150,7 @@ publish(scripted_peer *p, Proxytier__V1__Stream stream, uint64_t first, uint64_t
     make_heartbeat_locked(p, &heartbeat);
     batch.heartbeat = &heartbeat.heartbeat;
     batch.stream = stream;
-    batch.n_events = make_events(events, (int)stream, first, last);
+    batch.n_events = make_events(events, (int)stream, first, last, p->nameless);
     batch.events = events->list;
     size_t length = proxytier__v1__event_batch__get_packed_size(&batch);
     uint8_t *message = malloc(PTIER_TOPIC_BYTES + length);
@@ -237,7 +242,7 @@ answer_replay(scripted_peer *p, const peer_request *request, peer_answer *answer
     if (!reply.truncated) {
         uint64_t end = last - first >= p->replay_page ? first + p->replay_page - 1 : last;
         if (first <= last)
-            reply.n_events = make_events(events, (int)asked->stream, first, end);
+            reply.n_events = make_events(events, (int)asked->stream, first, end, p->nameless);
         reply.more = first <= last && end < last;
         reply.events = events->list;
     }

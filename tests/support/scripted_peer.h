@@ -49,6 +49,7 @@ typedef struct scripted_peer {
         handler; /* of everything but GetInfo and Replay; NULL: answers with an empty body */
     void *context;
     uint32_t heartbeat_ms;
+    uint64_t nameless; /* the event of this sequence of CHANGES is a removal without a key */
 
     nng_socket rpc, events;
     bool running, thread_running;

@@ -347,7 +347,7 @@ proxywhirl_exports_are_read(void **state)
     expect(load("proxywhirl.jsonl"), PTIER_IMPORT_JSONL, 3, 1,
            "1 http://192.0.2.1:8080 key=0123456789abcdef user_token=gAAAAABm "
            "pass_token=gAAAAABmZm9v-_== source=list-a fetched=1767323045500 ttl=3600000 "
-           "health=degraded failures=2\n"
+           "health=degraded failures=2 restore\n"
            "2 http://192.0.2.2:8080 user=carol pass=pw source=list-b fetched=1767323045000 "
            "health=healthy\n"
            "3 http://192.0.2.3:8080\n"

@@ -97,7 +97,7 @@ check_due(model *m)
     static uint32_t slots[ITEMS];
     bool due[ITEMS] = {false};
     int64_t tick = INT64_MIN;
-    size_t count = ptier_index_due(m->index, slots, ITEMS);
+    size_t count = ptier_index_due(m->index, 0, slots, ITEMS);
     assert_int_equal(count, ptier_index_due_count(m->index));
     for (size_t i = 0; i < count; i++) {
         item *it = item_of(m, slots[i]);
@@ -136,6 +136,26 @@ check_slots(model *m)
     }
 }
 
+/* Entries that expire until then, counted one by one. */
+static uint64_t
+expiring(const model *m, int64_t until)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < ITEMS; i++)
+        count += m->items[i].revision && m->items[i].expires != PTIER_NEVER &&
+                 m->items[i].expires <= until;
+    return count;
+}
+
+static void
+check_expiring(const model *m)
+{
+    assert_int_equal(ptier_index_expiring(m->index, PTIER_NEVER), expiring(m, PTIER_NEVER));
+    for (int64_t distance = 1000; distance < INT64_C(100000000); distance *= 10)
+        assert_true(ptier_index_expiring(m->index, m->now + distance) >=
+                    expiring(m, m->now + distance));
+}
+
 static void
 advance(model *m)
 {
@@ -151,7 +171,7 @@ static void
 drain_some(model *m)
 {
     uint32_t slots[50];
-    size_t count = ptier_index_due(m->index, slots, 50);
+    size_t count = ptier_index_due(m->index, 0, slots, 50);
     for (size_t i = 0; i < count; i++) {
         item *it = item_of(m, slots[i]);
         if (ptier_test_random(&m->seed, 4))
@@ -181,6 +201,7 @@ run_model(int64_t start, uint64_t seed, int steps)
         if (step % 8 == 0) {
             advance(&m);
             check_due(&m);
+            check_expiring(&m);
         }
         if (step % 64 == 0)
             drain_some(&m);
@@ -220,9 +241,9 @@ index_expires_after_weeks_to_the_tick(void **state)
     assert_int_equal(ptier_index_create(start, &index), PTIER_OK);
     assert_int_equal(ptier_index_insert(index, 5, &facts), PTIER_OK);
     ptier_index_advance(index, start + ttl - 1);
-    assert_int_equal(ptier_index_due(index, slots, 4), 0);
+    assert_int_equal(ptier_index_due(index, 0, slots, 4), 0);
     ptier_index_advance(index, start + ttl + TICK_MS);
-    assert_int_equal(ptier_index_due(index, slots, 4), 1);
+    assert_int_equal(ptier_index_due(index, 0, slots, 4), 1);
     ptier_index_destroy(index);
 }
 
@@ -238,7 +259,7 @@ index_has_due_what_ended_before_the_boot(void **state)
     assert_int_equal(ptier_index_create(5000, &index), PTIER_OK);
     assert_int_equal(ptier_index_insert(index, 5, &facts), PTIER_OK);
     ptier_index_advance(index, 5000 + TICK_MS);
-    assert_int_equal(ptier_index_due(index, slots, 4), 1);
+    assert_int_equal(ptier_index_due(index, 0, slots, 4), 1);
     ptier_index_remove(index, slots[0]);
     assert_int_equal(ptier_index_due_count(index), 0);
     ptier_index_destroy(index);
@@ -260,6 +281,35 @@ index_finds_every_key_under_one_hash(void **state)
          id = ptier_index_next(index, id))
         seen += ptier_index_slot(index, id)->revision;
     assert_int_equal(seen, 20 * 21 / 2);
+    ptier_index_destroy(index);
+}
+
+/* One entry a second; the distances are those of the statistics. */
+static void
+index_counts_what_expires_soon(void **state)
+{
+    (void)state;
+    enum { SECONDS = 200000 };
+    ptier_index *index;
+    int64_t now = 600000;
+    assert_int_equal(ptier_index_create(now, &index), PTIER_OK);
+    for (uint64_t i = 1; i <= SECONDS; i++) {
+        const ptier_index_facts facts = {.revision = i,
+                                         .expires_boot_ms = now + (int64_t)i * 1000,
+                                         .url = "http://h:1",
+                                         .source = "s"};
+        assert_int_equal(ptier_index_insert(index, i, &facts), PTIER_OK);
+    }
+    for (int64_t passed = 0; passed < 80000; passed += 977) {
+        ptier_index_advance(index, now + passed * 1000);
+        assert_int_equal(ptier_index_expiring(index, PTIER_NEVER), SECONDS);
+        static const int64_t distances[] = {60, 3600, 86400};
+        for (int d = 0; d < 3; d++) {
+            int64_t until = passed + distances[d];
+            uint64_t count = ptier_index_expiring(index, now + until * 1000);
+            assert_in_range(count, (uint64_t)until, (uint64_t)(until + distances[d] / 13));
+        }
+    }
     ptier_index_destroy(index);
 }
 
@@ -300,6 +350,7 @@ main(void)
         cmocka_unit_test(index_expires_after_weeks_to_the_tick),
         cmocka_unit_test(index_has_due_what_ended_before_the_boot),
         cmocka_unit_test(index_finds_every_key_under_one_hash),
+        cmocka_unit_test(index_counts_what_expires_soon),
         cmocka_unit_test(index_takes_at_most_48_bytes_an_entry),
         cmocka_unit_test(index_knows_the_schemes),
     };

@@ -131,6 +131,39 @@ keyring_seals_with_the_first_key_and_opens_with_all(void **state)
 }
 
 static void
+keyring_says_which_key_made_a_token_or_a_check(void **state)
+{
+    (void)state;
+    ptier_keyring *old = keyring_of(OTHER_KEY, NULL), *new = keyring_of(SPEC_KEY, NULL);
+    ptier_keyring *both = keyring_of(SPEC_KEY, OTHER_KEY);
+    char tokens[2][PTIER_TOKEN_LENGTH(6) + 1], plain[sizeof tokens[0]];
+    uint8_t checks[2][PTIER_CHECK_BYTES];
+    size_t length;
+    int which = 99;
+    assert_int_equal(ptier_keyring_count(old), 1);
+    assert_int_equal(ptier_keyring_count(both), 2);
+    for (int i = 0; i < 2; i++) {
+        ptier_keyring *maker = i ? old : new;
+        assert_int_equal(ptier_keyring_seal(maker, "secret", 6, tokens[i]), PTIER_OK);
+        assert_int_equal(ptier_keyring_check(maker, "data", 4, checks[i]), PTIER_OK);
+        assert_int_equal(ptier_keyring_open_which(both, tokens[i], strlen(tokens[i]), plain,
+                                                  sizeof plain, &length, &which),
+                         PTIER_OK);
+        assert_int_equal(which, i);
+        assert_int_equal(ptier_keyring_verify_which(both, "data", 4, checks[i]), i);
+    }
+    assert_int_equal(ptier_keyring_open_which(new, tokens[1], strlen(tokens[1]), plain,
+                                              sizeof plain, &length, &which),
+                     PTIER_DATA_LOSS);
+    assert_int_equal(which, -1);
+    assert_int_equal(ptier_keyring_verify_which(new, "data", 4, checks[1]), -1);
+    assert_int_equal(ptier_keyring_verify_which(both, "date", 4, checks[1]), -1);
+    ptier_keyring_destroy(old);
+    ptier_keyring_destroy(new);
+    ptier_keyring_destroy(both);
+}
+
+static void
 keyring_check_notices_every_flipped_bit(void **state)
 {
     (void)state;
@@ -243,16 +276,53 @@ keyring_serves_many_threads_at_once(void **state)
 
 /* ---- against Python's cryptography ---- */
 
+/* Reads a plain text in hex and our token of it from each line; prints the token's content, which
+ * it opens, and a token of its own of the same text. */
+static const char peer[] =
+    "import sys\n"
+    "from cryptography.fernet import Fernet\n"
+    "fernet = Fernet(\"" SPEC_KEY "\")\n"
+    "for line in sys.stdin:\n"
+    "    plain, token = (line.split(\" \") + [\"\"])[:2]\n"
+    "    opened = fernet.decrypt(token.strip().encode(), ttl=600)\n"
+    "    print(opened.hex(), fernet.encrypt(bytes.fromhex(plain)).decode())\n";
+
+static char directory[64], path[96];
+
 static void
-run_python(const char *program, const char *argument, char *output, size_t room)
+to_hex(const uint8_t *bytes, size_t length, char *text)
 {
-    char command[2048];
-    (void)snprintf(command, sizeof command, "python3 -c '%s' %s", program, argument);
-    FILE *from = popen(command, "re");
-    assert_non_null(from);
-    size_t length = fread(output, 1, room - 1, from);
-    output[length] = '\0';
-    assert_int_equal(pclose(from), 0);
+    text[0] = '\0';
+    for (size_t i = 0; i < length; i++)
+        (void)sprintf(text + 2 * i, "%02x", bytes[i]);
+}
+
+enum { TEXTS = 40, TEXT_MAX = 512 };
+
+/* Every length around the blocks, then up to the longest credential; all bytes but NUL. */
+static size_t
+make_text(size_t number, uint8_t text[TEXT_MAX])
+{
+    size_t length = number < 35 ? number : TEXT_MAX - 2 * (TEXTS - 1 - number);
+    for (size_t i = 0; i < length; i++)
+        text[i] = (uint8_t)(1 + (i * 7 + number * 31) % 255);
+    return length;
+}
+
+static void
+write_tokens(ptier_keyring *keyring)
+{
+    uint8_t text[TEXT_MAX];
+    char hex[2 * TEXT_MAX + 1], token[PTIER_TOKEN_LENGTH(TEXT_MAX) + 1];
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    for (size_t i = 0; i < TEXTS; i++) {
+        size_t length = make_text(i, text);
+        to_hex(text, length, hex);
+        assert_int_equal(ptier_keyring_seal(keyring, text, length, token), PTIER_OK);
+        (void)fprintf(file, "%s %s\n", hex, token);
+    }
+    assert_int_equal(fclose(file), 0);
 }
 
 static void
@@ -262,24 +332,32 @@ keyring_and_python_open_each_others_tokens(void **state)
     if (system("python3 -c 'import cryptography.fernet' 2>/dev/null") != 0)
         skip(); /* no Python, or without that package */
     ptier_keyring *keyring = keyring_of(SPEC_KEY, NULL);
-    char output[2048], plain[1024], token[PTIER_TOKEN_LENGTH(17) + 1];
-    assert_int_equal(ptier_keyring_seal(keyring, "seventeen letters", 17, token), PTIER_OK);
-    run_python("import sys; from cryptography.fernet import Fernet as F;"
-               "print(F(\"" SPEC_KEY
-               "\").decrypt(sys.argv[1].encode(), ttl=600).decode(), end=\"\")",
-               token, output, sizeof output);
-    assert_string_equal(output, "seventeen letters");
-    run_python("import sys; from cryptography.fernet import Fernet as F;"
-               "print(F(\"" SPEC_KEY "\").encrypt(sys.argv[1].encode()).decode(), end=\"\")",
-               "p@ssw0rd", output, sizeof output);
-    assert_int_equal(open_text(keyring, output, plain), PTIER_OK);
-    assert_string_equal(plain, "p@ssw0rd");
+    uint8_t text[TEXT_MAX];
+    char command[2048], line[4096], hex[2 * TEXT_MAX + 1], plain[1024];
+    write_tokens(keyring);
+    (void)snprintf(command, sizeof command, "python3 -c '%s' <%s", peer, path);
+    FILE *from = popen(command, "re");
+    assert_non_null(from);
+    for (size_t i = 0; i < TEXTS; i++) {
+        size_t length = make_text(i, text), opened;
+        assert_non_null(fgets(line, sizeof line, from));
+        char *token = strchr(line, ' ');
+        assert_non_null(token);
+        *token++ = '\0';
+        token[strcspn(token, "\n")] = '\0';
+        to_hex(text, length, hex);
+        assert_string_equal(line, hex);
+        assert_int_equal(
+            ptier_keyring_open(keyring, token, strlen(token), plain, sizeof plain, &opened),
+            PTIER_OK);
+        assert_int_equal(opened, length);
+        assert_memory_equal(plain, text, length);
+    }
+    assert_int_equal(pclose(from), 0);
     ptier_keyring_destroy(keyring);
 }
 
 /* ---- key files ---- */
-
-static char directory[64], path[96];
 
 static int
 make_directory(void **state)
@@ -385,11 +463,13 @@ main(void)
         cmocka_unit_test(keyring_refuses_a_token_with_any_character_changed),
         cmocka_unit_test(keyring_refuses_a_token_that_was_cut),
         cmocka_unit_test(keyring_seals_with_the_first_key_and_opens_with_all),
+        cmocka_unit_test(keyring_says_which_key_made_a_token_or_a_check),
         cmocka_unit_test(keyring_check_notices_every_flipped_bit),
         cmocka_unit_test(keyring_names_a_bad_key_by_number_only),
         cmocka_unit_test(keyring_child_shares_no_iv_with_its_parent),
         cmocka_unit_test(keyring_serves_many_threads_at_once),
-        cmocka_unit_test(keyring_and_python_open_each_others_tokens),
+        cmocka_unit_test_setup_teardown(keyring_and_python_open_each_others_tokens, make_directory,
+                                        remove_directory),
         cmocka_unit_test_setup_teardown(key_file_is_made_once_and_private, make_directory,
                                         remove_directory),
         cmocka_unit_test_setup_teardown(key_file_missing_is_not_found_unless_asked_for,

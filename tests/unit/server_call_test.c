@@ -93,7 +93,10 @@ roles_are_compared_before_anything_runs(void **state)
     ptier_service service = {0};
     assert_int_equal(check_with(&service, PTIER_ROLE_NONE, check, 0, 0, 0), PTIER_OK);
     const char *clear = "/proxytier.v1.Admin/Clear", *put = "/proxytier.v1.ProxyCache/Put";
+    const char *reset = "/proxytier.v1.Admin/ResetStatistics";
     assert_int_equal(check_with(&service, PTIER_ROLE_ROTATOR, clear, 0, 0, 0),
+                     PTIER_PERMISSION_DENIED);
+    assert_int_equal(check_with(&service, PTIER_ROLE_ROTATOR, reset, 0, 0, 0),
                      PTIER_PERMISSION_DENIED);
     assert_int_equal(check_with(&service, PTIER_ROLE_READER, put, 0, 0, 0),
                      PTIER_PERMISSION_DENIED);

@@ -102,6 +102,13 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
     ptier_tier *tier = cache->tiers[id];
     if (!tier)
         return;
+    pthread_mutex_lock(&cache->lock);
+    bool active = ptier_tier_active(cache, id) && !(cache->indexing && id == cache->lowest);
+    if (id != cache->lowest && cache->health[cache->lowest].rebuild)
+        active = false; /* it may have the only copy */
+    pthread_mutex_unlock(&cache->lock);
+    if (!active)
+        return; /* its bound is seen to later */
     if (id != cache->lowest)
         shrink_upper(cache, tier, id);
     else

@@ -13,9 +13,13 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include <proxytier/cache.h>
 
+#include "buffer.h"
+#include "cache/counters.h"
+#include "cache/progress.h"
 #include "cache/state.h"
 #include "clock.h"
 #include "crypto/keyring.h"
@@ -28,34 +32,58 @@
 #include "tier.h"
 
 enum {
-    PENDING_MAX = 262144,    /* changes that L3 does not have yet; beyond it writers wait */
+    PENDING_MAX = 262144,    /* changes in memory on their way to a disk; beyond it writers wait */
     PENDING_RESERVE = 65536, /* on top, for what the cache itself has to remove: it cannot wait */
+    L3_QUEUE_MAX = 131072,   /* of them for L3; what is more it reads from L2's log */
+    MISSED_MAX = 65536,      /* entries that L2 gets back after an outage; the latest */
+    FAILURES_IN_A_ROW = 3,   /* switch a tier off */
+    PROBE_PERIOD_MS = 20000,
+    FIRST_PROBE_MS = 1000,    /* after a tier went down */
+    QUICK_START_ROWS = 50000, /* fewer are read before the start has ended */
     WRITEBACK_MAX = 8192, /* entries on their way down from L1; beyond it they are let go (they are
                              below already) */
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
     MAINTENANCE_PERIOD_MS = 100, /* of expiry */
     QUARANTINE_MAX = 65536,
+    TIER_FAILURES = 3, /* in a row: then a tier is not healthy */
 };
 
 typedef struct ptier_op_list {
     ptier_op *ops;
     size_t count, room;
+    size_t dead; /* of kind NONE: superseded by a later one */
 } ptier_op_list;
 
-typedef struct ptier_counters { /* relaxed atomics: any thread */
-    _Atomic uint64_t hits, misses;
-    _Atomic uint64_t tier_hits[PTIER_TIER_COUNT], tier_misses[PTIER_TIER_COUNT];
-    _Atomic uint64_t promotions[PTIER_TIER_COUNT], evictions[PTIER_TIER_COUNT];
-    _Atomic uint64_t errors[PTIER_TIER_COUNT];
-    _Atomic uint64_t puts, updates, deletes, reports;
-    _Atomic uint64_t removals[PTIER_REASON_COUNT];
-} ptier_counters;
+/* How a tier fares. Atomics: any thread; the rest under the change lock. */
+typedef struct ptier_tier_health {
+    bool down;                 /* not written to until a probe succeeds */
+    bool full;                 /* L2, while down: its disk is full, but removals still find room */
+    bool rebuild;              /* L3, while down: its file cannot be gone on with */
+    int64_t next_probe_ms;     /* of CLOCK_MONOTONIC: real time also where a test moves the clock */
+    _Atomic uint32_t failures; /* in a row */
+    _Atomic int64_t last_success_boot_ms;
+} ptier_tier_health;
+
+/* Work that only L3's thread may do. */
+typedef struct ptier_l3_job {
+    void (*run)(ptier_cache *cache, void *context);
+    void *context;
+    bool running, done; /* under the change lock */
+} ptier_l3_job;
 
 typedef struct ptier_quarantined {
     uint64_t hash;
     int64_t until_boot_ms;
     char key[];
 } ptier_quarantined;
+
+typedef struct ptier_quarantine_log { /* how the quarantine gets into its file */
+    ptier_buffer news;                /* under the lock: what the file does not have yet */
+    /* The maintenance thread's: */
+    size_t lines; /* in the file */
+    bool torn;    /* an append failed: the file may end within a line */
+    bool failing; /* said so in the log */
+} ptier_quarantine_log;
 
 struct ptier_cache {
     /* Constant after open. */
@@ -71,22 +99,45 @@ struct ptier_cache {
     uint8_t boot_id[PTIER_ID_BYTES];
     int64_t opened_boot_ms;
 
+    ptier_progress_file progress_file; /* has a lock of its own, a leaf */
+    int64_t probe_period_ms;
+    uint64_t quick_start_rows;
+
     pthread_mutex_t lock;
+    ptier_start_report start_report;
     ptier_state state;
+    bool new_store_wanted; /* the maintenance thread is asked for a new store_id */
+    bool keys_rotated;     /* and to note that nothing needs the previous keys any more */
     ptier_index *index;
-    uint64_t assigned; /* the latest revision given to a change */
+    bool indexing;         /* the index is still being read from L3: see indexing.c */
+    bool index_incomplete; /* and not all of it could be */
+    ptier_map settled;     /* meanwhile: hashes under which the index knows all there is */
+    uint64_t assigned;     /* the latest revision given to a change */
     _Atomic uint64_t
         revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
-    ptier_map pending;       /* entries not yet in the tiers that will keep them; the queues own the
-                                references */
-    ptier_map writeback;     /* owned entries that left L1 with news for the tiers below */
-    ptier_map quarantine;    /* ptier_quarantined */
-    ptier_op_list log_queue; /* revision order; to be written to L2 by the next leader */
-    ptier_op_list l3_queue;  /* revision order; to be applied by L3's thread */
+    ptier_map pending;    /* entries not yet in the tiers that will keep them; the queues own the
+                             references */
+    ptier_map writeback;  /* owned entries that left L1 with news for the tiers below */
+    ptier_map quarantine; /* ptier_quarantined */
+    ptier_quarantine_log quarantine_log;
+
+    /*
+     * Changes on their way down, each list in revision order. While L2 is up they go to log_queue,
+     * and from there to l3_queue, so that whatever is in l3_queue or l3_batch is in L2's log, too.
+     * While it is down they go to l3_queue at once, and stay there when L3 is down as well.
+     */
+    ptier_op_list log_queue;
+    size_t logging; /* changes that the leader of the log group writes now */
+    ptier_op_list l3_queue;
+    ptier_op_list l3_batch; /* what L3's thread applies now; changed by it alone */
+    bool l3_behind; /* before l3_queue L3 has to read from L2's log, from its prefix to logged */
+    ptier_op_list removal_queue; /* while L2 is full: for the room that it keeps for them */
+    ptier_ref *missed; /* what was put while L2 was down and L3 took it: a ring of MISSED_MAX */
+    uint64_t missed_count;
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
-    uint64_t pending_count;    /* in the queues and in flight between them */
-    uint64_t logged;           /* L2 has everything up to this revision */
+    uint64_t logged;           /* L2 has everything up to this revision that it is to have */
     uint64_t log_synced;       /* ... on stable storage */
+    uint64_t removals_logged;  /* while L2 is full: it has the removals up to this one */
     uint64_t l3_prefix, l3_synced;
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
                                  found on disk, */
@@ -95,16 +146,18 @@ struct ptier_cache {
     bool log_busy;            /* somebody leads the log group */
     bool sync_wanted;         /* a SYNCED caller waits for the next group */
     bool reserving;           /* the maintenance thread is asked for a block of revisions */
+    ptier_l3_job *l3_job;     /* for L3's thread; NULL: none */
+    unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
+    bool l3_may_stop;                  /* once the others have stopped */
     bool stopping;
-    bool degraded[PTIER_TIER_COUNT];
-    unsigned l3_failures; /* in a row */
+    ptier_tier_health health[PTIER_TIER_COUNT];
 
     pthread_cond_t
         progress; /* logged, l3_prefix, reserved, log_busy, room: whoever waits looks again */
     pthread_cond_t l3_work;
     pthread_cond_t maintenance_work;
-    pthread_t l3_thread, maintenance_thread;
-    bool l3_started, maintenance_started;
+    pthread_t l3_thread, maintenance_thread, indexing_thread;
+    bool l3_started, maintenance_started, indexing_started;
 
     ptier_counters count;
 };
@@ -114,30 +167,44 @@ typedef struct ptier_cache_hooks {
     const ptier_clock *clock;
     uint64_t (*hash_key)(const char *key);
     uint64_t l2_shard_bytes;
+    uint64_t l2_removal_reserve;
+    int64_t probe_period_ms;
+    uint64_t quick_start_rows; /* from so many in L3 on, the index is read in the background */
 } ptier_cache_hooks;
 PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
                                                     const ptier_cache_hooks *hooks,
                                                     ptier_cache **cache, ptier_error *error);
 
-static inline void
-ptier_count(_Atomic uint64_t *counter, uint64_t by)
+static inline int64_t
+ptier_monotonic_ms(void)
 {
-    atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static inline bool
 ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)
 {
-    return cache->tiers[tier] && !cache->degraded[tier];
+    return cache->tiers[tier] && !cache->health[tier].down;
 }
 
 PTIER_PRINTF(4, 5)
 void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char *event,
                      const char *format, ...);
 
-/* ---- recover.c: what the disk tiers have, at start ---- */
+/* ---- indexing.c: serving while the index is read from L3 ---- */
 
-PTIER_MUST_CHECK ptier_status ptier_recover(ptier_cache *cache, ptier_error *error);
+void *ptier_indexing_thread(void *context); /* the cache */
+
+/* Sees to it that the index has all there is under a hash. Blocks on the disk while indexing; an
+ * error says that L3 cannot be read. */
+PTIER_MUST_CHECK ptier_status ptier_settle_hash(ptier_cache *cache, uint64_t hash);
+void ptier_settle_hash_locked(ptier_cache *cache, uint64_t hash); /* what is in L3 is out of date */
+void ptier_end_indexing_locked(ptier_cache *cache);
+
+/* For what needs all of the index. */
+void ptier_wait_indexed(ptier_cache *cache);
 
 /* ---- lookup.c: where an entry is ---- */
 
@@ -153,16 +220,31 @@ PTIER_MUST_CHECK ptier_status ptier_load_revision(ptier_cache *cache, uint64_t h
                                                   uint64_t revision, ptier_entry **entry,
                                                   ptier_tier_id *tier);
 
-/* What no tier can give any more leaves the index; there is no key to tell anybody. False: it is
- * not current. */
-bool ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision);
-
 /*
  * The current state of a key, expired or not, without counting it as a read. OK: owned; NOT_FOUND:
  * no such key, also when it was lost to damage. UNAVAILABLE: a disk fails.
  */
 PTIER_MUST_CHECK ptier_status ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash,
                                                  ptier_entry **entry, ptier_tier_id *tier);
+
+/* ---- lost.c: records that cannot be read ---- */
+
+/*
+ * No tier can give this revision any more: it leaves the cache with reason CORRUPTION. `hint` (may
+ * be NULL): the key that was asked for. An event without a key says that one was lost which nobody
+ * can name.
+ */
+void ptier_lose_record(ptier_cache *cache, uint64_t hash, uint64_t revision, const char *hint);
+
+/*
+ * Stands for the current state of a key whose record a failing disk hides: the newest one under its
+ * hash. Owned; NULL: there is none, or no memory. That the hash of another key is the same cannot
+ * be seen then; that one would be lost.
+ */
+ptier_entry *ptier_blind_current(ptier_cache *cache, const char *key, uint64_t hash);
+
+/* An entry that has only a key ("": not known). Owned; NULL: no memory. */
+ptier_entry *ptier_placeholder(const char *key, uint64_t hash, uint64_t revision);
 
 /* ---- change.c: what happens under the change lock ---- */
 
@@ -178,13 +260,6 @@ PTIER_MUST_CHECK ptier_status ptier_change_remove_locked(ptier_cache *cache, pti
 
 PTIER_MUST_CHECK ptier_status ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh);
 
-/* Waits until `count` more changes may be made: room in the queues, revisions reserved. */
-PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
-                                                       ptier_error *error);
-
-/* Whether there is room now, reserve included: for the threads that make room themselves. */
-bool ptier_room_now_locked(const ptier_cache *cache, size_t count);
-
 /* Puts a current entry into L1 and deals with what L1 then gives up. */
 void ptier_promote_locked(ptier_cache *cache, ptier_entry *entry);
 
@@ -197,15 +272,52 @@ void ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry);
 /* Facts of an entry for the index. */
 ptier_index_facts ptier_facts_of(const ptier_entry *entry);
 
-PTIER_MUST_CHECK bool ptier_op_list_push(ptier_op_list *list,
-                                         const ptier_op *op); /* takes its own references */
+void ptier_tell_tier_event(ptier_cache *cache, ptier_event_type type, ptier_tier_id tier,
+                           ptier_entry *entry);
+
+/* ---- queue.c: changes on their way to the disk tiers ---- */
+
+/* Takes references of its own. */
+PTIER_MUST_CHECK bool ptier_op_list_push(ptier_op_list *list, const ptier_op *op);
 void ptier_op_list_release(ptier_op_list *list); /* gives the references back, keeps the room */
 void ptier_op_list_fini(ptier_op_list *list);
+void ptier_op_list_squeeze(ptier_op_list *list); /* takes the dead ones out */
 
-/* ---- commit.c: log group and L3 ---- */
+/* `list` becomes `before` and then what it was; `before` becomes empty. False: out of memory,
+ * nothing changed. */
+PTIER_MUST_CHECK bool ptier_op_list_prepend(ptier_op_list *list, ptier_op_list *before);
 
-/* Waits until everything up to `revision` is as durable as asked, and says what was reached. */
-void ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
+/* What is beyond the first `count` moves to *rest. False: out of memory, nothing changed. */
+PTIER_MUST_CHECK bool ptier_op_list_cut(ptier_op_list *list, size_t count, ptier_op_list *rest);
+
+/* Hands a change to the tiers below. False: out of memory, nothing changed. */
+PTIER_MUST_CHECK bool ptier_queue_locked(ptier_cache *cache, const ptier_op *op);
+
+/* L3 will have this change, and L2, which is down, will not: it is to be resident there again. */
+void ptier_note_missed_locked(ptier_cache *cache, const ptier_op *op);
+
+/* Waits for a condition of the cache's, at most `ms`. */
+void ptier_wait_locked(ptier_cache *cache, pthread_cond_t *condition, int64_t ms);
+
+/* Changes in memory that are not through with the disk tiers. */
+uint64_t ptier_waiting_locked(const ptier_cache *cache);
+
+bool ptier_any_disk_tier(const ptier_cache *cache); /* that is up; under the change lock */
+
+/* Waits until `count` more changes may be made: room in the queues, revisions reserved. */
+PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
+                                                       ptier_error *error);
+
+/* Whether there is room now, reserve included: for the threads that make room themselves. */
+bool ptier_room_now_locked(const ptier_cache *cache, size_t count);
+
+/* ---- commit.c: the log group ---- */
+
+/*
+ * Waits until everything up to `revision` is as durable as asked, and says what was reached.
+ * `removals`: nothing but removals is waited for (a full L2 has room for those).
+ */
+void ptier_commit(ptier_cache *cache, uint64_t revision, bool removals, ptier_durability durability,
                   ptier_written *written);
 
 /* Becomes the log's only writer (waits for the present one), runs fn without the lock, ends it. */
@@ -215,10 +327,51 @@ void ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *con
 /* Writes what is queued now. */
 void ptier_flush_log(ptier_cache *cache);
 
+/* Says in `progress` how far L2 is (`logged`: the last change that was written now; 0: none), and
+ * lets its log go as far as L3 has it. As leader. */
+void ptier_note_log(ptier_cache *cache, uint64_t logged);
+
+/* ---- l3_thread.c: applying the log to L3 ---- */
+
 void *ptier_l3_thread(void *context); /* the cache */
 
-/* A tier could not do its work: it is switched off and said so. */
-void ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier);
+/* Has L3's thread run this between two transactions, and waits. UNAVAILABLE: L3 is switched off, or
+ * the cache is closing; it was not run. */
+PTIER_MUST_CHECK ptier_status ptier_on_l3_thread(ptier_cache *cache,
+                                                 void (*run)(ptier_cache *cache, void *context),
+                                                 void *context, ptier_error *error);
+
+/* L3 is to read what it lacks from L2's log, which has it all: nothing of it stays in memory. */
+void ptier_l3_fall_behind_locked(ptier_cache *cache);
+
+/* ---- heal.c: tiers that fail, and come back ---- */
+
+/* Counts a failure or a success of a tier. Any thread, no lock. */
+void ptier_tier_failed(ptier_cache *cache, ptier_tier_id tier);
+void ptier_tier_worked(ptier_cache *cache, ptier_tier_id tier);
+
+/* A read found a tier not working: three in a row switch it off. Without the lock. */
+void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);
+
+/*
+ * L2 could not write `list` (moved; it may be empty), which was the head of the log: from now on
+ * changes go straight to L3. As leader, without the lock. `status`: RESOURCE_EXHAUSTED is a full
+ * disk.
+ */
+void ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
+                   const ptier_error *error);
+
+/* L3 could not do its work; what it was applying stays queued. L3's thread, without the lock. */
+void ptier_l3_down(ptier_cache *cache, const ptier_error *error);
+
+/* Probes a tier that is down or has been idle, when it is time, and brings it back if it works. */
+void ptier_heal_l2(ptier_cache *cache); /* maintenance thread */
+void ptier_heal_l3(ptier_cache *cache); /* L3's thread */
+
+/* ---- rebuild.c ---- */
+
+/* Writes L3's file anew from what the cache has. L3's thread. */
+PTIER_MUST_CHECK ptier_status ptier_rebuild_l3(ptier_cache *cache, ptier_error *error);
 
 /* ---- maintenance.c: expiry, write-back, compaction, reserving revisions ---- */
 
@@ -226,6 +379,9 @@ void *ptier_maintenance_thread(void *context); /* the cache */
 
 /* Removes what has expired; returns how much. */
 size_t ptier_expire(ptier_cache *cache);
+
+/* Gives L2 what is in L1 and not in it. */
+void ptier_admit_l1(ptier_cache *cache);
 
 /* Writes entries that left L1 to the tiers below. True: there are more. */
 PTIER_MUST_CHECK bool ptier_write_back(ptier_cache *cache);
@@ -238,11 +394,26 @@ void ptier_write_back_all(ptier_cache *cache);
 /* Keeps L2 or L3 within its bound, after changes. */
 void ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id);
 
-/* ---- quarantine.c ---- */
+/* ---- quarantine.c, quarantine_file.c ---- */
 
 void ptier_quarantine_add_locked(ptier_cache *cache, const ptier_entry *entry);
 bool ptier_quarantined_locked(ptier_cache *cache, const char *key, uint64_t hash);
 void ptier_quarantine_lift_locked(ptier_cache *cache, const char *key, uint64_t hash);
 void ptier_quarantine_fini(ptier_cache *cache);
+
+/* Puts a key into the map, or changes its end. False: full, or out of memory. */
+bool ptier_quarantine_set(ptier_cache *cache, ptier_map *map, const char *key,
+                          int64_t until_boot_ms);
+void ptier_quarantine_unset(ptier_cache *cache, ptier_map *map, const char *key);
+void ptier_quarantine_empty(ptier_map *map);
+
+/* At start: what the file has. Never fatal: a file that cannot be read or written is told. */
+void ptier_quarantine_load(ptier_cache *cache);
+
+/* For the file, by the next flush. until_boot_ms 0: lifted. */
+void ptier_quarantine_note_locked(ptier_cache *cache, const char *key, int64_t until_boot_ms);
+
+/* Writes what was noted. The maintenance thread, or close when that has ended. */
+void ptier_quarantine_flush(ptier_cache *cache);
 
 #endif

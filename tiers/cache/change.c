@@ -4,51 +4,10 @@
  * change lock; none does I/O.
  */
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cache/cache_internal.h"
-
-/* ---- lists of changes ---- */
-
-bool
-ptier_op_list_push(ptier_op_list *list, const ptier_op *op)
-{
-    if (list->count == list->room) {
-        size_t room = list->room ? list->room * 2 : 256;
-        ptier_op *grown = realloc(list->ops, room * sizeof *grown);
-        if (!grown)
-            return false;
-        list->ops = grown;
-        list->room = room;
-    }
-    ptier_op *copy = &list->ops[list->count++];
-    *copy = *op;
-    if (copy->entry)
-        ptier_entry_retain(copy->entry);
-    ptier_sealed_retain(copy->sealed);
-    return true;
-}
-
-void
-ptier_op_list_release(ptier_op_list *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        ptier_entry_release(list->ops[i].entry);
-        ptier_sealed_release(list->ops[i].sealed);
-    }
-    list->count = 0;
-}
-
-void
-ptier_op_list_fini(ptier_op_list *list)
-{
-    ptier_op_list_release(list);
-    free(list->ops);
-    *list = (ptier_op_list){0};
-}
 
 /* ---- helpers ---- */
 
@@ -70,12 +29,6 @@ ptier_is_current_locked(const ptier_cache *cache, const ptier_entry *entry)
     return ptier_index_find(cache->index, entry->hash, entry->revision) != PTIER_SLOT_NONE;
 }
 
-static bool
-has_disk_tier(const ptier_cache *cache)
-{
-    return ptier_tier_active(cache, PTIER_TIER_L2) || ptier_tier_active(cache, PTIER_TIER_L3);
-}
-
 static void
 tell_change(ptier_cache *cache, ptier_event_type type, ptier_reason reason, uint64_t revision,
             ptier_entry *entry)
@@ -87,8 +40,9 @@ tell_change(ptier_cache *cache, ptier_event_type type, ptier_reason reason, uint
     cache->options.on_change(cache->options.change_context, &change);
 }
 
-static void
-tell_tier_event(ptier_cache *cache, ptier_event_type type, ptier_tier_id tier, ptier_entry *entry)
+void
+ptier_tell_tier_event(ptier_cache *cache, ptier_event_type type, ptier_tier_id tier,
+                      ptier_entry *entry)
 {
     if (!cache->options.on_tier_event)
         return;
@@ -107,26 +61,6 @@ forget_pending_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
         ptier_map_remove(&cache->writeback, hash, entry);
         ptier_entry_release(entry);
     }
-}
-
-/* Hands a change to the tiers below. Without any, it is as durable as it gets. */
-static bool
-queue_op_locked(ptier_cache *cache, const ptier_op *op)
-{
-    if (!has_disk_tier(cache))
-        return true;
-    bool logs = ptier_tier_active(cache, PTIER_TIER_L2);
-    if (op->kind == PTIER_OP_PUT && !ptier_map_insert(&cache->pending, op->entry->hash, op->entry))
-        return false;
-    if (!ptier_op_list_push(logs ? &cache->log_queue : &cache->l3_queue, op)) {
-        if (op->kind == PTIER_OP_PUT)
-            ptier_map_remove(&cache->pending, op->entry->hash, op->entry);
-        return false;
-    }
-    cache->pending_count++;
-    if (!logs)
-        pthread_cond_signal(&cache->l3_work);
-    return true;
 }
 
 static uint64_t
@@ -149,46 +83,12 @@ publish_revision_locked(ptier_cache *cache)
     atomic_store_explicit(&cache->revision, cache->assigned, memory_order_release);
 }
 
-static bool
-has_room_locked(const ptier_cache *cache, size_t count, uint64_t limit)
-{
-    return cache->pending_count + count <= limit &&
-           (!cache->data_dir || cache->assigned + 1 + count < cache->state.reserved);
-}
-
-bool
-ptier_room_now_locked(const ptier_cache *cache, size_t count)
-{
-    return !cache->stopping && has_room_locked(cache, count, PENDING_MAX + PENDING_RESERVE);
-}
-
-ptier_status
-ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
-{
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += 10;
-    for (;;) {
-        if (cache->stopping)
-            return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
-        if (has_room_locked(cache, count, PENDING_MAX))
-            return PTIER_OK;
-        pthread_cond_signal(&cache->maintenance_work);
-        pthread_cond_signal(&cache->l3_work);
-        if (pthread_cond_timedwait(&cache->progress, &cache->lock, &deadline) == ETIMEDOUT)
-            return ptier_fail(
-                error, PTIER_RESOURCE_EXHAUSTED,
-                "the disk does not keep up: %llu changes wait to be written; try again later",
-                (unsigned long long)cache->pending_count);
-    }
-}
-
 /* ---- L1 ---- */
 
 void
 ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
 {
-    if (!has_disk_tier(cache) || cache->writeback.count >= WRITEBACK_MAX ||
+    if (!ptier_any_disk_tier(cache) || cache->writeback.count >= WRITEBACK_MAX ||
         ptier_entry_in(&cache->writeback, entry->hash, entry->revision))
         return;
     if (ptier_map_insert(&cache->writeback, entry->hash, entry))
@@ -210,7 +110,7 @@ evict_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
     if (!ptier_is_current_locked(cache, victim))
         return;
     ptier_count(&cache->count.evictions[PTIER_TIER_L1], 1);
-    tell_tier_event(cache, PTIER_EVENT_TIER_EVICTED, PTIER_TIER_L1, victim);
+    ptier_tell_tier_event(cache, PTIER_EVENT_TIER_EVICTED, PTIER_TIER_L1, victim);
     bool demote = ptier_tier_active(cache, PTIER_TIER_L2) &&
                   !ptier_l2_resident(cache->tiers[PTIER_TIER_L2], victim->hash, victim->revision);
     if (demote || atomic_load_explicit(&victim->usage_dirty, memory_order_relaxed))
@@ -249,7 +149,7 @@ ptier_promote_locked(ptier_cache *cache, ptier_entry *entry)
         return;
     put_into_l1_locked(cache, entry);
     ptier_count(&cache->count.promotions[PTIER_TIER_L1], 1);
-    tell_tier_event(cache, PTIER_EVENT_PROMOTED, PTIER_TIER_L1, entry);
+    ptier_tell_tier_event(cache, PTIER_EVENT_PROMOTED, PTIER_TIER_L1, entry);
 }
 
 /* ---- the changes ---- */
@@ -263,6 +163,7 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
         slot = ptier_index_find(cache->index, old->hash, old->revision);
         assert(slot != PTIER_SLOT_NONE);
     }
+    ptier_settle_hash_locked(cache, entry->hash);
     entry->revision = next_revision_locked(cache);
     const ptier_index_facts facts = ptier_facts_of(entry);
     const ptier_op op = {.kind = PTIER_OP_PUT,
@@ -270,7 +171,7 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
                          .replaces = old ? old->revision : 0,
                          .entry = entry,
                          .sealed = sealed};
-    if (!queue_op_locked(cache, &op))
+    if (!ptier_queue_locked(cache, &op))
         return PTIER_RESOURCE_EXHAUSTED;
     if (old) {
         ptier_index_update(cache->index, slot, &facts);
@@ -297,11 +198,12 @@ ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old, ptier_reason re
                          .revision = next_revision_locked(cache),
                          .replaces = old->revision,
                          .entry = old};
-    if (!queue_op_locked(cache, &op))
+    /* Without its key (damage) there is nothing that the tiers could be told. */
+    if (*ptier_entry_key(old) && !ptier_queue_locked(cache, &op))
         return PTIER_RESOURCE_EXHAUSTED;
     ptier_index_remove(cache->index, slot);
     forget_pending_locked(cache, old->hash, old->revision);
-    if (cache->tiers[PTIER_TIER_L1]) {
+    if (cache->tiers[PTIER_TIER_L1] && *ptier_entry_key(old)) {
         ptier_error error;
         ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
         (void)l1->ops->apply(l1, &op, 1, false, &error); /* a removal from memory cannot fail */
@@ -318,10 +220,11 @@ ptier_status
 ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh)
 {
     const ptier_op op = {.kind = PTIER_OP_CLEAR, .revision = next_revision_locked(cache)};
-    if (!queue_op_locked(cache, &op))
+    if (!ptier_queue_locked(cache, &op))
         return PTIER_RESOURCE_EXHAUSTED;
     ptier_count(&cache->count.removals[PTIER_REASON_CLEARED], ptier_index_count(cache->index));
     cache->index = fresh;
+    ptier_end_indexing_locked(cache);
     ptier_map_fini(&cache->pending);
     for (size_t i = 0; cache->writeback.cells && i <= cache->writeback.mask; i++)
         ptier_entry_release(cache->writeback.cells[i].value);
@@ -334,14 +237,4 @@ ptier_change_clear_locked(ptier_cache *cache, ptier_index *fresh)
     tell_change(cache, PTIER_EVENT_CLEARED, PTIER_REASON_CLEARED, op.revision, NULL);
     publish_revision_locked(cache);
     return PTIER_OK;
-}
-
-void
-ptier_degrade_locked(ptier_cache *cache, ptier_tier_id tier)
-{
-    if (cache->degraded[tier])
-        return;
-    cache->degraded[tier] = true;
-    tell_tier_event(cache, PTIER_EVENT_TIER_DEGRADED, tier, NULL);
-    pthread_cond_broadcast(&cache->progress);
 }

@@ -1,73 +1,101 @@
 /*
  * Durability: callers become the leader of the log group one after the other and write for
- * everybody who waits; one thread applies what is logged to L3 in large transactions.
+ * everybody who waits. What is logged goes on to L3 (l3_thread.c).
  */
-#include <stdlib.h>
 #include <time.h>
 
 #include "cache/cache_internal.h"
 
-enum {
-    L3_BATCH = 100000,
-    L3_RETRIES = 3,
-    USAGE_BATCH = 256,
-    L3_IDLE_MS = 1000, /* a checkpoint is looked at this often */
-};
+enum { RETRY_PAUSE_MS = 5 };
 
 /* ---- the log group ---- */
 
-/* Gives what was logged to L3, or lets go of it when L2 is the lowest tier. */
+/* Gives what was logged to L3; what L3 is too far behind for it will read from the log. */
 static void
 pass_on_locked(ptier_cache *cache, ptier_op_list *list)
 {
-    bool applies = ptier_tier_active(cache, PTIER_TIER_L3);
+    bool queued = ptier_tier_active(cache, PTIER_TIER_L3) && !cache->l3_behind;
+    if (queued && cache->l3_queue.count + list->count > L3_QUEUE_MAX) {
+        ptier_l3_fall_behind_locked(cache);
+        queued = false;
+    }
     for (size_t i = 0; i < list->count; i++) {
         const ptier_op *op = &list->ops[i];
-        if (applies && ptier_op_list_push(&cache->l3_queue, op))
+        if (queued && ptier_op_list_push(&cache->l3_queue, op))
             continue;
+        if (queued)
+            ptier_l3_fall_behind_locked(cache); /* no memory to queue it: it is in the log */
+        queued = false;
         if (op->kind == PTIER_OP_PUT)
             ptier_map_remove(&cache->pending, op->entry->hash, op->entry);
-        cache->pending_count--;
     }
-    if (applies && list->count)
+    if (list->count && cache->tiers[PTIER_TIER_L3]) {
+        cache->l3_behind |= !queued;
         pthread_cond_signal(&cache->l3_work);
+    }
+}
+
+void
+ptier_note_log(ptier_cache *cache, uint64_t logged)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
+    uint64_t safe = l3 ? ptier_l3_synced_prefix(l3) : UINT64_MAX;
+    ptier_progress *p = ptier_progress_begin(&cache->progress_file);
+    p->logged = logged > p->logged ? logged : p->logged;
+    if (l3 && safe > p->log_from)
+        p->log_from = safe;
+    ptier_l2_position(l2, &p->first_shard, &p->last_shard, &p->last_shard_bytes);
+    if (p->stale_below <= p->first_shard)
+        p->stale_below = 0;
+    ptier_progress_end(&cache->progress_file);
+    ptier_l2_release_log(l2, safe); /* only now: what is let go is known to be gone */
+}
+
+/* Three failures in a row, or a full disk, and the tier is given up. */
+static ptier_status
+write_lines(ptier_cache *cache, const ptier_op_list *list, bool sync, ptier_error *error)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+    ptier_status status = PTIER_OK;
+    for (int attempt = 0; attempt < FAILURES_IN_A_ROW; attempt++) {
+        uint64_t start = ptier_now_ns();
+        status = l2->ops->apply(l2, list->ops, list->count, sync, error);
+        if (!status) {
+            ptier_count_latency(&cache->count, PTIER_OPERATION_LOG_COMMIT, start);
+            ptier_tier_worked(cache, PTIER_TIER_L2);
+            return PTIER_OK;
+        }
+        ptier_tier_failed(cache, PTIER_TIER_L2);
+        if (status == PTIER_RESOURCE_EXHAUSTED)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_MS * 1000000L}, NULL);
+    }
+    return status;
 }
 
 /* Writes what is queued. Called with the lock and log_busy held; the lock is given up meanwhile. */
 static void
 write_group_locked(ptier_cache *cache)
 {
-    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     ptier_op_list list = cache->log_queue;
     uint64_t last = list.count ? list.ops[list.count - 1].revision : cache->logged;
     bool sync = cache->sync_wanted;
     ptier_error error = {0};
-    ptier_status status = PTIER_OK;
     cache->log_queue = (ptier_op_list){0};
+    cache->logging = list.count;
     cache->sync_wanted = false;
-    bool active = ptier_tier_active(cache, PTIER_TIER_L2);
-    uint64_t synced_prefix = cache->tiers[PTIER_TIER_L3] ? cache->l3_synced : UINT64_MAX;
     pthread_mutex_unlock(&cache->lock);
 
-    if (active) {
-        status = l2->ops->apply(l2, list.ops, list.count, sync, &error);
-        ptier_l2_release_log(l2, synced_prefix);
-        if (status) {
-            ptier_count(&cache->count.errors[PTIER_TIER_L2], 1);
-            ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_degraded", "L2 is switched off: %s",
-                            error.message);
-        }
-    }
+    ptier_status status = write_lines(cache, &list, sync, &error);
+    if (status)
+        ptier_l2_down(cache, &list, status, &error);
+    else
+        ptier_note_log(cache, last);
 
     pthread_mutex_lock(&cache->lock);
-    pass_on_locked(cache, &list);
-    if (status) {
-        /* From now on changes go straight to L3's queue: what waited for the log goes before them.
-         */
-        ptier_degrade_locked(cache, PTIER_TIER_L2);
-        pass_on_locked(cache, &cache->log_queue);
-        ptier_op_list_release(&cache->log_queue);
-    } else if (active) {
+    cache->logging = 0;
+    if (!status) {
+        pass_on_locked(cache, &list);
         cache->logged = last;
         if (sync)
             cache->log_synced = last;
@@ -77,16 +105,45 @@ write_group_locked(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
 }
 
+/* Removals into the room that a full L2 keeps for them. As write_group_locked. */
 static void
-end_lead_locked(ptier_cache *cache)
+write_removals_locked(ptier_cache *cache)
 {
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+    ptier_op_list list = cache->removal_queue;
+    uint64_t last = list.ops[list.count - 1].revision;
+    ptier_error error = {0};
+    cache->removal_queue = (ptier_op_list){0};
+    pthread_mutex_unlock(&cache->lock);
+    ptier_status status = l2->ops->apply(l2, list.ops, list.count, false, &error);
+    if (status)
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_degraded",
+                        "there is no room for removals any more: %s", error.message);
+    ptier_op_list_fini(&list);
+    pthread_mutex_lock(&cache->lock);
+    if (status)
+        cache->health[PTIER_TIER_L2].full = false;
+    else
+        cache->removals_logged = last;
+}
+
+static void
+lead_group_locked(ptier_cache *cache)
+{
+    cache->log_busy = true;
+    if (ptier_tier_active(cache, PTIER_TIER_L2))
+        write_group_locked(cache);
+    else
+        write_removals_locked(cache);
     cache->log_busy = false;
     pthread_cond_broadcast(&cache->progress);
 }
 
+/* ---- waiting ---- */
+
 /* What `revision` has reached by now. */
 static ptier_durability
-reached_locked(const ptier_cache *cache, uint64_t revision)
+reached_locked(const ptier_cache *cache, uint64_t revision, bool removals)
 {
     if (ptier_tier_active(cache, PTIER_TIER_L2)) {
         if (cache->log_synced >= revision)
@@ -99,49 +156,61 @@ reached_locked(const ptier_cache *cache, uint64_t revision)
         return PTIER_DURABILITY_SYNCED;
     if (cache->tiers[PTIER_TIER_L3] && cache->l3_prefix >= for_l3)
         return PTIER_DURABILITY_LOGGED;
+    if (removals && cache->removals_logged >= revision)
+        return PTIER_DURABILITY_LOGGED;
     return PTIER_DURABILITY_MEMORY;
 }
 
-static bool
-wait_possible_locked(const ptier_cache *cache)
-{
-    return ptier_tier_active(cache, PTIER_TIER_L2) || ptier_tier_active(cache, PTIER_TIER_L3);
-}
-
 static void
-describe_locked(const ptier_cache *cache, uint64_t revision, ptier_written *written)
+describe_locked(const ptier_cache *cache, uint64_t revision, bool removals, ptier_written *written)
 {
     if (!written)
         return;
-    written->durability = reached_locked(cache, revision);
+    written->durability = reached_locked(cache, revision, removals);
     written->tiers = 0;
     for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++)
         if (ptier_tier_active(cache, (ptier_tier_id)tier))
             written->tiers |= 1U << tier;
 }
 
+static bool
+removals_wait_locked(const ptier_cache *cache)
+{
+    return cache->health[PTIER_TIER_L2].full && cache->removal_queue.count;
+}
+
+/* One step towards more durability: writes, or waits for who does. False: there is no way. */
+static bool
+step_locked(ptier_cache *cache, bool removals)
+{
+    bool logs = ptier_tier_active(cache, PTIER_TIER_L2);
+    bool writes = logs || (removals && removals_wait_locked(cache));
+    if (writes && !cache->log_busy && !cache->lead_waiting) {
+        lead_group_locked(cache);
+        return true;
+    }
+    if (!writes && !ptier_tier_active(cache, PTIER_TIER_L3))
+        return false;
+    if (!writes)
+        pthread_cond_signal(&cache->l3_work);
+    pthread_cond_wait(&cache->progress, &cache->lock);
+    return true;
+}
+
 void
-ptier_commit(ptier_cache *cache, uint64_t revision, ptier_durability durability,
+ptier_commit(ptier_cache *cache, uint64_t revision, bool removals, ptier_durability durability,
              ptier_written *written)
 {
     if (durability == PTIER_DURABILITY_DEFAULT)
         durability = cache->options.durability;
     pthread_mutex_lock(&cache->lock);
-    while (reached_locked(cache, revision) < durability && wait_possible_locked(cache)) {
+    while (reached_locked(cache, revision, removals) < durability) {
         if (durability == PTIER_DURABILITY_SYNCED)
             cache->sync_wanted = true;
-        if (!ptier_tier_active(cache, PTIER_TIER_L2)) {
-            pthread_cond_signal(&cache->l3_work);
-            pthread_cond_wait(&cache->progress, &cache->lock);
-        } else if (cache->log_busy || cache->lead_waiting) {
-            pthread_cond_wait(&cache->progress, &cache->lock);
-        } else {
-            cache->log_busy = true;
-            write_group_locked(cache);
-            end_lead_locked(cache);
-        }
+        if (!step_locked(cache, removals))
+            break;
     }
-    describe_locked(cache, revision, written);
+    describe_locked(cache, revision, removals, written);
     pthread_mutex_unlock(&cache->lock);
     ptier_enforce_bound(cache, PTIER_TIER_L2);
 }
@@ -158,7 +227,8 @@ ptier_lead_log(ptier_cache *cache, void (*fn)(ptier_cache *cache, void *context)
     pthread_mutex_unlock(&cache->lock);
     fn(cache, context);
     pthread_mutex_lock(&cache->lock);
-    end_lead_locked(cache);
+    cache->log_busy = false;
+    pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
 }
 
@@ -167,171 +237,12 @@ ptier_flush_log(ptier_cache *cache)
 {
     pthread_mutex_lock(&cache->lock);
     uint64_t target = cache->assigned; /* what comes later is for those who bring it */
-    while (cache->log_queue.count && cache->log_queue.ops[0].revision <= target) {
-        if (cache->log_busy) {
+    while ((cache->log_queue.count && cache->log_queue.ops[0].revision <= target) ||
+           removals_wait_locked(cache)) {
+        if (cache->log_busy)
             pthread_cond_wait(&cache->progress, &cache->lock);
-            continue;
-        }
-        cache->log_busy = true;
-        write_group_locked(cache);
-        end_lead_locked(cache);
+        else
+            lead_group_locked(cache);
     }
     pthread_mutex_unlock(&cache->lock);
-}
-
-/* ---- L3's thread ---- */
-
-static void
-wait_for_work_locked(ptier_cache *cache)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += L3_IDLE_MS / 1000;
-    bool sync_here = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
-    if (!cache->stopping && cache->l3_queue.count == 0 && cache->usage_queue.count == 0 &&
-        !sync_here)
-        (void)pthread_cond_timedwait(&cache->l3_work, &cache->lock,
-                                     &until); /* time-out: idle work */
-}
-
-/* Takes at most one batch from the front of the queue. */
-static ptier_op_list
-take_batch_locked(ptier_cache *cache)
-{
-    ptier_op_list batch = cache->l3_queue;
-    cache->l3_queue = (ptier_op_list){0};
-    if (batch.count <= L3_BATCH)
-        return batch;
-    for (size_t i = L3_BATCH; i < batch.count; i++) {
-        if (!ptier_op_list_push(&cache->l3_queue, &batch.ops[i])) {
-            ptier_op_list_release(&cache->l3_queue); /* no memory to split: one large batch then */
-            return batch;
-        }
-    }
-    for (size_t i = L3_BATCH; i < batch.count; i++) {
-        ptier_entry_release(batch.ops[i].entry);
-        ptier_sealed_release(batch.ops[i].sealed);
-    }
-    batch.count = L3_BATCH;
-    return batch;
-}
-
-static ptier_status
-apply_with_retries(ptier_cache *cache, const ptier_op_list *batch, bool sync)
-{
-    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    ptier_error error = {0};
-    ptier_status status = PTIER_OK;
-    for (int attempt = 0; attempt < L3_RETRIES; attempt++) {
-        status = l3->ops->apply(l3, batch->ops, batch->count, sync, &error);
-        if (!status)
-            status = ptier_l3_checkpoint(l3, false, &error);
-        if (!status)
-            return PTIER_OK;
-        ptier_count(&cache->count.errors[PTIER_TIER_L3], 1);
-        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_failed", "attempt %d of %d: %s", attempt + 1,
-                        L3_RETRIES, error.message);
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-    }
-    ptier_cache_log(cache, PTIER_LOG_ERROR, "l3_degraded", "L3 is switched off: %s", error.message);
-    return status;
-}
-
-static void
-finish_batch_locked(ptier_cache *cache, const ptier_op_list *batch, ptier_status status)
-{
-    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    if (status)
-        ptier_degrade_locked(cache, PTIER_TIER_L3);
-    cache->l3_prefix = ptier_l3_prefix(l3);
-    cache->l3_synced = ptier_l3_synced_prefix(l3);
-    for (size_t i = 0; i < batch->count; i++)
-        if (batch->ops[i].kind == PTIER_OP_PUT)
-            ptier_map_remove(&cache->pending, batch->ops[i].entry->hash, batch->ops[i].entry);
-    cache->pending_count -= batch->count;
-    pthread_cond_broadcast(&cache->progress);
-}
-
-static void
-write_usage(ptier_cache *cache, const ptier_op_list *list)
-{
-    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    ptier_usage usage[USAGE_BATCH];
-    ptier_error error;
-    for (size_t at = 0; at < list->count; at += USAGE_BATCH) {
-        size_t count = list->count - at < USAGE_BATCH ? list->count - at : USAGE_BATCH;
-        for (size_t i = 0; i < count; i++) {
-            const ptier_entry *e = list->ops[at + i].entry;
-            usage[i] = (ptier_usage){
-                .hash = e->hash,
-                .key = ptier_entry_key(e),
-                .last_access_ms = atomic_load_explicit(&e->last_access_ms, memory_order_relaxed),
-                .access_count = atomic_load_explicit(&e->access_count, memory_order_relaxed),
-                .latency_us = atomic_load_explicit(&e->latency_us, memory_order_relaxed),
-                .success_count = atomic_load_explicit(&e->success_count, memory_order_relaxed),
-                .report_count = atomic_load_explicit(&e->report_count, memory_order_relaxed),
-            };
-        }
-        if (l3->ops->write_usage(l3, usage, count, &error)) {
-            ptier_count(&cache->count.errors[PTIER_TIER_L3], 1);
-            ptier_cache_log(cache, PTIER_LOG_WARN, "l3_usage", "usage figures were not written: %s",
-                            error.message);
-        }
-    }
-}
-
-/* Nothing to do for a while: what was committed becomes safe from power loss, and the log that
- * stood in for it can go. */
-static void
-settle(ptier_cache *cache)
-{
-    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    ptier_error error;
-    if (ptier_l3_synced_prefix(l3) != ptier_l3_prefix(l3))
-        PTIER_IGNORE(
-            ptier_l3_checkpoint(l3, true, &error)); /* a reader in the way: the next idle second */
-}
-
-/* Applies what is queued, once around. The lock is given up meanwhile. */
-static void
-serve_l3_locked(ptier_cache *cache)
-{
-    bool degraded = cache->degraded[PTIER_TIER_L3];
-    bool sync = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
-    if (sync)
-        cache->sync_wanted = false;
-    ptier_op_list batch = take_batch_locked(cache);
-    ptier_op_list usage = cache->usage_queue;
-    cache->usage_queue = (ptier_op_list){0};
-    pthread_mutex_unlock(&cache->lock);
-
-    ptier_status status = degraded ? PTIER_UNAVAILABLE : PTIER_OK;
-    if (!degraded && (batch.count || sync))
-        status = apply_with_retries(cache, &batch, sync);
-    if (!status)
-        write_usage(cache, &usage);
-    if (!status && batch.count == 0 && usage.count == 0)
-        settle(cache);
-
-    pthread_mutex_lock(&cache->lock);
-    finish_batch_locked(cache, &batch, status);
-    pthread_mutex_unlock(&cache->lock);
-    ptier_op_list_fini(&batch);
-    ptier_op_list_fini(&usage);
-    if (!status)
-        ptier_enforce_bound(cache, PTIER_TIER_L3);
-    pthread_mutex_lock(&cache->lock);
-}
-
-void *
-ptier_l3_thread(void *context)
-{
-    ptier_cache *cache = context;
-    pthread_mutex_lock(&cache->lock);
-    while (!cache->stopping || cache->l3_queue.count || cache->usage_queue.count) {
-        wait_for_work_locked(cache);
-        serve_l3_locked(cache);
-    }
-    pthread_mutex_unlock(&cache->lock);
-    return NULL;
 }

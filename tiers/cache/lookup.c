@@ -49,13 +49,20 @@ read_disk_tiers(ptier_cache *cache, const ptier_ref *ref, ptier_entry **entry, p
             continue;
         ptier_status status = t->ops->get(t, ref, entry);
         if (!status) {
-            *tier = (ptier_tier_id)id;
+            /* What is only in the log is there for L3. */
+            bool for_l3 = id == PTIER_TIER_L2 && cache->tiers[PTIER_TIER_L3] &&
+                          !ptier_l2_resident(t, ref->hash, ref->revision);
+            *tier = for_l3 ? PTIER_TIER_L3 : (ptier_tier_id)id;
             return PTIER_OK;
         }
-        if (status != PTIER_NOT_FOUND) {
+        if (status == PTIER_NOT_FOUND)
+            continue;
+        if (status == PTIER_DATA_LOSS) /* the record's fault, not the tier's */
             ptier_count(&cache->count.errors[id], 1);
-            worst = status;
-        }
+        else
+            ptier_tier_read_failed(cache, (ptier_tier_id)id);
+        if (worst == PTIER_NOT_FOUND || worst == PTIER_DATA_LOSS)
+            worst = status; /* a tier that could not be read may have what another lost */
     }
     return worst;
 }
@@ -95,30 +102,6 @@ ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_
     return status;
 }
 
-bool
-ptier_drop_lost_locked(ptier_cache *cache, uint64_t hash, uint64_t revision)
-{
-    uint32_t slot = ptier_index_find(cache->index, hash, revision);
-    if (slot == PTIER_SLOT_NONE)
-        return false;
-    ptier_index_remove(cache->index, slot);
-    ptier_count(&cache->count.removals[PTIER_REASON_CORRUPTION], 1);
-    return true;
-}
-
-/* So that the key can be used again. */
-static void
-drop_lost(ptier_cache *cache, uint64_t hash, uint64_t revision)
-{
-    pthread_mutex_lock(&cache->lock);
-    bool dropped = ptier_drop_lost_locked(cache, hash, revision);
-    pthread_mutex_unlock(&cache->lock);
-    if (dropped)
-        ptier_cache_log(cache, PTIER_LOG_WARN, "record_lost",
-                        "revision %" PRIu64 " cannot be read from any tier: the record is dropped",
-                        revision);
-}
-
 /* All revisions under a hash: in `few` when they fit, else malloc'ed. NULL: no memory for them. */
 static uint64_t *
 candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t few[CANDIDATES], size_t *count)
@@ -146,6 +129,13 @@ candidates_locked(ptier_cache *cache, uint64_t hash, uint64_t few[CANDIDATES], s
     return revisions;
 }
 
+static int
+newest_first(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
 /* One look: OK, NOT_FOUND for sure, ABORTED when something moved, or an error. */
 static ptier_status
 look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
@@ -154,18 +144,22 @@ look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entr
     uint64_t few[CANDIDATES];
     size_t count;
     *entry = NULL;
+    ptier_status worst = ptier_settle_hash(cache, hash);
+    if (!worst || worst == PTIER_DATA_LOSS)
+        worst = PTIER_NOT_FOUND;
     pthread_mutex_lock(&cache->lock);
     uint64_t *revisions = candidates_locked(cache, hash, few, &count);
     pthread_mutex_unlock(&cache->lock);
     if (!revisions)
         return PTIER_RESOURCE_EXHAUSTED;
+    if (count > 1)
+        qsort(revisions, count, sizeof *revisions, newest_first);
     bool moved = false;
-    ptier_status worst = PTIER_NOT_FOUND;
     for (size_t i = 0; i < count && !*entry; i++) {
         ptier_status status = ptier_load_revision(cache, hash, revisions[i], entry, tier);
         moved |= status == PTIER_NOT_FOUND;
         if (status == PTIER_DATA_LOSS)
-            drop_lost(cache, hash, revisions[i]);
+            ptier_lose_record(cache, hash, revisions[i], count == 1 ? key : NULL);
         else if (status && status != PTIER_NOT_FOUND)
             worst = status;
         if (status) {

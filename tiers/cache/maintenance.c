@@ -23,11 +23,11 @@ typedef struct due_item {
 /* ---- expiry ---- */
 
 static size_t
-collect_due_locked(ptier_cache *cache, due_item items[EXPIRY_BATCH])
+collect_due_locked(ptier_cache *cache, size_t skip, due_item items[EXPIRY_BATCH])
 {
     uint32_t slots[EXPIRY_BATCH];
     ptier_index_advance(cache->index, ptier_clock_boot(&cache->clock));
-    size_t count = ptier_index_due(cache->index, slots, EXPIRY_BATCH);
+    size_t count = ptier_index_due(cache->index, skip, slots, EXPIRY_BATCH);
     for (size_t i = 0; i < count; i++) {
         const ptier_slot *slot = ptier_index_slot(cache->index, slots[i]);
         items[i] = (due_item){slot->hash, slot->revision};
@@ -35,38 +35,50 @@ collect_due_locked(ptier_cache *cache, due_item items[EXPIRY_BATCH])
     return count;
 }
 
-static void
+/* Returns how many have left the index. */
+static size_t
 expire_batch(ptier_cache *cache, const due_item *items, size_t count)
 {
     ptier_entry *entries[EXPIRY_BATCH];
-    for (size_t i = 0; i < count; i++)
-        if (ptier_load_revision(cache, items[i].hash, items[i].revision, &entries[i], NULL))
+    size_t gone = 0;
+    for (size_t i = 0; i < count; i++) {
+        ptier_status status =
+            ptier_load_revision(cache, items[i].hash, items[i].revision, &entries[i], NULL);
+        if (status)
             entries[i] = NULL;
+        if (status == PTIER_DATA_LOSS)
+            ptier_lose_record(cache, items[i].hash, items[i].revision, NULL);
+        gone += status == PTIER_DATA_LOSS || status == PTIER_NOT_FOUND;
+    }
     pthread_mutex_lock(&cache->lock);
     /* Without waiting: this thread is one of those that make room. What stays is due again. */
     ptier_status status = ptier_room_now_locked(cache, count) ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
     for (size_t i = 0; !status && i < count; i++) {
-        if (!entries[i])
-            (void)ptier_drop_lost_locked(cache, items[i].hash,
-                                         items[i].revision); /* gone either way */
-        else if (ptier_is_current_locked(cache, entries[i]))
-            status = ptier_change_remove_locked(cache, entries[i], PTIER_REASON_TTL);
+        if (!entries[i] || !ptier_is_current_locked(cache, entries[i]))
+            continue;
+        status = ptier_change_remove_locked(cache, entries[i], PTIER_REASON_TTL);
+        gone += !status;
     }
     pthread_mutex_unlock(&cache->lock);
     for (size_t i = 0; i < count; i++)
         ptier_entry_release(entries[i]);
+    return gone;
 }
 
 size_t
 ptier_expire(ptier_cache *cache)
 {
     due_item items[EXPIRY_BATCH];
-    pthread_mutex_lock(&cache->lock);
-    size_t count = cache->stopping ? 0 : collect_due_locked(cache, items);
-    pthread_mutex_unlock(&cache->lock);
-    if (count)
-        expire_batch(cache, items, count);
-    return count;
+    size_t gone = 0, count, passed = 0;
+    do { /* past those that cannot be read now */
+        pthread_mutex_lock(&cache->lock);
+        count = cache->stopping ? 0 : collect_due_locked(cache, passed, items);
+        pthread_mutex_unlock(&cache->lock);
+        if (count)
+            gone = expire_batch(cache, items, count);
+        passed += count;
+    } while (count && gone == 0);
+    return gone;
 }
 
 /* ---- write-back ---- */
@@ -100,6 +112,7 @@ static void
 admit_to_l2(ptier_cache *cache, void *context)
 {
     const admission *a = context;
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     for (size_t i = 0; i < a->count; i++) {
         ptier_entry *entry = a->entries[i];
         ptier_error error;
@@ -114,8 +127,13 @@ admit_to_l2(ptier_cache *cache, void *context)
             continue;
         const ptier_op op = {
             .kind = PTIER_OP_PUT, .revision = entry->revision, .entry = entry, .sealed = sealed};
-        if (ptier_l2_admit(cache->tiers[PTIER_TIER_L2], &op, &error))
+        bool refresh = ptier_l2_resident(l2, entry->hash, entry->revision);
+        if (ptier_l2_admit(l2, &op, &error))
             ptier_count(&cache->count.errors[PTIER_TIER_L2], 1); /* it is below, too */
+        else if (!refresh && cache->tiers[PTIER_TIER_L1])
+            ptier_count(&cache->count.demotions[PTIER_TIER_L1], 1);
+        else if (!refresh) /* without L1, what comes is what L3 had to give */
+            ptier_count(&cache->count.promotions[PTIER_TIER_L2], 1);
         ptier_sealed_release(sealed);
     }
 }
@@ -174,9 +192,24 @@ note_ref(void *context, const ptier_scan_item *item)
     return true;
 }
 
-static void
-note_dirty_entries_of_l1(ptier_cache *cache, ptier_tier *l1)
+static bool
+is_dirty(ptier_cache *cache, const ptier_entry *entry)
 {
+    (void)cache;
+    return atomic_load_explicit(&entry->usage_dirty, memory_order_relaxed);
+}
+
+static bool
+is_not_in_l2(ptier_cache *cache, const ptier_entry *entry)
+{
+    return !ptier_l2_resident(cache->tiers[PTIER_TIER_L2], entry->hash, entry->revision);
+}
+
+/* What is in L1, and wanted, goes to the tiers below as if L1 had given it up. */
+static void
+write_back_l1(ptier_cache *cache, bool (*wanted)(ptier_cache *cache, const ptier_entry *entry))
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_error error;
     size_t room = l1->ops->count(l1) + 64;
     l1_content c = {.refs = malloc(room * sizeof *c.refs), .room = room};
@@ -187,49 +220,71 @@ note_dirty_entries_of_l1(ptier_cache *cache, ptier_tier *l1)
         ptier_entry *entry;
         if (l1->ops->get(l1, &c.refs[i], &entry))
             continue;
-        pthread_mutex_lock(&cache->lock);
-        if (atomic_load_explicit(&entry->usage_dirty, memory_order_relaxed))
+        bool full = false;
+        if (wanted(cache, entry)) {
+            pthread_mutex_lock(&cache->lock);
             ptier_writeback_locked(cache, entry);
-        bool full = cache->writeback.count >= WRITEBACK_MAX;
-        pthread_mutex_unlock(&cache->lock);
+            full = cache->writeback.count >= WRITEBACK_MAX;
+            pthread_mutex_unlock(&cache->lock);
+        }
         while (full && ptier_write_back(cache))
             continue;
         ptier_entry_release(entry);
     }
     free(c.refs);
+    while (ptier_write_back(cache))
+        continue;
 }
 
 void
 ptier_write_back_all(ptier_cache *cache)
 {
-    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
-    if (l1)
-        note_dirty_entries_of_l1(cache, l1);
+    if (cache->tiers[PTIER_TIER_L1])
+        write_back_l1(cache, is_dirty);
     while (ptier_write_back(cache))
         continue;
 }
 
+void
+ptier_admit_l1(ptier_cache *cache)
+{
+    if (cache->tiers[PTIER_TIER_L1])
+        write_back_l1(cache, is_not_in_l2);
+}
+
 /* ---- the thread ---- */
 
+/* The state file, where it is wanted anew: a further block of revisions, a new store_id. */
 static void
-reserve_revisions(ptier_cache *cache)
+save_state(ptier_cache *cache)
 {
     ptier_error error;
     pthread_mutex_lock(&cache->lock);
-    bool wanted =
+    bool reserve =
         cache->data_dir && cache->state.reserved - ptier_cache_revision(cache) < REVISION_BLOCK / 2;
+    bool new_store = cache->new_store_wanted, rotated = cache->keys_rotated;
     ptier_state next = cache->state;
     pthread_mutex_unlock(&cache->lock);
-    if (!wanted)
+    if (!reserve && !new_store && !rotated)
         return;
-    next.reserved += REVISION_BLOCK;
-    ptier_status status = ptier_state_save(cache->data_dir, &next, &error);
+    next.reserved += reserve ? REVISION_BLOCK : 0;
+    ptier_status status = new_store ? ptier_random_id(next.store_id, &error) : PTIER_OK;
+    if (rotated) {
+        bool changed;
+        next.key_count = 0;
+        status = status ? status : ptier_state_add_key(&next, cache->keyring, &changed, &error);
+    }
+    if (!status)
+        status = ptier_state_save(cache->data_dir, &next, &error);
     if (status)
-        ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot reserve revisions: %s",
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot save the state file: %s",
                         error.message);
     pthread_mutex_lock(&cache->lock);
-    if (!status)
-        cache->state.reserved = next.reserved; /* the store_id is read without the lock */
+    if (!status) {
+        cache->state = next;
+        cache->new_store_wanted = false;
+        cache->keys_rotated = false;
+    }
     cache->reserving = false;
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
@@ -240,9 +295,15 @@ compact_step(ptier_cache *cache, void *context)
 {
     bool *worked = context;
     ptier_error error;
+    pthread_mutex_lock(&cache->lock);
+    *worked = ptier_tier_active(cache, PTIER_TIER_L2);
+    pthread_mutex_unlock(&cache->lock);
+    if (!*worked)
+        return;
+    ptier_note_log(cache, 0); /* L3 may have come further since the last group */
     if (ptier_l2_compact(cache->tiers[PTIER_TIER_L2], worked, &error)) {
         *worked = false;
-        ptier_count(&cache->count.errors[PTIER_TIER_L2], 1);
+        ptier_tier_failed(cache, PTIER_TIER_L2);
         ptier_cache_log(cache, PTIER_LOG_WARN, "l2_compact", "compaction failed: %s",
                         error.message);
     }
@@ -262,13 +323,15 @@ compact(ptier_cache *cache)
 static bool
 do_round(ptier_cache *cache)
 {
-    size_t expired = EXPIRY_BATCH;
-    reserve_revisions(cache);
-    for (int i = 0; expired == EXPIRY_BATCH && i < EXPIRY_ROUNDS; i++)
+    size_t expired = 1;
+    save_state(cache);
+    for (int i = 0; expired && i < EXPIRY_ROUNDS; i++)
         expired = ptier_expire(cache);
     ptier_flush_log(cache); /* also changes that nobody waits for */
-    bool more = expired == EXPIRY_BATCH;
+    ptier_quarantine_flush(cache);
+    bool more = expired != 0;
     more |= ptier_write_back(cache);
+    ptier_heal_l2(cache);
     more |= compact(cache);
     ptier_enforce_bound(cache, PTIER_TIER_L2);
     return more;
@@ -285,13 +348,7 @@ ptier_maintenance_thread(void *context)
         pthread_mutex_lock(&cache->lock);
         if (cache->stopping || more)
             continue;
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += MAINTENANCE_PERIOD_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        (void)pthread_cond_timedwait(&cache->maintenance_work, &cache->lock,
-                                     &until); /* time-out: the next round */
+        ptier_wait_locked(cache, &cache->maintenance_work, MAINTENANCE_PERIOD_MS);
     }
     pthread_mutex_unlock(&cache->lock);
     return NULL;

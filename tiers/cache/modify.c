@@ -20,8 +20,11 @@ remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *remov
         ptier_status status = ptier_load_current(cache, key, hash, &old, NULL);
         if (status == PTIER_NOT_FOUND)
             return PTIER_OK;
-        if (status)
-            return ptier_fail(error, status, "cannot read the entry from any tier");
+        if (status) { /* what a disk hides can be deleted all the same */
+            old = ptier_blind_current(cache, key, hash);
+            if (!old)
+                return ptier_fail(error, status, "cannot read the entry from any tier");
+        }
         pthread_mutex_lock(&cache->lock);
         bool current = ptier_is_current_locked(cache, old);
         if (current) {
@@ -56,7 +59,7 @@ ptier_cache_delete(ptier_cache *cache, const char *const *keys, size_t count,
     ptier_count(&cache->count.deletes, gone);
     if (deleted)
         *deleted = gone;
-    ptier_commit(cache, ptier_cache_revision(cache), durability, written);
+    ptier_commit(cache, ptier_cache_revision(cache), true, durability, written);
     return status;
 }
 
@@ -173,7 +176,7 @@ apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *repor
 
 static ptier_status
 report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *result,
-           ptier_error *error)
+           bool *changed, ptier_error *error)
 {
     uint64_t hash = cache->hash_key(report->key);
     ptier_status status = PTIER_ABORTED;
@@ -191,6 +194,7 @@ report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *
         }
         const assessment a = assess(cache, old, report);
         status = apply_assessment(cache, old, report, &a, error);
+        *changed |= !status && a.verdict == CHANGE;
         ptier_entry_release(old);
         *result = (ptier_report_result){.found = true,
                                         .removed = a.verdict == REMOVAL,
@@ -207,17 +211,21 @@ ptier_cache_report(ptier_cache *cache, const ptier_report *reports, size_t count
                    ptier_durability durability, ptier_report_result *results,
                    ptier_written *written, ptier_error *error)
 {
-    ptier_status status = PTIER_OK;
-    size_t done = 0;
-    for (; !status && done < count; done++) {
+    ptier_status worst = PTIER_OK;
+    bool changed = false;
+    for (size_t i = 0; i < count; i++) { /* one that cannot be read keeps none of the others */
         ptier_report_result result;
-        status = report_one(cache, &reports[done], &result, error);
+        ptier_error why;
+        ptier_status status = report_one(cache, &reports[i], &result, &changed, &why);
+        if (status && !worst && error)
+            *error = why;
+        worst = worst ? worst : status;
         if (results)
-            results[done] = result;
+            results[i] = result;
     }
-    ptier_count(&cache->count.reports, done);
-    ptier_commit(cache, ptier_cache_revision(cache), durability, written);
-    return status;
+    ptier_count(&cache->count.reports, count);
+    ptier_commit(cache, ptier_cache_revision(cache), !changed, durability, written);
+    return worst;
 }
 
 /* ---- clear ---- */
@@ -271,7 +279,7 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
                           ptier_tier_name(tier));
     if (tier == PTIER_TIER_NONE) {
         status = clear_all(cache, &count, &at, error);
-        ptier_commit(cache, at, durability, NULL);
+        ptier_commit(cache, at, true, durability, NULL);
     } else if (tier == PTIER_TIER_L1) {
         clear_l1(cache, &count);
     } else {

@@ -5,16 +5,22 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "cache/cache_internal.h"
+#include "cache/inspect.h"
 #include "file.h"
 #include "hash.h"
 
-enum { SHARD_BYTES = 16 << 20 };
+enum {
+    TTL_JITTER_MAX = 50,
+    MEND_MS = 2000, /* of a close that finishes what compaction has begun */
+    SHARD_BYTES = 16 << 20,
+    REMOVAL_RESERVE = 1 << 20, /* about 7,000 removals */
+};
 
 void
 ptier_cache_options_init(ptier_cache_options *options)
@@ -56,6 +62,13 @@ bounds_grow_downwards(const ptier_cache_options *o)
     return true;
 }
 
+static ptier_l1_options
+l1_options(const ptier_cache_options *o)
+{
+    return (ptier_l1_options){
+        .capacity = o->l1_entries, .bytes = o->l1_bytes, .eviction = o->l1_eviction};
+}
+
 static ptier_status
 check_options(const ptier_cache_options *o, ptier_error *error)
 {
@@ -64,14 +77,19 @@ check_options(const ptier_cache_options *o, ptier_error *error)
                           "options were not made by ptier_cache_options_init");
     if (!o->l1_enabled && !(o->data_dir && (o->l2_enabled || o->l3_enabled)))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at least one tier must be enabled");
-    if (o->l1_enabled && o->l1_entries == 0)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "L1 needs room for at least 1 entry");
+    const ptier_l1_options l1 = l1_options(o);
+    ptier_status status = o->l1_enabled ? ptier_l1_check(&l1, error) : PTIER_OK;
+    if (status)
+        return status;
     if (!bounds_grow_downwards(o))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "a lower tier must have room for what the upper ones hold: l1_entries <= "
                           "l2_entries <= l3_entries (0: unlimited)");
     if (o->default_ttl_ms < 0 || o->default_ttl_ms > PTIER_TTL_MAX_MS)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "the default TTL must be 0 to 100 years");
+    if (o->ttl_jitter > TTL_JITTER_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "the TTL jitter must be 0 to %d percent",
+                          TTL_JITTER_MAX);
     if ((unsigned)o->durability > PTIER_DURABILITY_SYNCED)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "unknown durability");
     return PTIER_OK;
@@ -106,6 +124,22 @@ copy_options(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
 
 /* ---- the directory ---- */
 
+static bool
+exists_in(const char *directory, const char *name)
+{
+    char path[PTIER_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/%s", directory, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Whether there is anything of an earlier run. */
+static bool
+has_data(const char *directory)
+{
+    return exists_in(directory, "state") || exists_in(directory, "l2") ||
+           exists_in(directory, "l3.sqlite");
+}
+
 static ptier_status
 lock_directory(ptier_cache *cache, ptier_error *error)
 {
@@ -128,7 +162,7 @@ lock_directory(ptier_cache *cache, ptier_error *error)
 }
 
 static ptier_status
-open_keyring(ptier_cache *cache, const ptier_cache_options *o, ptier_error *error)
+open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, ptier_error *error)
 {
     char path[PTIER_PATH_MAX], key[PTIER_KEY_TEXT + 1];
     const char *first = o->encryption_key;
@@ -137,7 +171,7 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
         return PTIER_OK; /* memory only: nothing to encrypt */
     if (!first) {
         (void)snprintf(path, sizeof path, "%s/key", cache->data_dir);
-        status = ptier_key_file(path, !ptier_state_exists(cache->data_dir), key, error);
+        status = ptier_key_file(path, !has_data, key, error);
         if (status == PTIER_NOT_FOUND)
             (void)ptier_fail(error, status,
                              "%s is missing, but the directory has data: put the key back", path);
@@ -160,13 +194,16 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, ptier_error *erro
 /* ---- the tiers ---- */
 
 static ptier_status
-open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
+open_tiers(ptier_cache *cache, const ptier_cache_hooks *hooks, ptier_error *error)
 {
+    const uint64_t shard_bytes = hooks->l2_shard_bytes ? hooks->l2_shard_bytes : SHARD_BYTES;
+    const uint64_t reserve =
+        hooks->l2_removal_reserve ? hooks->l2_removal_reserve : REMOVAL_RESERVE;
     const ptier_cache_options *o = &cache->options;
     char path[PTIER_PATH_MAX];
     ptier_status status = PTIER_OK;
     if (o->l1_enabled) {
-        const ptier_l1_options l1 = {.capacity = o->l1_entries};
+        const ptier_l1_options l1 = l1_options(o);
         status = ptier_l1_open(&l1, &cache->tiers[PTIER_TIER_L1], error);
         cache->lowest = PTIER_TIER_L1;
     }
@@ -181,6 +218,7 @@ open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
             .clock = &cache->clock,
             .on_log = o->on_log,
             .log_context = o->log_context,
+            .removal_reserve = reserve,
         };
         status = ptier_l2_open(&l2, &cache->tiers[PTIER_TIER_L2], error);
         cache->lowest = PTIER_TIER_L2;
@@ -201,17 +239,28 @@ open_tiers(ptier_cache *cache, uint64_t shard_bytes, ptier_error *error)
     return status;
 }
 
-/* Skips what may have been used before and reserves the next block. */
+/*
+ * Everything about this run that has to be on stable storage before it makes a change: its
+ * revisions skip what may have been used before; a store that lost something is another one.
+ */
 static ptier_status
-reserve_first_block(ptier_cache *cache, ptier_error *error)
+begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
 {
+    ptier_start_report *report = &cache->start_report;
     cache->assigned = cache->state.reserved;
     atomic_store(&cache->revision, cache->assigned);
     cache->opened_revision = cache->state.reserved;
     cache->logged = cache->log_synced = cache->opened_revision; /* L2 was synced when it was read */
-    if (!cache->data_dir)
-        return ptier_random_id(cache->state.store_id, error);
+    report->new_store = !cache->data_dir || !f->state_known || report->changes_lost;
+    if (report->new_store) {
+        ptier_status status = ptier_random_id(cache->state.store_id, error);
+        if (status || !cache->data_dir)
+            return status;
+    }
     cache->state.reserved += REVISION_BLOCK;
+    cache->state.tiers = f->tiers;
+    cache->state.boot_tag = cache->clock.boot_tag;
+    cache->state.clean = false;
     return ptier_state_save(cache->data_dir, &cache->state, error);
 }
 
@@ -224,7 +273,11 @@ start_threads(ptier_cache *cache, ptier_error *error)
         cache->l3_started = pthread_create(&cache->l3_thread, NULL, ptier_l3_thread, cache) == 0;
     cache->maintenance_started =
         pthread_create(&cache->maintenance_thread, NULL, ptier_maintenance_thread, cache) == 0;
-    if (!cache->maintenance_started || (cache->tiers[PTIER_TIER_L3] && !cache->l3_started))
+    if (cache->indexing)
+        cache->indexing_started =
+            pthread_create(&cache->indexing_thread, NULL, ptier_indexing_thread, cache) == 0;
+    if (!cache->maintenance_started || (cache->tiers[PTIER_TIER_L3] && !cache->l3_started) ||
+        (cache->indexing && !cache->indexing_started))
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the cache's threads");
     return PTIER_OK;
 }
@@ -236,10 +289,76 @@ init_locks(ptier_cache *cache)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&cache->lock, NULL);
+    ptier_progress_init(&cache->progress_file);
+    pthread_mutex_init(&cache->count.collecting, NULL);
     pthread_cond_init(&cache->progress, &monotonic);
     pthread_cond_init(&cache->l3_work, &monotonic);
     pthread_cond_init(&cache->maintenance_work, &monotonic);
     pthread_condattr_destroy(&monotonic);
+}
+
+static void
+init_from_hooks(ptier_cache *cache, const ptier_cache_hooks *hooks)
+{
+    if (hooks->clock)
+        cache->clock = *hooks->clock;
+    else
+        ptier_clock_system(&cache->clock);
+    ptier_clock_anchor(&cache->clock);
+    cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
+    cache->quick_start_rows = hooks->quick_start_rows ? hooks->quick_start_rows : QUICK_START_ROWS;
+    cache->probe_period_ms = hooks->probe_period_ms ? hooks->probe_period_ms : PROBE_PERIOD_MS;
+    cache->opened_boot_ms = cache->count.since_boot_ms = ptier_clock_boot(&cache->clock);
+    cache->state.reserved = 1;
+    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++) {
+        cache->health[id].next_probe_ms = ptier_monotonic_ms() + cache->probe_period_ms;
+        atomic_init(&cache->health[id].last_success_boot_ms, cache->opened_boot_ms);
+    }
+}
+
+/* The lock, what is known of earlier runs, and the keys. */
+static ptier_status
+open_directory(ptier_cache *cache, const ptier_cache_options *o, ptier_findings *f,
+               ptier_error *error)
+{
+    ptier_state_condition condition = PTIER_STATE_MISSING;
+    if (!cache->data_dir)
+        return open_keyring(cache, o, false, error);
+    ptier_status status = lock_directory(cache, error);
+    f->has_data = !status && has_data(cache->data_dir);
+    if (!status)
+        status = ptier_state_load(cache->data_dir, &cache->state, &condition, error);
+    f->state_known = condition == PTIER_STATE_SOUND;
+    if (!status)
+        status = open_keyring(cache, o, f->has_data, error);
+    if (!status)
+        status = ptier_state_check_keys(&cache->state, cache->keyring, cache->data_dir, error);
+    bool found = false, changed;
+    if (!status)
+        status = ptier_progress_open(&cache->progress_file, cache->data_dir, &found, error);
+    f->progress_known = found && f->state_known && cache->state.tiers &&
+                        (cache->state.clean || cache->state.boot_tag == cache->clock.boot_tag);
+    if (!status)
+        status = ptier_state_add_key(&cache->state, cache->keyring, &changed, error);
+    if (!status && changed && f->state_known) /* before anything is written with it */
+        status = ptier_state_save(cache->data_dir, &cache->state, error);
+    return status;
+}
+
+/* Without `state`, the records themselves have to tell whether the key is theirs. */
+static ptier_status
+confirm_key(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
+{
+    ptier_l2_found found;
+    if (f->state_known || !f->has_data || !cache->tiers[PTIER_TIER_L2])
+        return PTIER_OK; /* L3 looks for itself */
+    ptier_l2_found_at_open(cache->tiers[PTIER_TIER_L2], &found);
+    if (!found.unverified)
+        return PTIER_OK;
+    return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                      "%s has no state file, and not one line in it was written with this key: put "
+                      "the state file or the key back, or use another directory",
+                      cache->data_dir);
 }
 
 ptier_status
@@ -254,31 +373,25 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the cache");
     cache->lock_fd = -1;
     init_locks(cache);
-    if (hooks->clock)
-        cache->clock = *hooks->clock;
-    else
-        ptier_clock_system(&cache->clock);
-    cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
-    cache->opened_boot_ms = ptier_clock_boot(&cache->clock);
-    cache->state.reserved = 1;
+    init_from_hooks(cache, hooks);
     status = copy_options(cache, options, error);
     if (!status)
         status = ptier_random_id(cache->boot_id, error);
-    if (!status && cache->data_dir)
-        status = lock_directory(cache, error);
+    ptier_findings found = {0};
     if (!status)
-        status = open_keyring(cache, options, error);
-    if (!status && cache->data_dir)
-        status = ptier_state_load(cache->data_dir, cache->keyring, &cache->state, error);
+        status = open_directory(cache, options, &found, error);
     if (!status && ptier_index_create(cache->opened_boot_ms, &cache->index))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the index");
     if (!status)
-        status =
-            open_tiers(cache, hooks->l2_shard_bytes ? hooks->l2_shard_bytes : SHARD_BYTES, error);
+        status = open_tiers(cache, hooks, error);
+    if (!status && cache->data_dir)
+        status = confirm_key(cache, &found, error);
+    if (!status && cache->data_dir)
+        status = ptier_recover(cache, &found, error);
     if (!status)
-        status = ptier_recover(cache, error);
+        status = begin_run(cache, &found, error);
     if (!status)
-        status = reserve_first_block(cache, error);
+        ptier_quarantine_load(cache);
     if (!status)
         status = start_threads(cache, error);
     if (status) {
@@ -306,8 +419,15 @@ stop_threads(ptier_cache *cache)
     pthread_cond_broadcast(&cache->maintenance_work);
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
+    if (cache->indexing_started)
+        pthread_join(cache->indexing_thread, NULL);
     if (cache->maintenance_started)
         pthread_join(cache->maintenance_thread, NULL);
+    ptier_flush_log(cache); /* what the maintenance thread did last */
+    pthread_mutex_lock(&cache->lock);
+    cache->l3_may_stop = true; /* nothing comes any more */
+    pthread_cond_broadcast(&cache->l3_work);
+    pthread_mutex_unlock(&cache->lock);
     if (cache->l3_started)
         pthread_join(cache->l3_thread, NULL);
 }
@@ -322,9 +442,13 @@ free_cache(ptier_cache *cache)
         ptier_entry_release(cache->writeback.cells[i].value);
     ptier_map_fini(&cache->writeback);
     ptier_map_fini(&cache->pending);
+    ptier_map_fini(&cache->settled);
+    free(cache->missed);
     ptier_quarantine_fini(cache);
     ptier_op_list_fini(&cache->log_queue);
     ptier_op_list_fini(&cache->l3_queue);
+    ptier_op_list_fini(&cache->l3_batch);
+    ptier_op_list_fini(&cache->removal_queue);
     ptier_op_list_fini(&cache->usage_queue);
     ptier_index_destroy(cache->index);
     ptier_keyring_destroy(cache->keyring);
@@ -334,11 +458,92 @@ free_cache(ptier_cache *cache)
     free(cache->data_dir);
     if (cache->lock_fd >= 0)
         close(cache->lock_fd);
+    ptier_progress_fini(&cache->progress_file);
     pthread_cond_destroy(&cache->progress);
     pthread_cond_destroy(&cache->l3_work);
     pthread_cond_destroy(&cache->maintenance_work);
+    pthread_mutex_destroy(&cache->count.collecting);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
+}
+
+/* Damage that was reported is gone from the files before the next start looks at them, if that is
+ * not too much work. */
+static void
+mend_l2(ptier_cache *cache)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+    ptier_l2_found found;
+    ptier_error error;
+    int64_t deadline = ptier_monotonic_ms() + MEND_MS;
+    ptier_l2_found_at_open(l2, &found);
+    bool worked = found.damaged && !found.unverified;
+    while (worked && ptier_monotonic_ms() < deadline)
+        if (ptier_l2_compact(l2, &worked, &error))
+            break;
+}
+
+/* What the tiers have becomes safe from power loss, and `state` and `progress` say that it is all
+ * there. Single-threaded. */
+static void
+end_run(ptier_cache *cache)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
+    ptier_error error;
+    ptier_status status = PTIER_OK;
+    if (ptier_tier_active(cache, PTIER_TIER_L3)) {
+        status = ptier_l3_checkpoint(l3, true, &error);
+        if (status)
+            ptier_cache_log(cache, PTIER_LOG_WARN, "l3_close", "the last checkpoint failed: %s",
+                            error.message);
+    }
+    if (ptier_tier_active(cache, PTIER_TIER_L2)) {
+        mend_l2(cache);
+        status = l2->ops->apply(l2, NULL, 0, true, &error);
+        ptier_note_log(cache, 0);
+    }
+    /* What L3 has not applied is in the log, where there is one. */
+    uint64_t waiting = ptier_tier_active(cache, PTIER_TIER_L2) ? 0 : ptier_waiting_locked(cache);
+    if (waiting) {
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "changes_lost",
+                        "%" PRIu64 " changes end with the process: no disk tier took them",
+                        waiting);
+        ptier_progress_begin(&cache->progress_file)->memory_only = true;
+        ptier_progress_end(&cache->progress_file);
+    }
+    if (!status)
+        status = ptier_progress_sync(&cache->progress_file, &error);
+    cache->state.clean = true;
+    cache->state.reserved = cache->assigned + 1;
+    if (!status)
+        status = ptier_state_save(cache->data_dir, &cache->state, &error);
+    if (status)
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "cache_close", "%s", error.message);
+}
+
+void
+ptier_cache_start_report(const ptier_cache *cache, ptier_start_report *report)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&cache->lock;
+    pthread_mutex_lock(lock);
+    *report = cache->start_report;
+    pthread_mutex_unlock(lock);
+}
+
+ptier_status
+ptier_cache_wait_started(ptier_cache *cache, int64_t timeout_ms)
+{
+    int64_t deadline = ptier_monotonic_ms() + timeout_ms;
+    for (;;) {
+        pthread_mutex_lock(&cache->lock);
+        bool busy = cache->health[PTIER_TIER_L3].rebuild || cache->indexing;
+        pthread_mutex_unlock(&cache->lock);
+        if (!busy)
+            return PTIER_OK;
+        if (ptier_monotonic_ms() >= deadline)
+            return PTIER_DEADLINE_EXCEEDED;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
 }
 
 void
@@ -352,10 +557,9 @@ ptier_cache_close(ptier_cache *cache)
         ptier_write_back_all(cache);
     }
     stop_threads(cache);
-    ptier_error error;
-    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    if (opened && l3 && !cache->degraded[PTIER_TIER_L3] && ptier_l3_checkpoint(l3, true, &error))
-        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_close", "the last checkpoint failed: %s",
-                        error.message);
+    if (opened)
+        ptier_quarantine_flush(cache);
+    if (opened && cache->data_dir)
+        end_run(cache);
     free_cache(cache);
 }

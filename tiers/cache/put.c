@@ -33,8 +33,9 @@ skipped_locked(ptier_cache *cache, ptier_put_item *item, const ptier_put_options
 static bool
 still_so_locked(ptier_cache *cache, const ptier_put_item *item)
 {
-    if (item->old)
-        return ptier_is_current_locked(cache, item->old);
+    const ptier_entry *before = item->old ? item->old : item->hidden;
+    if (before)
+        return ptier_is_current_locked(cache, before);
     for (uint32_t id = ptier_index_first(cache->index, item->hash); id != PTIER_SLOT_NONE;
          id = ptier_index_next(cache->index, id)) {
         const ptier_slot *slot = ptier_index_slot(cache->index, id);
@@ -63,15 +64,16 @@ publish_locked(ptier_cache *cache, ptier_put_item *item, const ptier_put_options
     }
     if (skipped_locked(cache, item, options))
         return true;
-    ptier_status status = ptier_change_put_locked(cache, item->entry, item->sealed, old,
-                                                  old ? PTIER_EVENT_UPDATED : PTIER_EVENT_CREATED);
+    ptier_entry *before = old ? old : item->hidden;
+    ptier_status status =
+        ptier_change_put_locked(cache, item->entry, item->sealed, before,
+                                before ? PTIER_EVENT_UPDATED : PTIER_EVENT_CREATED);
     if (status) {
         ptier_put_item_finish(item, PTIER_PUT_REJECTED, "out of memory");
         return true;
     }
-    ptier_count(&cache->count.puts, 1);
-    ptier_count(&cache->count.updates, old != NULL);
-    ptier_put_item_finish(item, old ? PTIER_PUT_UPDATED : PTIER_PUT_CREATED, "");
+    ptier_count(before ? &cache->count.updates : &cache->count.created, 1);
+    ptier_put_item_finish(item, before ? PTIER_PUT_UPDATED : PTIER_PUT_CREATED, "");
     item->result.revision = item->entry->revision;
     return true;
 }
@@ -130,6 +132,16 @@ put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_p
     return status;
 }
 
+static ptier_operation
+operation_of(const ptier_cache *cache, ptier_durability durability)
+{
+    if (durability == PTIER_DURABILITY_DEFAULT)
+        durability = cache->options.durability;
+    return durability == PTIER_DURABILITY_MEMORY   ? PTIER_OPERATION_PUT_MEMORY
+           : durability == PTIER_DURABILITY_LOGGED ? PTIER_OPERATION_PUT_LOGGED
+                                                   : PTIER_OPERATION_PUT_SYNCED;
+}
+
 ptier_status
 ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
                 const ptier_put_options *options, ptier_put_result *results, ptier_written *written,
@@ -138,6 +150,7 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     static const ptier_put_options defaults = {0};
     if (!options)
         options = &defaults;
+    uint64_t start = ptier_now_ns();
     ptier_put_item *items = malloc((count < CHUNK ? count + 1 : CHUNK) * sizeof *items);
     if (!items)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the put");
@@ -159,6 +172,8 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     for (size_t i = done; results && i < count; i++)
         results[i] = (ptier_put_result){.outcome = PTIER_PUT_REJECTED, .message = "not tried"};
     free(items);
-    ptier_commit(cache, last, options->durability, written);
+    ptier_commit(cache, last, false, options->durability, written);
+    if (!status)
+        ptier_count_latency(&cache->count, operation_of(cache, options->durability), start);
     return status;
 }

@@ -17,6 +17,7 @@ typedef struct ptier_put_item {
         seen; /* revision when its key was looked up: a newer slot under its hash may be its key */
     bool done;
     ptier_entry *old;     /* owned: the state that this put was merged with; NULL: none */
+    ptier_entry *hidden;  /* owned: stands for a state that a failing disk hides; NULL: none */
     ptier_entry *entry;   /* owned */
     ptier_sealed *sealed; /* owned */
     ptier_put_result result;

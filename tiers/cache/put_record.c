@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 void
 ptier_put_item_finish(ptier_put_item *item, ptier_put_outcome outcome, const char *message)
 {
@@ -124,7 +126,7 @@ ptier_put_item_take(ptier_cache *cache, ptier_put_item *item, const ptier_record
 {
     ptier_error error;
     item->record = record;
-    item->old = item->entry = NULL;
+    item->old = item->hidden = item->entry = NULL;
     item->sealed = NULL;
     item->done = false;
     item->key[0] = 0;
@@ -138,6 +140,7 @@ void
 ptier_put_item_drop(ptier_put_item *item)
 {
     ptier_entry_release(item->old);
+    ptier_entry_release(item->hidden);
     ptier_entry_release(item->entry);
     ptier_sealed_release(item->sealed);
     ptier_url_wipe(&item->url);
@@ -159,7 +162,8 @@ static ptier_status
 load_old(ptier_cache *cache, ptier_put_item *item)
 {
     ptier_entry_release(item->old);
-    item->old = NULL;
+    ptier_entry_release(item->hidden);
+    item->old = item->hidden = NULL;
     ptier_status status = ptier_load_current(cache, item->key, item->hash, &item->old, NULL);
     if (status == PTIER_OK && item->derived && !same_proxy(item, item->old)) {
         ptier_entry_release(item->old);
@@ -169,18 +173,33 @@ load_old(ptier_cache *cache, ptier_put_item *item)
         item->hash = cache->hash_key(item->key);
         status = ptier_load_current(cache, item->key, item->hash, &item->old, NULL);
     }
-    return status == PTIER_NOT_FOUND ? PTIER_OK : status;
+    if (status == PTIER_OK || status == PTIER_NOT_FOUND)
+        return PTIER_OK;
+    /* A disk that cannot be read does not keep a put from being made: it replaces what is hidden.
+     */
+    item->hidden = ptier_blind_current(cache, item->key, item->hash);
+    return item->hidden ? PTIER_OK : status;
 }
 
 static int64_t
-ttl_of(const ptier_cache *cache, const ptier_record *r)
+default_ttl(const ptier_cache *cache, const char *source)
+{
+    for (size_t i = 0; source && i < cache->options.source_ttl_count; i++)
+        if (strcmp(cache->source_ttls[i].source, source) == 0)
+            return cache->source_ttls[i].ttl_ms;
+    return cache->options.default_ttl_ms;
+}
+
+/* Stated ones are exact; the others are shortened by a share that differs between keys and puts. */
+static int64_t
+ttl_of(const ptier_cache *cache, const ptier_record *r, uint64_t hash, int64_t wall_ms)
 {
     if (r->ttl_ms != PTIER_TTL_DEFAULT)
         return r->ttl_ms;
-    for (size_t i = 0; r->source && i < cache->options.source_ttl_count; i++)
-        if (strcmp(cache->source_ttls[i].source, r->source) == 0)
-            return cache->source_ttls[i].ttl_ms;
-    return cache->options.default_ttl_ms;
+    int64_t ttl = default_ttl(cache, r->source);
+    uint64_t most = (uint64_t)ttl * cache->options.ttl_jitter / 100;
+    uint64_t random = XXH3_64bits_withSeed(&hash, sizeof hash, (uint64_t)wall_ms);
+    return ttl - (int64_t)(random % (most + 1));
 }
 
 /* Metadata that a repeated put does not state stays as it is known. */
@@ -206,18 +225,31 @@ keep_unstated(ptier_record *out, ptier_put_item *item)
     }
 }
 
-/* What a repeated put keeps of the state before. */
+/* Health stays unless it is stated with a newer fetch time. */
 static void
-inherit(ptier_record *out, const ptier_record *in, const ptier_entry *old)
+inherit_health(ptier_record *out, const ptier_record *in, const ptier_entry *old)
 {
     bool newer = in->fetch_time_ms == 0 || in->fetch_time_ms > old->fetch_time_ms;
     if (out->health == PTIER_HEALTH_UNSPECIFIED || !newer)
         out->health = (ptier_health)old->health;
     if (out->failure_count == PTIER_FAILURES_UNSTATED || !newer)
         out->failure_count = old->failure_count;
-    out->needs_revalidation = old->needs_revalidation && out->failure_count != 0;
+    if (!(out->needs_revalidation && newer)) /* stated by what is restored only */
+        out->needs_revalidation = old->needs_revalidation && out->failure_count != 0;
+}
+
+static uint64_t
+access_count_of(const ptier_entry *entry)
+{
+    return atomic_load_explicit(&entry->access_count, memory_order_relaxed);
+}
+
+/* Usage figures stay as well; of two sets the one of more uses. */
+static void
+inherit_usage(ptier_record *out, const ptier_entry *old)
+{
     out->last_access_ms = atomic_load_explicit(&old->last_access_ms, memory_order_relaxed);
-    out->access_count = atomic_load_explicit(&old->access_count, memory_order_relaxed);
+    out->access_count = access_count_of(old);
     out->latency_ms = atomic_load_explicit(&old->latency_us, memory_order_relaxed) / 1000.0;
     out->success_count = atomic_load_explicit(&old->success_count, memory_order_relaxed);
     out->report_count = atomic_load_explicit(&old->report_count, memory_order_relaxed);
@@ -246,17 +278,23 @@ merge(const ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
     out->labels = item->labels;
     if (item->old)
         keep_unstated(out, item);
-    out->ttl_ms = ttl_of(cache, out);
+    out->ttl_ms = ttl_of(cache, out, item->hash, wall_ms);
     if (out->fetch_time_ms == 0)
         out->fetch_time_ms = wall_ms;
     if (!options->restore) {
         out->needs_revalidation = false;
         out->last_access_ms = 0;
         out->access_count = out->success_count = out->report_count = 0;
-        out->expires_at_ms = out->ttl_ms ? wall_ms + out->ttl_ms : 0;
     }
-    if (item->old && !(options->restore && in->access_count))
-        inherit(out, in, item->old);
+    if (!options->restore || (out->expires_at_ms == 0 && out->ttl_ms))
+        out->expires_at_ms = out->ttl_ms ? wall_ms + out->ttl_ms : 0;
+    if (out->last_access_ms > wall_ms)
+        out->last_access_ms = wall_ms; /* from the future: it would never be the least recent */
+    if (item->old) {
+        inherit_health(out, in, item->old);
+        if (!options->restore || out->access_count <= access_count_of(item->old))
+            inherit_usage(out, item->old);
+    }
     fill_in_defaults(out);
 }
 
@@ -278,8 +316,7 @@ build_entry(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
     item->entry = ptier_entry_create(&merged, item->hash, merged.expires_at_ms, expires_boot);
     if (!item->entry)
         return PTIER_RESOURCE_EXHAUSTED;
-    bool dirty = options->restore ||
-                 (item->old && atomic_load_explicit(&item->old->usage_dirty, memory_order_relaxed));
+    bool dirty = item->old && atomic_load_explicit(&item->old->usage_dirty, memory_order_relaxed);
     atomic_init(&item->entry->usage_dirty, dirty);
     return cache->data_dir ? ptier_sealed_create(cache->keyring, item->entry, &item->sealed)
                            : PTIER_OK;

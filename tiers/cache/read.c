@@ -1,20 +1,9 @@
 /* Get: L1 first, then whatever the index says, with promotion. */
+#include <sched.h>
+
 #include "cache/cache_internal.h"
 
-static void
-count_read(ptier_cache *cache, ptier_tier_id found)
-{
-    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++) {
-        if (!cache->tiers[id])
-            continue;
-        if (id == (int)found) {
-            ptier_count(&cache->count.tier_hits[id], 1);
-            break;
-        }
-        ptier_count(&cache->count.tier_misses[id], 1);
-    }
-    ptier_count(found ? &cache->count.hits : &cache->count.misses, 1);
-}
+enum { L1_SAMPLE = 64 };
 
 static void
 count_use(ptier_cache *cache, ptier_entry *entry)
@@ -32,41 +21,77 @@ expired(const ptier_cache *cache, const ptier_entry *entry)
            ptier_entry_expired(entry, ptier_clock_boot(&cache->clock));
 }
 
+static ptier_read_stripe *
+stripe_here(ptier_cache *cache)
+{
+    return &cache->count.reads[(unsigned)sched_getcpu() % PTIER_STRIPES];
+}
+
+/* Reading the clock twice would be most of the cost of a hit in L1: one in so many is timed. */
+static bool
+timed_also_in_l1(const ptier_read_stripe *stripe)
+{
+    uint64_t hits = atomic_load_explicit(&stripe->found[PTIER_TIER_L1], memory_order_relaxed);
+    return hits % L1_SAMPLE == 0;
+}
+
+static void
+count_read(ptier_cache *cache, ptier_read_stripe *stripe, ptier_tier_id found, uint64_t start)
+{
+    static const ptier_operation operations[PTIER_TIER_COUNT] = {
+        PTIER_OPERATION_GET_MISS, PTIER_OPERATION_GET_L1, PTIER_OPERATION_GET_L2,
+        PTIER_OPERATION_GET_L3};
+    ptier_count(&stripe->found[found], 1);
+    if (start)
+        ptier_count_latency(&cache->count, operations[found], start);
+}
+
+/* An entry that was found, below L1. */
+static void
+bring_up(ptier_cache *cache, ptier_entry *entry, ptier_tier_id where)
+{
+    if (where == PTIER_TIER_L2) {
+        ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+        l2->ops->touch(l2, &(ptier_ref){.hash = entry->hash, .revision = entry->revision});
+    }
+    pthread_mutex_lock(&cache->lock);
+    if (cache->tiers[PTIER_TIER_L1])
+        ptier_promote_locked(cache, entry);
+    else
+        ptier_writeback_locked(cache, entry);
+    pthread_mutex_unlock(&cache->lock);
+}
+
 ptier_status
 ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_tier_id *tier)
 {
+    ptier_read_stripe *stripe = stripe_here(cache);
+    uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() : 0;
     const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_tier_id where = PTIER_TIER_L1;
     bool in_l1 = l1 && l1->ops->get(l1, &ref, entry) == PTIER_OK;
     ptier_status status = PTIER_OK;
-    if (!in_l1)
+    if (!in_l1) {
+        start = start ? start : ptier_now_ns();
         status = ptier_load_current(cache, key, ref.hash, entry, &where);
+    }
     if (!status && expired(cache, *entry)) {
         ptier_entry_release(*entry);
         status = PTIER_NOT_FOUND;
     }
-    count_read(cache, status ? PTIER_TIER_NONE : where);
-    if (tier)
-        *tier = status ? PTIER_TIER_NONE : where;
     if (status) {
+        where = PTIER_TIER_NONE;
         *entry = NULL;
-        return status;
+    } else {
+        count_use(cache, *entry);
+        if (where != PTIER_TIER_L1)
+            bring_up(cache, *entry, where);
     }
-    count_use(cache, *entry);
-    if (where == PTIER_TIER_L2) {
-        ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
-        l2->ops->touch(l2, &(ptier_ref){.hash = ref.hash, .revision = (*entry)->revision});
-    }
-    if (!in_l1) {
-        pthread_mutex_lock(&cache->lock);
-        if (l1)
-            ptier_promote_locked(cache, *entry);
-        else
-            ptier_writeback_locked(cache, *entry);
-        pthread_mutex_unlock(&cache->lock);
-    }
-    return PTIER_OK;
+    if (tier)
+        *tier = where;
+    count_read(cache, stripe, where, status && status != PTIER_NOT_FOUND ? 0 : start);
+    return status;
 }
 
 size_t

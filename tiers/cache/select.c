@@ -203,8 +203,10 @@ ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_filter *filter,
     if (getrandom(&p.random, sizeof p.random, 0) != sizeof p.random || p.random == 0)
         p.random = (uint64_t)ptier_clock_boot(&cache->clock) | 1;
     pick_by_sampling(&p);
-    if (p.count < p.wanted)
+    if (p.count < p.wanted) {
+        ptier_wait_indexed(cache);
         pick_by_walking(&p);
+    }
     return p.count;
 }
 
@@ -284,6 +286,7 @@ ptier_cache_list(ptier_cache *cache, uint64_t *cursor, const ptier_filter *filte
     found *batch = malloc((limit ? limit : 1) * sizeof *batch);
     if (!batch)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for a page of %zu", limit);
+    ptier_wait_indexed(cache);
     do {
         size_t hits = collect(cache, cursor, filter, batch, limit - *count);
         for (size_t i = 0; i < hits; i++) {

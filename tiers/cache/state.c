@@ -11,10 +11,12 @@
 #include <xxhash.h>
 
 #include "file.h"
+#include "hex.h"
 
 #define STATE_NAME    "state"
-#define STATE_VERSION 1
-#define STATE_BYTES   256
+#define STATE_VERSION 2
+#define STATE_BYTES   1024
+#define CHECK_LINE    (sizeof "check 0123456789abcdef\n" - 1)
 #define KEY_TEXT      "proxytier-state"
 
 ptier_status
@@ -25,96 +27,135 @@ ptier_random_id(uint8_t id[PTIER_ID_BYTES], ptier_error *error)
     return PTIER_OK;
 }
 
-static void
-to_hex(char *text, const uint8_t *bytes, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-}
+/* ---- writing ---- */
 
-static bool
-from_hex(uint8_t *bytes, const char *text, size_t count)
+static size_t
+format_keys(char *text, const ptier_state *state)
 {
-    if (strlen(text) != 2 * count)
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        const char digits[] = {text[2 * i], text[2 * i + 1], 0};
-        bytes[i] = (uint8_t)strtoul(digits, NULL, 16); /* hex digits only: sscanf saw to it */
+    char *at = text;
+    for (size_t i = 0; i < state->key_count; i++) {
+        if (i)
+            *at++ = ',';
+        ptier_to_hex(at, state->keys[i], PTIER_CHECK_BYTES);
+        at += 2 * PTIER_CHECK_BYTES;
     }
-    return true;
+    *at = 0;
+    return (size_t)(at - text);
 }
 
-/* The text, without its check. */
-static int
-format_state(char *text, size_t room, const ptier_state *state)
+/* The whole file. Returns its length. */
+static size_t
+format_file(char text[STATE_BYTES], const ptier_state *state)
 {
-    char id[2 * PTIER_ID_BYTES + 1], key[2 * PTIER_CHECK_BYTES + 1];
-    to_hex(id, state->store_id, sizeof state->store_id);
-    to_hex(key, state->key_check, sizeof state->key_check);
-    return snprintf(text, room, "proxytier-state %d\nstore_id %s\nkey %s\nreserved %" PRIu64 "\n",
-                    STATE_VERSION, id, key, state->reserved);
-}
-
-/* The whole file: the text and its check. */
-static int
-format_file(char *text, size_t room, const ptier_state *state)
-{
-    int length = format_state(text, room, state);
-    return length + snprintf(text + length, room - (size_t)length, "check %016" PRIx64 "\n",
-                             (uint64_t)XXH3_64bits(text, (size_t)length));
+    char id[2 * PTIER_ID_BYTES + 1], keys[PTIER_STATE_KEYS_MAX * (2 * PTIER_CHECK_BYTES + 1)];
+    ptier_to_hex(id, state->store_id, sizeof state->store_id);
+    (void)format_keys(keys, state);
+    int length = snprintf(text, STATE_BYTES,
+                          "proxytier-state %d\nstore_id %s\nkeys %s\nreserved %" PRIu64
+                          "\ntiers %" PRIu32 "\nboot %016" PRIx64 "\nclean %d\n",
+                          STATE_VERSION, id, keys, state->reserved, state->tiers, state->boot_tag,
+                          state->clean);
+    length += snprintf(text + length, STATE_BYTES - (size_t)length, "check %016" PRIx64 "\n",
+                       (uint64_t)XXH3_64bits(text, (size_t)length));
+    return (size_t)length;
 }
 
 ptier_status
 ptier_state_save(const char *directory, const ptier_state *state, ptier_error *error)
 {
     char text[STATE_BYTES];
-    int length = format_file(text, sizeof text, state);
-    return ptier_replace_file(directory, STATE_NAME, text, (size_t)length, error);
+    return ptier_replace_file(directory, STATE_NAME, text, format_file(text, state), error);
 }
 
-/* Only what we would write ourselves, to the byte. */
+/* ---- reading ---- */
+
 static bool
-parse_state(const char *text, ptier_state *state)
+check_fits(const char *text, size_t length)
 {
-    char id[2 * PTIER_ID_BYTES + 1], key[2 * PTIER_CHECK_BYTES + 1], reserved[21];
-    char again[STATE_BYTES];
+    char line[CHECK_LINE + 1];
+    if (length < CHECK_LINE)
+        return false;
+    size_t body = length - CHECK_LINE;
+    (void)snprintf(line, sizeof line, "check %016" PRIx64 "\n", (uint64_t)XXH3_64bits(text, body));
+    return memcmp(text + body, line, CHECK_LINE) == 0;
+}
+
+static bool
+parse_keys(const char *text, ptier_state *state)
+{
+    for (const char *at = text; *at;) {
+        if (state->key_count == PTIER_STATE_KEYS_MAX ||
+            !ptier_from_hex(state->keys[state->key_count], at, PTIER_CHECK_BYTES))
+            return false;
+        state->key_count++;
+        at += 2 * PTIER_CHECK_BYTES;
+        at += *at == ',';
+    }
+    return true;
+}
+
+/* Version 1 knew one key, and nothing of runs. */
+static bool
+parse_version_1(const char *text, ptier_state *state)
+{
+    char id[33], key[17], reserved[21];
     if (sscanf(text,
-               "proxytier-state %*[0-9]\nstore_id %32[0-9a-f]\nkey %16[0-9a-f]\nreserved %20[0-9]",
-               id, key, reserved) != 3 ||
-        !from_hex(state->store_id, id, sizeof state->store_id) ||
-        !from_hex(state->key_check, key, sizeof state->key_check))
+               "proxytier-state 1\nstore_id %32[0-9a-f]\nkey %16[0-9a-f]\nreserved %20[0-9]\n", id,
+               key, reserved) != 3 ||
+        !ptier_from_hex(state->store_id, id, sizeof state->store_id) || !parse_keys(key, state))
         return false;
     state->reserved = strtoull(reserved, NULL, 10);
-    (void)format_file(again, sizeof again, state);
-    return strcmp(text, again) == 0;
+    return true;
+}
+
+static bool
+parse_version_2(const char *text, ptier_state *state)
+{
+    char id[33], keys[PTIER_STATE_KEYS_MAX * 17], again[STATE_BYTES];
+    unsigned clean;
+    /* NOLINTNEXTLINE(cert-err34-c): what is out of range does not come out again the same */
+    if (sscanf(text,
+               "proxytier-state 2\nstore_id %32[0-9a-f]\nkeys %271[0-9a-f,]\nreserved %" SCNu64
+               "\ntiers %" SCNu32 "\nboot %" SCNx64 "\nclean %u\n",
+               id, keys, &state->reserved, &state->tiers, &state->boot_tag, &clean) != 6 ||
+        !ptier_from_hex(state->store_id, id, sizeof state->store_id) || !parse_keys(keys, state))
+        return false;
+    state->clean = clean != 0;
+    (void)format_file(again, state);
+    return strcmp(text, again) == 0; /* only what we would write ourselves, to the byte */
 }
 
 static ptier_status
-sign_with_key(ptier_state *state, ptier_keyring *keyring, ptier_error *error)
+take_text(const char *text, size_t length, const char *path, ptier_state *state,
+          ptier_state_condition *condition, ptier_error *error)
 {
-    ptier_status status = ptier_keyring_check(keyring, KEY_TEXT, sizeof KEY_TEXT, state->key_check);
-    return status ? ptier_fail(error, status, "the crypto library fails") : PTIER_OK;
-}
-
-static ptier_status
-make_state(const char *directory, ptier_keyring *keyring, ptier_state *state, ptier_error *error)
-{
-    state->reserved = 1;
-    ptier_status status = ptier_random_id(state->store_id, error);
-    if (!status)
-        status = sign_with_key(state, keyring, error);
-    return status ? status : ptier_state_save(directory, state, error);
+    unsigned version = 0;
+    // NOLINTNEXTLINE(cert-err34-c): the check says that we wrote it
+    bool sound = check_fits(text, length) && sscanf(text, "proxytier-state %u\n", &version) == 1;
+    if (sound && version > STATE_VERSION)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "%s was written by a newer proxytier (version %u; this one knows %d): "
+                          "use that one, or another data directory",
+                          path, version, STATE_VERSION);
+    sound = sound && (version == 1 ? parse_version_1(text, state) : parse_version_2(text, state));
+    *condition = sound ? PTIER_STATE_SOUND : PTIER_STATE_DAMAGED;
+    return PTIER_OK;
 }
 
 ptier_status
-ptier_state_load(const char *directory, ptier_keyring *keyring, ptier_state *state,
+ptier_state_load(const char *directory, ptier_state *state, ptier_state_condition *condition,
                  ptier_error *error)
 {
     char path[PTIER_PATH_MAX], text[STATE_BYTES];
+    *condition = PTIER_STATE_MISSING;
+    *state = (ptier_state){.reserved = 1};
+    ptier_status status = ptier_random_id(state->store_id, error);
     (void)snprintf(path, sizeof path, "%s/" STATE_NAME, directory);
+    if (status)
+        return status;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
-        return make_state(directory, keyring, state, error);
+        return PTIER_OK;
     if (fd < 0)
         return ptier_fail_errno(error, errno, "cannot open %s", path);
     ssize_t length = read(fd, text, sizeof text - 1);
@@ -122,23 +163,44 @@ ptier_state_load(const char *directory, ptier_keyring *keyring, ptier_state *sta
     if (length < 0)
         return ptier_fail_errno(error, errno, "cannot read %s", path);
     text[length] = 0;
-    if (!parse_state(text, state))
-        return ptier_fail(
-            error, PTIER_DATA_LOSS,
-            "%s is damaged or of a newer version: restore it, or remove it to start a new history",
-            path);
-    if (!ptier_keyring_verify(keyring, KEY_TEXT, sizeof KEY_TEXT, state->key_check))
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "the data in %s was written with another key: give that one (as previous "
-                          "key, if it was replaced)",
-                          directory);
+    ptier_state found = {0};
+    status = take_text(text, (size_t)length, path, &found, condition, error);
+    if (!status && *condition == PTIER_STATE_SOUND)
+        *state = found;
+    return status;
+}
+
+/* ---- keys ---- */
+
+ptier_status
+ptier_state_check_keys(const ptier_state *state, ptier_keyring *keyring, const char *directory,
+                       ptier_error *error)
+{
+    for (size_t i = 0; i < state->key_count; i++)
+        if (!ptier_keyring_verify(keyring, KEY_TEXT, sizeof KEY_TEXT, state->keys[i]))
+            return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                              "the data in %s was written with another key: give that one (as "
+                              "previous key, if it was replaced)",
+                              directory);
     return PTIER_OK;
 }
 
-bool
-ptier_state_exists(const char *directory)
+ptier_status
+ptier_state_add_key(ptier_state *state, ptier_keyring *keyring, bool *changed, ptier_error *error)
 {
-    char path[PTIER_PATH_MAX];
-    (void)snprintf(path, sizeof path, "%s/" STATE_NAME, directory);
-    return access(path, F_OK) == 0;
+    uint8_t check[PTIER_CHECK_BYTES];
+    *changed = false;
+    ptier_status status = ptier_keyring_check(keyring, KEY_TEXT, sizeof KEY_TEXT, check);
+    if (status)
+        return ptier_fail(error, status, "the crypto library fails");
+    for (size_t i = 0; i < state->key_count; i++)
+        if (memcmp(state->keys[i], check, sizeof check) == 0)
+            return PTIER_OK;
+    if (state->key_count == PTIER_STATE_KEYS_MAX)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "the records need %d keys already: rotate them before a further one",
+                          PTIER_STATE_KEYS_MAX);
+    memcpy(state->keys[state->key_count++], check, sizeof check);
+    *changed = true;
+    return PTIER_OK;
 }

@@ -5,64 +5,215 @@
 #include "cache/cache_internal.h"
 #include "export_line.h"
 
+enum {
+    HEALTHY_WITHIN_MS = 60000, /* of a success */
+    MINUTE_MS = 60000,
+    HOUR_MS = 60 * MINUTE_MS,
+    DAY_MS = 24 * HOUR_MS,
+};
+
+/* ---- counters ---- */
+
 static uint64_t
-load(const _Atomic uint64_t *counter)
+damaged_since_open(const ptier_cache *cache, ptier_tier_id id)
 {
-    return atomic_load_explicit(counter, memory_order_relaxed);
+    return id == PTIER_TIER_L3   ? ptier_l3_damaged(cache->tiers[id])
+           : id == PTIER_TIER_L2 ? ptier_l2_damaged(cache->tiers[id])
+                                 : 0;
+}
+
+/* What each tier was asked follows from where reads ended: see statistics.h. */
+static void
+collect_reads(ptier_cache *cache, bool reset, ptier_statistics *s)
+{
+    uint64_t found[PTIER_TIER_COUNT] = {0};
+    for (int stripe = 0; stripe < PTIER_STRIPES; stripe++)
+        for (int id = PTIER_TIER_NONE; id < PTIER_TIER_COUNT; id++)
+            found[id] += ptier_take(&cache->count.reads[stripe].found[id], reset);
+    s->misses = found[PTIER_TIER_NONE];
+    for (int id = PTIER_TIER_L3; id >= PTIER_TIER_L1; id--) {
+        ptier_tier_statistics *t = &s->tiers[id];
+        if (cache->tiers[id]) {
+            t->hits = found[id];
+            t->misses = s->misses + s->hits; /* those that ended below */
+            t->hit_rate = ptier_hit_rate(t->hits, t->misses);
+        }
+        s->hits += found[id];
+    }
+    s->hit_rate = ptier_hit_rate(s->hits, s->misses);
 }
 
 static void
-tier_statistics(ptier_cache *cache, ptier_tier_id id, ptier_tier_statistics *s)
+collect_tier(ptier_cache *cache, bool reset, ptier_tier_id id, ptier_tier_statistics *t)
+{
+    ptier_counters *c = &cache->count;
+    t->promotions = ptier_take(&c->promotions[id], reset);
+    t->demotions = ptier_take(&c->demotions[id], reset);
+    t->evictions = ptier_take(&c->evictions[id], reset);
+    t->errors = ptier_take(&c->errors[id], reset);
+    if (!cache->tiers[id])
+        return;
+    uint64_t damaged = damaged_since_open(cache, id);
+    t->damaged = damaged - c->damaged_before[id];
+    if (reset)
+        c->damaged_before[id] = damaged;
+}
+
+static void
+collect_latencies(ptier_counters *c, bool reset, ptier_statistics *s)
+{
+    for (int operation = 1; operation < PTIER_OPERATION_COUNT; operation++) {
+        ptier_histogram_sum sum = {0};
+        ptier_histogram_collect(&c->latency[operation], reset, &sum);
+        s->latency[operation] = ptier_histogram_latency(&sum);
+    }
+}
+
+static void
+collect(ptier_cache *cache, bool reset, ptier_statistics *s)
+{
+    ptier_counters *c = &cache->count;
+    pthread_mutex_lock(&c->collecting);
+    int64_t now = ptier_clock_boot(&cache->clock);
+    s->since_ms = (uint64_t)(now - c->since_boot_ms);
+    if (reset)
+        c->since_boot_ms = now;
+    collect_reads(cache, reset, s);
+    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
+        collect_tier(cache, reset, (ptier_tier_id)id, &s->tiers[id]);
+    s->created = ptier_take(&c->created, reset);
+    s->updates = ptier_take(&c->updates, reset);
+    s->puts = s->created + s->updates;
+    s->deletes = ptier_take(&c->deletes, reset);
+    s->reports = ptier_take(&c->reports, reset);
+    for (int reason = 0; reason < PTIER_REASON_COUNT; reason++)
+        s->removals[reason] = ptier_take(&c->removals[reason], reset);
+    collect_latencies(c, reset, s);
+    pthread_mutex_unlock(&c->collecting);
+}
+
+/* ---- gauges ---- */
+
+static void
+gauge_tier(ptier_cache *cache, ptier_tier_id id, ptier_tier_statistics *t)
 {
     ptier_tier *tier = cache->tiers[id];
     const uint64_t capacities[PTIER_TIER_COUNT] = {
         0, cache->options.l1_entries, cache->options.l2_entries, cache->options.l3_entries};
-    s->enabled = tier != NULL;
+    t->enabled = tier != NULL;
     if (!tier)
         return;
-    s->entries = tier->ops->count(tier);
-    s->bytes = tier->ops->bytes(tier);
-    s->capacity = capacities[id];
-    s->hits = load(&cache->count.tier_hits[id]);
-    s->misses = load(&cache->count.tier_misses[id]);
-    s->promotions = load(&cache->count.promotions[id]);
-    s->evictions = load(&cache->count.evictions[id]);
-    s->errors = load(&cache->count.errors[id]);
+    t->entries = tier->ops->count(tier);
+    t->bytes = tier->ops->bytes(tier);
+    t->capacity = capacities[id];
 }
+
+static void
+gauge_health_locked(const ptier_cache *cache, ptier_tier_id id, int64_t now,
+                    ptier_tier_statistics *t)
+{
+    const ptier_tier_health *health = &cache->health[id];
+    int64_t success = atomic_load_explicit(&health->last_success_boot_ms, memory_order_relaxed);
+    if (id == PTIER_TIER_L1 && t->enabled)
+        success = now; /* memory works whenever it is asked */
+    t->degraded = health->down;
+    t->failures_in_row = atomic_load_explicit(&health->failures, memory_order_relaxed);
+    t->last_success_ms_ago = success ? now - success : -1;
+    t->healthy = t->enabled && !t->degraded && t->failures_in_row < TIER_FAILURES &&
+                 t->last_success_ms_ago >= 0 && t->last_success_ms_ago <= HEALTHY_WITHIN_MS;
+}
+
+static void
+gauge_expiry_locked(const ptier_index *index, int64_t now, ptier_statistics *s)
+{
+    s->expired_undrained = ptier_index_due_count(index);
+    s->with_ttl = ptier_index_expiring(index, PTIER_NEVER);
+    s->without_ttl = ptier_index_count(index) - s->with_ttl;
+    s->expiring_1m = ptier_index_expiring(index, now + MINUTE_MS);
+    s->expiring_1h = ptier_index_expiring(index, now + HOUR_MS);
+    s->expiring_1d = ptier_index_expiring(index, now + DAY_MS);
+}
+
+/* Revisions of earlier runs are in L3 once it has what was found of them. */
+static uint64_t
+l3_lag_locked(const ptier_cache *cache)
+{
+    uint64_t reached = cache->l3_prefix;
+    if (!cache->tiers[PTIER_TIER_L3])
+        return 0;
+    if (reached >= cache->opened_l3 && reached < cache->opened_revision)
+        reached = cache->opened_revision;
+    return ptier_cache_revision(cache) - reached;
+}
+
+static void
+gauge_queues_locked(const ptier_cache *cache, ptier_statistics *s)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+    s->revision = ptier_cache_revision(cache);
+    s->l3_prefix = cache->l3_prefix;
+    s->l3_lag = l3_lag_locked(cache);
+    s->pending_writes = ptier_waiting_locked(cache);
+    if (cache->l3_behind && cache->logged > cache->l3_prefix)
+        s->pending_writes += cache->logged - cache->l3_prefix; /* in the log: at most so many */
+    s->log_queue = cache->log_queue.count;
+    s->l3_queue = cache->l3_queue.count;
+    s->writeback_queue = cache->writeback.count;
+    s->usage_queue = cache->usage_queue.count;
+    s->log_bytes = l2 ? ptier_l2_log_bytes(l2) : 0;
+    s->log_max_bytes = l2 ? cache->options.log_max_bytes : 0;
+}
+
+static void
+gauge(ptier_cache *cache, ptier_statistics *s)
+{
+    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
+        gauge_tier(cache, (ptier_tier_id)id, &s->tiers[id]);
+    int64_t now = ptier_clock_boot(&cache->clock);
+    s->uptime_ms = (uint64_t)(now - cache->opened_boot_ms);
+    pthread_mutex_lock(&cache->lock);
+    s->entries = ptier_index_count(cache->index);
+    if (cache->indexing && s->tiers[PTIER_TIER_L3].entries > s->entries)
+        s->entries = s->tiers[PTIER_TIER_L3].entries; /* not all of them have been read yet */
+    s->index_bytes = ptier_index_bytes(cache->index);
+    s->quarantined = cache->quarantine.count;
+    gauge_expiry_locked(cache->index, now, s);
+    gauge_queues_locked(cache, s);
+    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
+        gauge_health_locked(cache, (ptier_tier_id)id, now, &s->tiers[id]);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+/* ---- both ---- */
 
 void
 ptier_cache_statistics(ptier_cache *cache, ptier_statistics *s)
 {
-    const ptier_counters *c = &cache->count;
     memset(s, 0, sizeof *s);
-    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
-        tier_statistics(cache, (ptier_tier_id)id, &s->tiers[id]);
-    s->hits = load(&c->hits);
-    s->misses = load(&c->misses);
-    s->puts = load(&c->puts);
-    s->updates = load(&c->updates);
-    s->deletes = load(&c->deletes);
-    s->reports = load(&c->reports);
-    for (int reason = 0; reason < PTIER_REASON_COUNT; reason++)
-        s->removals[reason] = load(&c->removals[reason]);
-    s->revision = ptier_cache_revision(cache);
-    s->uptime_ms = (uint64_t)(ptier_clock_boot(&cache->clock) - cache->opened_boot_ms);
-    s->log_bytes = s->tiers[PTIER_TIER_L2].bytes;
-    pthread_mutex_lock(&cache->lock);
-    s->entries = ptier_index_count(cache->index);
-    s->index_bytes = ptier_index_bytes(cache->index);
-    s->expired_undrained = ptier_index_due_count(cache->index);
-    s->l3_prefix = cache->l3_prefix;
-    s->pending_writes = cache->pending_count;
-    for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
-        s->tiers[id].degraded = cache->degraded[id];
-    pthread_mutex_unlock(&cache->lock);
+    collect(cache, false, s);
+    gauge(cache, s);
 }
+
+void
+ptier_cache_statistics_reset(ptier_cache *cache, ptier_statistics *last)
+{
+    ptier_statistics s = {0};
+    collect(cache, true, &s);
+    if (!last)
+        return;
+    gauge(cache, &s);
+    *last = s;
+}
+
+/* ---- small questions ---- */
 
 void
 ptier_cache_store_id(const ptier_cache *cache, uint8_t id[PTIER_ID_BYTES])
 {
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&cache->lock;
+    pthread_mutex_lock(lock);
     memcpy(id, cache->state.store_id, PTIER_ID_BYTES);
+    pthread_mutex_unlock(lock);
 }
 
 void

@@ -15,6 +15,7 @@
 #include "fernet.h"
 
 #define FILE_MAX 256 /* a key, a line break, and blanks that an editor left */
+#define LIST_MAX (PTIER_KEYS_MAX * (size_t)64)
 
 ptier_status
 ptier_key_generate(char key[PTIER_KEY_TEXT + 1])
@@ -79,24 +80,64 @@ take_key(const char *text, size_t length, char key[PTIER_KEY_TEXT + 1])
     return ok;
 }
 
+/* How private a file must be. */
+typedef struct privacy {
+    mode_t forbidden;
+    bool any_owner; /* who can read it may have it; else it is root's or the user's own */
+    const char *cure;
+} privacy;
+
+static const privacy of_key_file = {077, true, "chmod 600 it"};
+/* systemd: 0400, or 0440 and root's with an access control list for the user, which shows as the
+ * group's bits. */
+static const privacy of_credential = {037, false, "owner and group may read it, nobody else"};
+
 static ptier_status
-read_open_file(int file, const char *path, char key[PTIER_KEY_TEXT + 1], ptier_error *error)
+check_privacy(int file, const char *path, const privacy *wanted, ptier_error *error)
 {
     struct stat info;
     if (fstat(file, &info) != 0)
         return fail_errno(error, "read", path);
     if (!S_ISREG(info.st_mode))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "key file %s is not a regular file", path);
-    if (info.st_mode & 077)
+    if (info.st_mode & wanted->forbidden)
         return ptier_fail(error, PTIER_PERMISSION_DENIED,
-                          "key file %s is open to other users (mode %03o): chmod 600 it", path,
-                          (unsigned)info.st_mode & 0777);
+                          "key file %s is open to other users (mode %03o): %s", path,
+                          (unsigned)info.st_mode & 0777, wanted->cure);
+    if (!wanted->any_owner && info.st_uid != 0 && info.st_uid != geteuid())
+        return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                          "key file %s belongs to another user: chown it", path);
+    return PTIER_OK;
+}
+
+/* The whole text, of at most `room` bytes; wipe it. */
+static ptier_status
+read_private(const char *path, const privacy *wanted, char *text, size_t room, size_t *length,
+             ptier_error *error)
+{
+    /* O_NONBLOCK: a FIFO by that name must not hang the start. */
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (file < 0)
+        return fail_errno(error, "read", path);
+    ptier_status status = check_privacy(file, path, wanted, error);
+    if (status == PTIER_OK) {
+        ssize_t got = read_all(file, text, room);
+        if (got < 0)
+            status = fail_errno(error, "read", path);
+        else
+            *length = (size_t)got;
+    }
+    (void)close(file); /* only read from */
+    return status;
+}
+
+static ptier_status
+read_key_file(const char *path, char key[PTIER_KEY_TEXT + 1], ptier_error *error)
+{
     char text[FILE_MAX];
-    ssize_t length = read_all(file, text, sizeof text);
-    ptier_status status = PTIER_OK;
-    if (length < 0)
-        status = fail_errno(error, "read", path);
-    else if (!take_key(text, (size_t)length, key))
+    size_t length = 0;
+    ptier_status status = read_private(path, &of_key_file, text, sizeof text, &length, error);
+    if (status == PTIER_OK && !take_key(text, length, key))
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
                             "key file %s does not hold one line with a Fernet key (44 characters "
                             "of URL-safe base64): restore it, or make one with `proxytier keygen`",
@@ -105,15 +146,42 @@ read_open_file(int file, const char *path, char key[PTIER_KEY_TEXT + 1], ptier_e
     return status;
 }
 
-static ptier_status
-read_key_file(const char *path, char key[PTIER_KEY_TEXT + 1], ptier_error *error)
+/* Keys between line breaks and commas. False: what is there is no key, or there are too many. */
+static bool
+take_keys(const char *text, size_t length, ptier_key_list *list)
 {
-    /* O_NONBLOCK: a FIFO by that name must not hang the start. */
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (file < 0)
-        return fail_errno(error, "read", path);
-    ptier_status status = read_open_file(file, path, key, error);
-    (void)close(file); /* only read from */
+    const char *end = text + length;
+    list->count = 0;
+    for (const char *at = text; at < end; at++) {
+        const char *from = at;
+        while (at < end && *at != '\n' && *at != ',')
+            at++;
+        while (from < at && strchr(" \t\r", *from))
+            from++;
+        if (from == at)
+            continue;
+        if (list->count == PTIER_KEYS_MAX ||
+            !take_key(from, (size_t)(at - from), list->keys[list->count]))
+            return false;
+        list->count++;
+    }
+    return list->count > 0;
+}
+
+ptier_status
+ptier_key_credential(const char *path, ptier_key_list *list, ptier_error *error)
+{
+    char text[LIST_MAX];
+    size_t length = 0;
+    ptier_status status = read_private(path, &of_credential, text, sizeof text, &length, error);
+    if (status == PTIER_OK && !take_keys(text, length, list))
+        status = ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                            "credential %s does not hold Fernet keys (44 characters of URL-safe "
+                            "base64), one a line, at most %d",
+                            path, PTIER_KEYS_MAX);
+    OPENSSL_cleanse(text, sizeof text);
+    if (status != PTIER_OK)
+        OPENSSL_cleanse(list, sizeof *list);
     return status;
 }
 

@@ -7,7 +7,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -19,9 +18,9 @@
 
 #include "base64url.h"
 #include "fernet.h"
+#include "guarded.h"
 
 #define LANES           8
-#define KEYS_MAX        16
 #define PLAIN_MAX       ((size_t)1 << 20)
 #define CHECK_KEY_BYTES 16
 #define CHECK_KEY_LABEL "proxytier record check v1"
@@ -43,14 +42,14 @@ typedef struct key_lane {
     random_page *random;
 } key_lane;
 
-struct ptier_keyring {
+struct ptier_keyring { /* guarded memory */
     key_lane lanes[LANES];
     size_t count;
     bool random_in_stock; /* the kernel does wipe on fork */
     void *random_pages;
     ptier_fernet_algorithms algorithms;
     EVP_MAC *siphash;
-    uint8_t check_keys[KEYS_MAX][CHECK_KEY_BYTES];
+    uint8_t check_keys[PTIER_KEYS_MAX][CHECK_KEY_BYTES];
     ptier_fernet fernets[]; /* count for each key_lane */
 };
 
@@ -147,16 +146,19 @@ make_lane(ptier_keyring *keyring, key_lane *lane)
     return lane->check && EVP_MAC_CTX_set_params(lane->check, params);
 }
 
+static size_t
+keyring_bytes(size_t count)
+{
+    return sizeof(ptier_keyring) + LANES * count * sizeof(ptier_fernet);
+}
+
 /* Everything that does not depend on the keys. */
 static ptier_keyring *
 allocate(size_t count)
 {
-    size_t size = sizeof(ptier_keyring) + LANES * count * sizeof(ptier_fernet);
-    size = (size + 63) / 64 * 64; /* aligned_alloc wants whole multiples */
-    ptier_keyring *keyring = aligned_alloc(64, size);
+    ptier_keyring *keyring = ptier_guarded_alloc(keyring_bytes(count));
     if (!keyring)
         return NULL;
-    memset(keyring, 0, size);
     keyring->count = count;
     for (size_t i = 0; i < LANES; i++) {
         pthread_mutex_init(&keyring->lanes[i].mutex, NULL);
@@ -179,9 +181,9 @@ ptier_status
 ptier_keyring_create(const char *const *keys, size_t count, ptier_keyring **keyring,
                      ptier_error *error)
 {
-    if (count == 0 || count > KEYS_MAX)
+    if (count == 0 || count > PTIER_KEYS_MAX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "give between 1 and %d encryption keys",
-                          KEYS_MAX);
+                          PTIER_KEYS_MAX);
     ptier_keyring *made = allocate(count);
     if (!made)
         return ptier_fail(error, PTIER_INTERNAL, "the crypto library (OpenSSL) does not start");
@@ -220,11 +222,16 @@ ptier_keyring_destroy(ptier_keyring *keyring)
     EVP_MAC_free(keyring->siphash);
     if (keyring->random_pages)
         munmap(keyring->random_pages, (size_t)LANES * RANDOM_PAGE);
-    OPENSSL_cleanse(keyring->check_keys, sizeof keyring->check_keys);
-    free(keyring);
+    ptier_guarded_free(keyring, keyring_bytes(keyring->count));
 }
 
 /* ---- use ---- */
+
+size_t
+ptier_keyring_count(const ptier_keyring *keyring)
+{
+    return keyring->count;
+}
 
 ptier_status
 ptier_keyring_seal(ptier_keyring *keyring, const void *plain, size_t length, char *token)
@@ -242,11 +249,12 @@ ptier_keyring_seal(ptier_keyring *keyring, const void *plain, size_t length, cha
 }
 
 ptier_status
-ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_length, void *plain,
-                   size_t room, size_t *length)
+ptier_keyring_open_which(ptier_keyring *keyring, const char *token, size_t token_length,
+                         void *plain, size_t room, size_t *length, int *which)
 {
     size_t raw_length;
     *length = 0;
+    *which = -1;
     if (token_length > PTIER_TOKEN_LENGTH(PLAIN_MAX) || room < token_length / 4 * 3 ||
         !ptier_base64_decode(token, token_length, plain, &raw_length))
         return PTIER_DATA_LOSS;
@@ -256,10 +264,20 @@ ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_lengt
         if (!ptier_fernet_signed(&lane->fernet[i], plain, raw_length))
             continue;
         ok = ptier_fernet_open(&lane->fernet[i], plain, raw_length, length);
+        if (ok)
+            *which = (int)i;
         break;
     }
     lane_give(lane);
     return ok ? PTIER_OK : PTIER_DATA_LOSS;
+}
+
+ptier_status
+ptier_keyring_open(ptier_keyring *keyring, const char *token, size_t token_length, void *plain,
+                   size_t room, size_t *length)
+{
+    int which;
+    return ptier_keyring_open_which(keyring, token, token_length, plain, room, length, &which);
 }
 
 /* The key goes in each time: OpenSSL 3.0's SipHash does not start anew without one. */
@@ -284,16 +302,24 @@ ptier_keyring_check(ptier_keyring *keyring, const void *data, size_t length,
     return ok ? PTIER_OK : PTIER_INTERNAL;
 }
 
+int
+ptier_keyring_verify_which(ptier_keyring *keyring, const void *data, size_t length,
+                           const uint8_t check[PTIER_CHECK_BYTES])
+{
+    int which = -1;
+    uint8_t made[PTIER_CHECK_BYTES];
+    key_lane *lane = lane_take(keyring);
+    for (size_t i = 0; which < 0 && i < keyring->count; i++)
+        if (siphash(lane, keyring->check_keys[i], data, length, made) &&
+            CRYPTO_memcmp(made, check, PTIER_CHECK_BYTES) == 0)
+            which = (int)i;
+    lane_give(lane);
+    return which;
+}
+
 bool
 ptier_keyring_verify(ptier_keyring *keyring, const void *data, size_t length,
                      const uint8_t check[PTIER_CHECK_BYTES])
 {
-    bool equal = false;
-    uint8_t made[PTIER_CHECK_BYTES];
-    key_lane *lane = lane_take(keyring);
-    for (size_t i = 0; !equal && i < keyring->count; i++)
-        equal = siphash(lane, keyring->check_keys[i], data, length, made) &&
-                CRYPTO_memcmp(made, check, PTIER_CHECK_BYTES) == 0;
-    lane_give(lane);
-    return equal;
+    return ptier_keyring_verify_which(keyring, data, length, check) >= 0;
 }

@@ -16,6 +16,7 @@ typedef struct ptier_keyring ptier_keyring;
 
 #define PTIER_KEY_TEXT    44 /* a Fernet key as text: URL-safe base64 of 32 bytes */
 #define PTIER_CHECK_BYTES 8
+#define PTIER_KEYS_MAX    16 /* of one keyring */
 
 /* Length of the token for `plain` bytes, without a terminating NUL. */
 #define PTIER_TOKEN_LENGTH(plain)                                                                  \
@@ -28,6 +29,9 @@ typedef struct ptier_keyring ptier_keyring;
 PTIER_MUST_CHECK ptier_status ptier_keyring_create(const char *const *keys, size_t count,
                                                    ptier_keyring **keyring, ptier_error *error);
 void ptier_keyring_destroy(ptier_keyring *keyring);
+
+/* How many keys it was made of: more than one while data of an older key may be around. */
+size_t ptier_keyring_count(const ptier_keyring *keyring);
 
 /* Writes a NUL-terminated token of PTIER_TOKEN_LENGTH(length) characters. INTERNAL: the crypto
  * library failed. */
@@ -43,6 +47,12 @@ PTIER_MUST_CHECK ptier_status ptier_keyring_open(ptier_keyring *keyring, const c
                                                  size_t token_length, void *plain, size_t room,
                                                  size_t *length);
 
+/* The same, and *which: the index of the key that made the token (0: the one that seals now), -1
+ * unless OK. */
+PTIER_MUST_CHECK ptier_status ptier_keyring_open_which(ptier_keyring *keyring, const char *token,
+                                                       size_t token_length, void *plain,
+                                                       size_t room, size_t *length, int *which);
+
 /* A keyed check over bytes (a MAC, key derived from keys[0]). */
 PTIER_MUST_CHECK ptier_status ptier_keyring_check(ptier_keyring *keyring, const void *data,
                                                   size_t length, uint8_t check[PTIER_CHECK_BYTES]);
@@ -50,6 +60,11 @@ PTIER_MUST_CHECK ptier_status ptier_keyring_check(ptier_keyring *keyring, const 
 /* Whether the check was made over these bytes with one of our keys. */
 PTIER_MUST_CHECK bool ptier_keyring_verify(ptier_keyring *keyring, const void *data, size_t length,
                                            const uint8_t check[PTIER_CHECK_BYTES]);
+
+/* Index of the key that made the check over these bytes (0: the present one); -1: none of ours. */
+PTIER_MUST_CHECK int ptier_keyring_verify_which(ptier_keyring *keyring, const void *data,
+                                                size_t length,
+                                                const uint8_t check[PTIER_CHECK_BYTES]);
 
 /* A new random key. */
 PTIER_MUST_CHECK ptier_status ptier_key_generate(char key[PTIER_KEY_TEXT + 1]);
@@ -61,5 +76,19 @@ PTIER_MUST_CHECK ptier_status ptier_key_generate(char key[PTIER_KEY_TEXT + 1]);
  */
 PTIER_MUST_CHECK ptier_status ptier_key_file(const char *path, bool create,
                                              char key[PTIER_KEY_TEXT + 1], ptier_error *error);
+
+/* Keys as text. Whoever fills one wipes it. */
+typedef struct ptier_key_list {
+    size_t count;
+    char keys[PTIER_KEYS_MAX][PTIER_KEY_TEXT + 1];
+} ptier_key_list;
+
+/*
+ * Reads a credential as systemd hands it over: keys one a line or separated by commas; the file
+ * is root's or the user's own, and its group may read it. Same errors; on failure the list is
+ * wiped.
+ */
+PTIER_MUST_CHECK ptier_status ptier_key_credential(const char *path, ptier_key_list *list,
+                                                   ptier_error *error);
 
 #endif

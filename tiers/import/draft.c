@@ -13,6 +13,7 @@
 #define TOKEN_MAX     1024 /* of the longest credential: 780 */
 #define TOKEN_HEX_MAX (2 * TOKEN_MAX)
 #define FERNET_START  "gAAAA"
+#define MASK          "**********" /* what ProxyWhirl's exports have instead of credentials */
 
 static const struct {
     const char *what;
@@ -51,6 +52,7 @@ ptier_draft_reset(ptier_draft *draft)
     ptier_record_init(&draft->out.record);
     draft->scheme_count = 0;
     draft->fetch_from = PTIER_FIELD_LABEL;
+    draft->cached = false;
     draft->reason[0] = '\0';
     draft->used = 0;
 }
@@ -147,10 +149,19 @@ parse_double(const ptier_draft *draft, const char *value, size_t length, double 
     return *end == '\0' && end != text && isfinite(*number);
 }
 
+/* A whole number, also as "2.0". */
 static bool
 parse_u64(const char *value, size_t length, uint64_t *number)
 {
     uint64_t sum = 0;
+    const char *point = memchr(value, '.', length);
+    if (point && point + 1 < value + length) {
+        size_t zeros = 1;
+        while (point + zeros < value + length && point[zeros] == '0')
+            zeros++;
+        if (point + zeros == value + length)
+            length = (size_t)(point - value);
+    }
     if (length == 0 || length > 20)
         return false;
     for (size_t i = 0; i < length; i++) {
@@ -186,6 +197,16 @@ set_fetch_time(ptier_draft *draft, ptier_field from, const char *value, size_t l
         draft->fetch_from = from;
         draft->out.record.fetch_time_ms = ms;
     }
+    return true;
+}
+
+/* Times that an entry of a cache has, and a list has not. */
+static bool
+set_cache_time(ptier_draft *draft, const char *value, size_t length, int64_t *ms)
+{
+    if (!ptier_time_parse(value, length, ms))
+        return false;
+    draft->cached = true;
     return true;
 }
 
@@ -228,9 +249,9 @@ set_value(ptier_draft *draft, ptier_field field, const char *value, size_t lengt
     case PTIER_FIELD_TTL_SECONDS:
         return set_ttl(draft, value, length, 1000);
     case PTIER_FIELD_EXPIRES:
-        return ptier_time_parse(value, length, &record->expires_at_ms);
+        return set_cache_time(draft, value, length, &record->expires_at_ms);
     case PTIER_FIELD_LAST_ACCESS:
-        return ptier_time_parse(value, length, &record->last_access_ms);
+        return set_cache_time(draft, value, length, &record->last_access_ms);
     case PTIER_FIELD_HEALTH:
         return set_health(draft, value, length);
     case PTIER_FIELD_FAILURES:
@@ -242,6 +263,7 @@ set_value(ptier_draft *draft, ptier_field field, const char *value, size_t lengt
         record->needs_revalidation = length == 4 && memcmp(value, "true", 4) == 0;
         return true;
     case PTIER_FIELD_ACCESSES:
+        draft->cached = true;
         return parse_u64(value, length, &record->access_count);
     case PTIER_FIELD_SUCCESSES:
         return parse_u64(value, length, &record->success_count);
@@ -260,6 +282,8 @@ set_value(ptier_draft *draft, ptier_field field, const char *value, size_t lengt
         if (!parse_u64(value, length, &number) || number > PTIER_EXPORT_VERSION)
             ptier_draft_spoil(draft, "the export is of a newer format than this version reads");
         draft->out.restore = true;
+        return true;
+    case PTIER_FIELD_IGNORED:
         return true;
     default:
         return false;
@@ -455,6 +479,43 @@ fill_credentials(ptier_draft *draft, const char *username_token, const char *pas
     record->password = password_token ? NULL : password;
 }
 
+/*
+ * An entry of another cache moves over with what that one knows of it: the time to live that is
+ * left goes on. Where neither end nor start of it is told, it counts from arrival.
+ */
+static void
+settle_lifetime(ptier_record *record)
+{
+    int64_t span = record->expires_at_ms - record->fetch_time_ms;
+    if (!record->expires_at_ms && record->fetch_time_ms && record->ttl_ms > 0)
+        record->expires_at_ms = record->fetch_time_ms + record->ttl_ms;
+    else if (record->ttl_ms == PTIER_TTL_DEFAULT && record->fetch_time_ms && span > 0 &&
+             span <= PTIER_TTL_MAX_MS)
+        record->ttl_ms = span;
+}
+
+static bool
+is_masked(const char *text)
+{
+    return text && strcmp(text, MASK) == 0;
+}
+
+/* What can only be judged when all fields are known. */
+static void
+judge(ptier_draft *draft)
+{
+    if (draft->out.restore)
+        return; /* our own: nothing to guess */
+    if (is_masked(draft->texts[PTIER_FIELD_USERNAME]) ||
+        is_masked(draft->texts[PTIER_FIELD_PASSWORD]))
+        ptier_draft_spoil(draft, "its credentials are masked, as in ProxyWhirl's exports: load "
+                                 "ProxyWhirl's shards or database instead");
+    if (draft->cached && draft->texts[PTIER_FIELD_KEY] && draft->texts[PTIER_FIELD_URL]) {
+        draft->out.restore = true;
+        settle_lifetime(&draft->out.record);
+    }
+}
+
 static bool
 emit_one(ptier_draft *draft, const char *address, const char *scheme)
 {
@@ -479,6 +540,7 @@ ptier_draft_emit(ptier_draft *draft, const char *scheme, uint64_t line)
 {
     char room[ADDRESS_ROOM];
     room[0] = '\0';
+    judge(draft);
     const char *address = draft->reason[0] ? NULL : address_of(draft, room);
     draft->out.line = line;
     if (!address) {

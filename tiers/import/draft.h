@@ -40,8 +40,9 @@ typedef enum ptier_field {
     PTIER_FIELD_SUCCESSES,
     PTIER_FIELD_REPORTS,
     PTIER_FIELD_REVISION,
-    PTIER_FIELD_LABELS, /* an object of labels */
-    PTIER_FIELD_MARK,   /* proxytier_export: an own export */
+    PTIER_FIELD_LABELS,  /* an object of labels */
+    PTIER_FIELD_MARK,    /* proxytier_export: an own export */
+    PTIER_FIELD_IGNORED, /* what another cache notes for itself */
 } ptier_field;
 
 typedef struct ptier_draft {
@@ -50,6 +51,7 @@ typedef struct ptier_draft {
     const char *schemes[PTIER_DRAFT_SCHEMES]; /* static storage */
     size_t scheme_count;
     ptier_field fetch_from; /* which field gave the fetch time */
+    bool cached;            /* it states what only an entry of a cache has */
     ptier_import_record out;
     ptier_label labels[PTIER_LABELS_MAX];
     char reason[PTIER_REASON_ROOM]; /* why it is bad; "" so far it is not */

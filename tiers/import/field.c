@@ -87,9 +87,18 @@ static const struct {
     NAME("revision", REVISION),
     NAME("labels", LABELS),
     NAME("proxytier_export", MARK),
+    NAME("evicted_from_l1", IGNORED), /* ProxyWhirl's own notes */
+    NAME("last_health_check", IGNORED),
+    NAME("last_health_error", IGNORED),
+    NAME("next_check_time", IGNORED),
+    NAME("recovery_attempt", IGNORED),
+    NAME("consecutive_health_failures", IGNORED),
+    NAME("consecutive_health_successes", IGNORED),
+    NAME("total_health_checks", IGNORED),
+    NAME("total_health_check_failures", IGNORED),
 };
 #define NAMES        (sizeof names / sizeof *names)
-#define NAME_MAX_LEN 20
+#define NAME_MAX_LEN 28
 
 static ptier_field
 find_exact(const char *name, size_t length)

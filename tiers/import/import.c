@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "import/scheme.h"
+#include "import/sqlite_input.h"
 #include "import/text_util.h"
 
 #define SNIFF_BYTES 4096 /* of a pipe, before it is judged */
@@ -67,7 +68,8 @@ typedef struct run {
 static ptier_status
 check_options(const ptier_import_options *options, ptier_error *error)
 {
-    if (options->size != sizeof *options || !options->on_record)
+    if (options->size != sizeof *options || !options->on_record ||
+        (unsigned)options->format > PTIER_IMPORT_JSONL)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "import options need ptier_import_options_init and on_record");
     if (options->scheme && !ptier_scheme_find(options->scheme, strlen(options->scheme)))
@@ -170,22 +172,29 @@ feed(run *r, const char *data, size_t length)
     return explain(r, status);
 }
 
+/* Records, but none that is of use: that was no list. */
+static ptier_status
+judge(const ptier_importer *importer, const char *unit)
+{
+    const ptier_import_summary *summary = importer->summary;
+    if (summary->records > 0 || summary->skipped == 0)
+        return PTIER_OK;
+    return ptier_fail(importer->error, PTIER_INVALID_ARGUMENT,
+                      "%s: not one usable record among %llu (%s %llu: %s)", importer->name,
+                      (unsigned long long)summary->skipped, unit,
+                      (unsigned long long)importer->first_skipped_line,
+                      importer->first_skipped_reason);
+}
+
 static ptier_status
 finish(run *r)
 {
     ptier_importer *importer = &r->importer;
-    const ptier_import_summary *summary = importer->summary;
     if (!r->reader)
         return ptier_fail(importer->error, PTIER_INVALID_ARGUMENT, "%s: it is empty",
                           importer->name);
     ptier_status status = explain(r, r->reader->finish(r->state));
-    if (status == PTIER_OK && summary->records == 0 && summary->skipped > 0)
-        return ptier_fail(importer->error, PTIER_INVALID_ARGUMENT,
-                          "%s: not one usable record among %llu (line %llu: %s)", importer->name,
-                          (unsigned long long)summary->skipped,
-                          (unsigned long long)importer->first_skipped_line,
-                          importer->first_skipped_reason);
-    return status;
+    return status == PTIER_OK ? judge(importer, "line") : status;
 }
 
 ptier_status
@@ -276,6 +285,25 @@ pump(run *r, const char *path, int fd)
     return status;
 }
 
+/* A file on disk, since SQLite opens it by itself. */
+static bool
+is_database(const run *r, int fd)
+{
+    static const char magic[] = PTIER_SQLITE_MAGIC;
+    char start[sizeof magic]; /* the NUL belongs to it */
+    return r->importer.options->format == PTIER_IMPORT_AUTO && r->total > 0 &&
+           pread(fd, start, sizeof start, 0) == (ssize_t)sizeof start &&
+           memcmp(start, magic, sizeof start) == 0;
+}
+
+static ptier_status
+read_database(run *r, const char *path)
+{
+    r->importer.summary->format = PTIER_IMPORT_SQLITE;
+    ptier_status status = explain(r, ptier_sqlite_import(&r->importer, path, r->total));
+    return status == PTIER_OK ? judge(&r->importer, "row") : status;
+}
+
 ptier_status
 ptier_import_file(const char *path, const ptier_import_options *options,
                   ptier_import_summary *summary, ptier_error *error)
@@ -288,10 +316,14 @@ ptier_import_file(const char *path, const ptier_import_options *options,
     r.importer.name = shown;
     if (status == PTIER_OK)
         status = open_input(path, &fd, &r.total, error);
-    if (status == PTIER_OK)
+    bool database = status == PTIER_OK && !standard_input && is_database(&r, fd);
+    if (database) {
+        status = read_database(&r, path);
+    } else if (status == PTIER_OK) {
         status = pump(&r, shown, fd);
-    if (status == PTIER_OK)
-        status = finish(&r);
+        if (status == PTIER_OK)
+            status = finish(&r);
+    }
     if (fd >= 0 && !standard_input)
         (void)close(fd); /* only read from */
     end(&r);

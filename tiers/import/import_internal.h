@@ -13,6 +13,7 @@
 #define PTIER_IMPORT_CHUNK    65536
 #define PTIER_IMPORT_LINE_MAX (1u << 20) /* a longer line is skipped */
 #define PTIER_REASON_ROOM     160
+#define PTIER_SQLITE_MAGIC    "SQLite format 3" /* and a NUL */
 
 typedef struct ptier_importer {
     const ptier_import_options *options;

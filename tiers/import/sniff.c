@@ -143,7 +143,9 @@ ptier_import_sniff_foreign(const char *data, size_t length)
         {"\xfd"
          "7zXZ",
          5, "an xz archive: unpack it first"},
-        {"SQLite format 3", 15, "an SQLite database, not a list"},
+        {PTIER_SQLITE_MAGIC, sizeof PTIER_SQLITE_MAGIC - 1,
+         "an SQLite database: name its file, and no format"},
+        {"{\"rev\":", 7, "proxytier's own log: take an export or a backup instead"},
         {"\xff\xfe", 2, "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8"},
         {"\xfe\xff", 2, "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8"},
     };

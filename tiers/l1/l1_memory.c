@@ -1,91 +1,179 @@
 /*
- * A hash table and an LRU list, in shards with a mutex each. Small caches have one shard and so are
- * exactly LRU; larger ones trade that for less contention.
+ * A hash table and an eviction order (l1_policy.h), in shards with a mutex each. Small caches have
+ * one shard and so keep to the policy exactly; larger ones trade that for less contention: the
+ * bounds are those of the whole tier, and over them the fullest shard gives up what is next in its
+ * own order.
  */
 #include "l1/l1_memory.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "l1/l1_policy.h"
 #include "map.h"
 
 enum {
     MAX_SHARDS = 16,
     ENTRIES_PER_SHARD = 4096, /* below this a further shard does not pay */
+    ENTRY_BYTES = 512,        /* about, for guessing entries from bytes */
+    CACHE_LINE = 64,
 };
 
-typedef struct node {
-    ptier_entry *entry;
-    struct node *newer, *older;
-} node;
-
 typedef struct shard {
-    _Alignas(64) pthread_mutex_t lock;
-    ptier_map map;
-    node *newest, *oldest;
-    uint64_t capacity;
-    uint64_t bytes;
+    _Alignas(CACHE_LINE) pthread_mutex_t lock;
+    ptier_map map; /* of nodes */
+    _Alignas(max_align_t) unsigned char order[];
 } shard;
+
+/* How full a shard is: of its entries, its table left out. */
+typedef struct load {
+    _Atomic uint64_t entries, bytes;
+} load;
 
 typedef struct l1_tier {
     ptier_tier tier;
-    size_t shard_count; /* a power of two */
-    shard shards[MAX_SHARDS];
+    const ptier_l1_policy *policy;
+    uint64_t capacity, bytes_max; /* UINT64_MAX: none */
+    size_t shard_count;           /* a power of two */
+    size_t shard_bytes;           /* of one in `shards` */
+
+    /* Written under the lock of the shard, read without any; apart from the shards, so that whoever
+     * looks at all of them does not meet the lines that readers write to. */
+    _Alignas(CACHE_LINE) load loads[MAX_SHARDS];
+    _Atomic uint64_t entries, bytes; /* of the tier, tables and all */
+
+    _Alignas(CACHE_LINE) unsigned char shards[];
 } l1_tier;
 
+static size_t
+number_of(const l1_tier *l1, uint64_t hash)
+{
+    return (hash >> 48) & (l1->shard_count - 1);
+}
+
 static shard *
-shard_of(ptier_tier *tier, uint64_t hash)
+shard_at(l1_tier *l1, size_t number)
 {
-    l1_tier *l1 = (l1_tier *)tier;
-    return &l1->shards[(hash >> 48) & (l1->shard_count - 1)];
+    return (shard *)(l1->shards + number * l1->shard_bytes);
 }
 
-/* ---- the list ---- */
-
-static void
-list_remove(shard *s, node *n)
-{
-    *(n->newer ? &n->newer->older : &s->newest) = n->older;
-    *(n->older ? &n->older->newer : &s->oldest) = n->newer;
-}
+/* ---- how much there is ---- */
 
 static void
-list_push(shard *s, node *n)
+add(_Atomic uint64_t *figure, uint64_t by) /* modulo 2^64: may be a negative number */
 {
-    n->newer = NULL;
-    n->older = s->newest;
-    *(s->newest ? &s->newest->newer : &s->oldest) = n;
-    s->newest = n;
+    atomic_fetch_add_explicit(figure, by, memory_order_relaxed);
 }
+
+static uint64_t
+read_figure(const _Atomic uint64_t *figure)
+{
+    return atomic_load_explicit(figure, memory_order_relaxed);
+}
+
+static void
+count_locked(l1_tier *l1, size_t number, uint64_t entries, uint64_t bytes)
+{
+    add(&l1->loads[number].entries, entries);
+    add(&l1->loads[number].bytes, bytes);
+    add(&l1->entries, entries);
+    add(&l1->bytes, bytes);
+}
+
+/* malloc's own share included. */
+static uint64_t
+node_bytes(ptier_l1_node *n)
+{
+    return malloc_usable_size(n) + sizeof(size_t) + ptier_entry_bytes(n->entry);
+}
+
+/* ---- one shard ---- */
 
 static bool
 node_matches(const void *value, const void *key)
 {
-    const node *n = value;
+    const ptier_l1_node *n = value;
     return ptier_ref_matches(key, n->entry->hash, n->entry->revision, ptier_entry_key(n->entry));
 }
 
-static node *
-find_locked(shard *s, const ptier_ref *ref)
+static ptier_l1_node *
+find_locked(const shard *s, const ptier_ref *ref)
 {
     return ptier_map_find(&s->map, ref->hash, node_matches, ref);
 }
 
 static void
-remove_locked(shard *s, node *n)
+free_node(ptier_l1_node *n)
 {
-    ptier_map_remove(&s->map, n->entry->hash, n);
-    list_remove(s, n);
-    s->bytes -= ptier_entry_bytes(n->entry);
     ptier_entry_release(n->entry);
     free(n);
 }
 
-static void
-clear_locked(shard *s)
+static ptier_status
+insert_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 {
-    while (s->oldest)
-        remove_locked(s, s->oldest);
+    size_t table = ptier_map_bytes(&s->map);
+    ptier_l1_node *n = malloc(l1->policy->node_bytes);
+    if (!n || !ptier_map_insert(&s->map, entry->hash, n)) {
+        free(n);
+        return PTIER_RESOURCE_EXHAUSTED;
+    }
+    n->entry = ptier_entry_retain(entry);
+    l1->policy->insert(s->order, n);
+    add(&l1->bytes, ptier_map_bytes(&s->map) - table);
+    count_locked(l1, number, 1, node_bytes(n));
+    return PTIER_OK;
+}
+
+static ptier_status
+put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+{
+    const ptier_ref ref = {.hash = entry->hash, .key = ptier_entry_key(entry)};
+    ptier_l1_node *n = find_locked(s, &ref);
+    if (!n)
+        return insert_locked(l1, s, number, entry);
+    if (n->entry->revision > entry->revision)
+        return PTIER_OK; /* a late promotion */
+    count_locked(l1, number, 0, ptier_entry_bytes(entry) - ptier_entry_bytes(n->entry));
+    ptier_entry_release(n->entry);
+    n->entry = ptier_entry_retain(entry);
+    l1->policy->use(s->order, n);
+    return PTIER_OK;
+}
+
+static void
+remove_locked(l1_tier *l1, shard *s, size_t number, ptier_l1_node *n)
+{
+    ptier_map_remove(&s->map, n->entry->hash, n);
+    l1->policy->remove(s->order, n);
+    count_locked(l1, number, -UINT64_C(1), -node_bytes(n));
+    free_node(n);
+}
+
+static void
+clear_locked(l1_tier *l1, shard *s, size_t number)
+{
+    const load *l = &l1->loads[number];
+    for (size_t i = 0; s->map.cells && i <= s->map.mask; i++)
+        if (s->map.cells[i].value)
+            free_node(s->map.cells[i].value);
+    add(&l1->bytes, -(uint64_t)ptier_map_bytes(&s->map));
+    count_locked(l1, number, -read_figure(&l->entries), -read_figure(&l->bytes));
+    ptier_map_fini(&s->map);
+    memset(s->order, 0, l1->policy->order_bytes);
+}
+
+static void
+clear_all(l1_tier *l1)
+{
+    for (size_t i = 0; i < l1->shard_count; i++) {
+        shard *s = shard_at(l1, i);
+        pthread_mutex_lock(&s->lock);
+        clear_locked(l1, s, i);
+        pthread_mutex_unlock(&s->lock);
+    }
 }
 
 /* ---- the contract ---- */
@@ -93,15 +181,14 @@ clear_locked(shard *s)
 static ptier_status
 l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
 {
-    shard *s = shard_of(tier, ref->hash);
+    l1_tier *l1 = (l1_tier *)tier;
+    shard *s = shard_at(l1, number_of(l1, ref->hash));
     ptier_status status = PTIER_NOT_FOUND;
     pthread_mutex_lock(&s->lock);
-    node *n = find_locked(s, ref);
+    ptier_l1_node *n = find_locked(s, ref);
     if (n) {
-        if (!ref->quiet && s->newest != n) {
-            list_remove(s, n);
-            list_push(s, n);
-        }
+        if (!ref->quiet)
+            l1->policy->use(s->order, n);
         *entry = ptier_entry_retain(n->entry);
         status = PTIER_OK;
     }
@@ -110,51 +197,23 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
 }
 
 static ptier_status
-put_locked(shard *s, ptier_entry *entry)
-{
-    const ptier_ref ref = {.hash = entry->hash, .key = ptier_entry_key(entry)};
-    node *n = find_locked(s, &ref);
-    if (n && n->entry->revision > entry->revision)
-        return PTIER_OK; /* a late promotion */
-    if (n) {
-        s->bytes -= ptier_entry_bytes(n->entry);
-        ptier_entry_release(n->entry);
-        list_remove(s, n);
-    } else {
-        n = malloc(sizeof *n);
-        if (!n || !ptier_map_insert(&s->map, entry->hash, n)) {
-            free(n);
-            return PTIER_RESOURCE_EXHAUSTED;
-        }
-    }
-    n->entry = ptier_entry_retain(entry);
-    s->bytes += ptier_entry_bytes(entry);
-    list_push(s, n);
-    return PTIER_OK;
-}
-
-static ptier_status
-apply_one(ptier_tier *tier, const ptier_op *op)
+apply_one(l1_tier *l1, const ptier_op *op)
 {
     if (op->kind == PTIER_OP_CLEAR) {
-        l1_tier *l1 = (l1_tier *)tier;
-        for (size_t i = 0; i < l1->shard_count; i++) {
-            pthread_mutex_lock(&l1->shards[i].lock);
-            clear_locked(&l1->shards[i]);
-            pthread_mutex_unlock(&l1->shards[i].lock);
-        }
+        clear_all(l1);
         return PTIER_OK;
     }
-    shard *s = shard_of(tier, op->entry->hash);
+    size_t number = number_of(l1, op->entry->hash);
+    shard *s = shard_at(l1, number);
     ptier_status status = PTIER_OK;
     pthread_mutex_lock(&s->lock);
     if (op->kind == PTIER_OP_PUT) {
-        status = put_locked(s, op->entry);
+        status = put_locked(l1, s, number, op->entry);
     } else {
         const ptier_ref ref = {.hash = op->entry->hash, .key = ptier_entry_key(op->entry)};
-        node *n = find_locked(s, &ref);
+        ptier_l1_node *n = find_locked(s, &ref);
         if (n && n->entry->revision < op->revision)
-            remove_locked(s, n);
+            remove_locked(l1, s, number, n);
     }
     pthread_mutex_unlock(&s->lock);
     return status;
@@ -165,7 +224,7 @@ l1_apply(ptier_tier *tier, const ptier_op *ops, size_t count, bool sync, ptier_e
 {
     (void)sync; /* memory is as stable as it gets */
     for (size_t i = 0; i < count; i++) {
-        ptier_status status = apply_one(tier, &ops[i]);
+        ptier_status status = apply_one((l1_tier *)tier, &ops[i]);
         if (status)
             return ptier_fail(error, status, "L1 is out of memory");
     }
@@ -185,50 +244,75 @@ l1_write_usage(ptier_tier *tier, const ptier_usage *usage, size_t count, ptier_e
 static void
 l1_touch(ptier_tier *tier, const ptier_ref *ref)
 {
-    ptier_entry *entry;
-    if (l1_get(tier, ref, &entry) == PTIER_OK)
-        ptier_entry_release(entry);
+    l1_tier *l1 = (l1_tier *)tier;
+    shard *s = shard_at(l1, number_of(l1, ref->hash));
+    pthread_mutex_lock(&s->lock);
+    ptier_l1_node *n = find_locked(s, ref);
+    if (n)
+        l1->policy->use(s->order, n);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static size_t
+fullest(const l1_tier *l1, bool by_entries)
+{
+    size_t number = 0;
+    uint64_t most = 0;
+    for (size_t i = 0; i < l1->shard_count; i++) {
+        uint64_t full = read_figure(by_entries ? &l1->loads[i].entries : &l1->loads[i].bytes);
+        if (full > most) {
+            most = full;
+            number = i;
+        }
+    }
+    return number;
 }
 
 static ptier_status
 l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
 {
     l1_tier *l1 = (l1_tier *)tier;
-    ptier_status status = PTIER_NOT_FOUND;
-    for (size_t i = 0; i < l1->shard_count && status; i++) {
-        shard *s = &l1->shards[i];
-        pthread_mutex_lock(&s->lock);
-        if (s->map.count > s->capacity) {
-            *hash = s->oldest->entry->hash;
-            *revision = s->oldest->entry->revision;
-            status = PTIER_OK;
-        }
-        pthread_mutex_unlock(&s->lock);
+    bool crowded = read_figure(&l1->entries) > l1->capacity;
+    if (!crowded && read_figure(&l1->bytes) <= l1->bytes_max)
+        return PTIER_NOT_FOUND;
+    shard *s = shard_at(l1, fullest(l1, crowded));
+    pthread_mutex_lock(&s->lock);
+    const ptier_l1_node *n = l1->policy->victim(s->order);
+    if (n) {
+        *hash = n->entry->hash;
+        *revision = n->entry->revision;
     }
-    return status;
+    pthread_mutex_unlock(&s->lock);
+    return n ? PTIER_OK : PTIER_NOT_FOUND;
 }
 
 static void
 l1_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
 {
     const ptier_ref ref = {.hash = hash, .revision = revision};
-    shard *s = shard_of(tier, hash);
+    l1_tier *l1 = (l1_tier *)tier;
+    size_t number = number_of(l1, hash);
+    shard *s = shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
-    node *n = find_locked(s, &ref);
+    ptier_l1_node *n = find_locked(s, &ref);
     if (n)
-        remove_locked(s, n);
+        remove_locked(l1, s, number, n);
     pthread_mutex_unlock(&s->lock);
 }
 
 static bool
-scan_shard_locked(shard *s, ptier_scan_fn fn, void *context)
+scan_shard_locked(const shard *s, ptier_scan_fn fn, void *context)
 {
-    for (node *n = s->newest; n; n = n->older) {
+    for (size_t i = 0; s->map.cells && i <= s->map.mask; i++) {
+        const ptier_l1_node *n = s->map.cells[i].value;
+        if (!n)
+            continue;
         const ptier_scan_item item = {
             .hash = n->entry->hash,
             .revision = n->entry->revision,
             .expires_boot_ms = n->entry->expires_boot_ms,
             .health = n->entry->health,
+            .key = ptier_entry_key(n->entry),
             .url = ptier_entry_url(n->entry),
             .source = ptier_entry_source(n->entry),
         };
@@ -245,9 +329,10 @@ l1_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
     l1_tier *l1 = (l1_tier *)tier;
     bool go_on = true;
     for (size_t i = 0; i < l1->shard_count && go_on; i++) {
-        pthread_mutex_lock(&l1->shards[i].lock);
-        go_on = scan_shard_locked(&l1->shards[i], fn, context);
-        pthread_mutex_unlock(&l1->shards[i].lock);
+        shard *s = shard_at(l1, i);
+        pthread_mutex_lock(&s->lock);
+        go_on = scan_shard_locked(s, fn, context);
+        pthread_mutex_unlock(&s->lock);
     }
     return PTIER_OK;
 }
@@ -263,40 +348,22 @@ l1_probe(ptier_tier *tier, ptier_error *error)
 static uint64_t
 l1_count(ptier_tier *tier)
 {
-    l1_tier *l1 = (l1_tier *)tier;
-    uint64_t count = 0;
-    for (size_t i = 0; i < l1->shard_count; i++) {
-        pthread_mutex_lock(&l1->shards[i].lock);
-        count += l1->shards[i].map.count;
-        pthread_mutex_unlock(&l1->shards[i].lock);
-    }
-    return count;
+    return read_figure(&((const l1_tier *)tier)->entries);
 }
 
 static uint64_t
 l1_bytes(ptier_tier *tier)
 {
-    l1_tier *l1 = (l1_tier *)tier;
-    uint64_t bytes = sizeof *l1;
-    for (size_t i = 0; i < l1->shard_count; i++) {
-        shard *s = &l1->shards[i];
-        pthread_mutex_lock(&s->lock);
-        bytes +=
-            s->bytes + ptier_map_bytes(&s->map) + s->map.count * (sizeof(node) + sizeof(size_t));
-        pthread_mutex_unlock(&s->lock);
-    }
-    return bytes;
+    return read_figure(&((const l1_tier *)tier)->bytes);
 }
 
 static void
 l1_close(ptier_tier *tier)
 {
     l1_tier *l1 = (l1_tier *)tier;
-    for (size_t i = 0; i < l1->shard_count; i++) {
-        clear_locked(&l1->shards[i]);
-        ptier_map_fini(&l1->shards[i].map);
-        pthread_mutex_destroy(&l1->shards[i].lock);
-    }
+    clear_all(l1);
+    for (size_t i = 0; i < l1->shard_count; i++)
+        pthread_mutex_destroy(&shard_at(l1, i)->lock);
     free(l1);
 }
 
@@ -315,26 +382,66 @@ static const ptier_tier_ops l1_ops = {
     .close = l1_close,
 };
 
+/* ---- opening it ---- */
+
+static const ptier_l1_policy *const policies[] = {
+    [PTIER_EVICTION_LRU] = &ptier_l1_lru,
+    [PTIER_EVICTION_LFU] = &ptier_l1_lfu,
+    [PTIER_EVICTION_FIFO] = &ptier_l1_fifo,
+    [PTIER_EVICTION_SIEVE] = &ptier_l1_sieve,
+};
+
+ptier_status
+ptier_l1_check(const ptier_l1_options *options, ptier_error *error)
+{
+    if (options->capacity == 0 && options->bytes == 0)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "L1 needs a bound: room for at least 1 entry, or bytes");
+    if (options->bytes > 0 && options->bytes < PTIER_L1_BYTES_MIN)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "L1 needs at least 1 MiB where it is bounded by bytes (0: not bounded)");
+    if ((size_t)options->eviction >= sizeof policies / sizeof *policies)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "unknown eviction policy");
+    return PTIER_OK;
+}
+
+static size_t
+shards_for(uint64_t capacity, uint64_t bytes_max)
+{
+    uint64_t entries = bytes_max / ENTRY_BYTES < capacity ? bytes_max / ENTRY_BYTES : capacity;
+    size_t count = 1;
+    while (count < MAX_SHARDS && entries / (count * 2) >= ENTRIES_PER_SHARD)
+        count *= 2;
+    return count;
+}
+
 ptier_status
 ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier, ptier_error *error)
 {
-    if (options->capacity == 0)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "L1 needs room for at least 1 entry");
-    l1_tier *l1 = aligned_alloc(64, (sizeof *l1 + 63) & ~(size_t)63);
+    ptier_status status = ptier_l1_check(options, error);
+    if (status)
+        return status;
+    const ptier_l1_policy *policy = policies[options->eviction];
+    uint64_t capacity = options->capacity ? options->capacity : UINT64_MAX;
+    uint64_t bytes_max = options->bytes ? options->bytes : UINT64_MAX;
+    size_t count = shards_for(capacity, bytes_max);
+    size_t shard_bytes =
+        (sizeof(shard) + policy->order_bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    size_t size = sizeof(l1_tier) + count * shard_bytes; /* a multiple of CACHE_LINE */
+    l1_tier *l1 = aligned_alloc(CACHE_LINE, size);
     if (!l1)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for L1");
+    memset(l1, 0, size);
     l1->tier.ops = &l1_ops;
-    l1->shard_count = 1;
-    while (l1->shard_count < MAX_SHARDS &&
-           options->capacity / (l1->shard_count * 2) >= ENTRIES_PER_SHARD)
-        l1->shard_count *= 2;
-    for (size_t i = 0; i < l1->shard_count; i++) {
-        shard *s = &l1->shards[i];
-        pthread_mutex_init(&s->lock, NULL);
-        ptier_map_init(&s->map);
-        s->newest = s->oldest = NULL;
-        s->capacity = options->capacity / l1->shard_count;
-        s->bytes = 0;
+    l1->policy = policy;
+    l1->capacity = capacity;
+    l1->bytes_max = bytes_max;
+    l1->shard_count = count;
+    l1->shard_bytes = shard_bytes;
+    atomic_init(&l1->bytes, size);
+    for (size_t i = 0; i < count; i++) {
+        pthread_mutex_init(&shard_at(l1, i)->lock, NULL);
+        ptier_map_init(&shard_at(l1, i)->map);
     }
     *tier = &l1->tier;
     return PTIER_OK;

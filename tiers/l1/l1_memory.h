@@ -3,11 +3,20 @@
 #ifndef PTIER_L1_MEMORY_H
 #define PTIER_L1_MEMORY_H
 
+#include <proxytier/cache.h>
+
 #include "tier.h"
 
+#define PTIER_L1_BYTES_MIN (UINT64_C(1) << 20) /* the largest entry takes a 15th of it */
+
 typedef struct ptier_l1_options {
-    uint64_t capacity; /* entries; at least 1 */
+    uint64_t capacity; /* entries; 0: as many as `bytes` allows */
+    uint64_t bytes;    /* of memory, all included (what the tier's `bytes` says); 0: any */
+    ptier_eviction eviction;
 } ptier_l1_options;
+
+/* INVALID_ARGUMENT: the message says which. */
+PTIER_MUST_CHECK ptier_status ptier_l1_check(const ptier_l1_options *options, ptier_error *error);
 
 PTIER_MUST_CHECK ptier_status ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier,
                                             ptier_error *error);

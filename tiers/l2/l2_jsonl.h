@@ -24,7 +24,8 @@ typedef struct ptier_l2_options {
     ptier_log_fn on_log;                   /* may be NULL */
     void *log_context;
     /* Kept allocated beyond the end of the newest shard, so that removals can be written to a full
-     * disk: apply refuses groups with a put before they would touch it (RESOURCE_EXHAUSTED). */
+     * disk: apply refuses groups with a put before they would touch it (RESOURCE_EXHAUSTED). Where
+     * the file system cannot allocate in advance, nothing is kept. */
     uint64_t removal_reserve;
 } ptier_l2_options;
 
@@ -35,20 +36,28 @@ PTIER_MUST_CHECK ptier_status ptier_l2_open(const ptier_l2_options *options, pti
 
 /*
  * Every shard begins with a line that names it: its number, the length its predecessor had when it
- * was followed by this one, and the highest revision in any line before it. So a shard that is
- * missing, cut or an older copy of itself shows.
+ * was followed by this one, the highest revision in any line before it, and which shard was the
+ * oldest. So a shard that is missing, cut, exchanged or an older copy of itself shows; only what
+ * the last shard ought to be nobody but the cache knows. Shards from before there were such lines
+ * are read like others, and tell nothing.
  */
 typedef struct ptier_l2_found {
     uint32_t first_shard, last_shard; /* 0: there was none */
     uint64_t last_shard_bytes;        /* of whole lines, before open cut a torn one off its end */
-    uint64_t last_revision;           /* highest in any sound line */
-    uint64_t damaged; /* lines that are not as they were written, shards that are missing or
-                         shorter than their successor says; the torn end of the last shard
-                         is none of them */
-    /* No change with a higher revision was in what is damaged. 0: nothing is; UINT64_MAX: damage in
-     * the last shard, where only the cache can know. */
+    uint64_t last_revision;           /* highest in any sound line, or before it as a shard's first
+                                         line says */
+    uint64_t damaged; /* lines that are not as they were written, shards that are missing or not
+                         as long as their successor says or in the place of another; the torn
+                         end of the last shard is none of them. The same at each open until
+                         compaction has written all anew, which it does at once then. */
+    /* No change with a higher revision was in what is damaged: the next sound shard's first line
+     * says so. 0: nothing is damaged; UINT64_MAX: in the last shard, where only the cache can
+     * know, or with none but old shards behind it. */
     uint64_t damaged_to;
-    bool unverified; /* there are whole lines, and none of our keys made any of them */
+    /* There are whole lines, and none of our keys made any of them: files and lines are left as
+     * they are (never cut, never compacted) unless ptier_l2_restart is called; changes go to a new
+     * shard. */
+    bool unverified;
 } ptier_l2_found;
 void ptier_l2_found_at_open(const ptier_tier *tier, ptier_l2_found *found);
 
@@ -73,7 +82,7 @@ PTIER_MUST_CHECK ptier_status ptier_l2_replay(ptier_tier *tier, uint64_t prefix,
 typedef bool (*ptier_l2_current_fn)(void *context, uint64_t hash, uint64_t revision);
 void ptier_l2_cull(ptier_tier *tier, ptier_l2_current_fn is_current, void *context);
 
-/* Highest revision in any line. */
+/* Highest revision in any line, or before it as a shard's first line says. */
 uint64_t ptier_l2_last_revision(const ptier_tier *tier);
 
 /* Makes an entry resident again whose line is gone or was never there (demotion from L1). Writer
@@ -90,9 +99,10 @@ void ptier_l2_release_log(ptier_tier *tier, uint64_t synced_prefix);
 /*
  * The log, for L3 when it is behind: each key's newest change with a revision above `after`, in
  * revision order, at most `limit` (entries and tokens borrowed for the callback, which may retain
- * them). A change whose line cannot be read is left out: *lost counts those (the tier forgets
- * them). Any thread; no lock is held across the reading. *more: there may be further ones above the
- * last that was handed out.
+ * them; `replaces` is 0, since the states between are left out). A change whose line cannot be read
+ * is left out: *lost counts those (the tier forgets them; ptier_l2_peek_key may know the key). Any
+ * thread; no lock is held across the reading. *more: there may be further ones above the last that
+ * was handed out.
  */
 PTIER_MUST_CHECK ptier_status ptier_l2_read_log(ptier_tier *tier, uint64_t after, size_t limit,
                                                 ptier_l2_replay_fn fn, void *context, bool *more,
@@ -104,7 +114,12 @@ uint64_t ptier_l2_log_bytes(ptier_tier *tier);
 /*
  * After the tier could not do its work: makes the directory if it is gone, and goes on in a new
  * shard. What was readable before stays so; all that lives in the older shards is copied to the new
- * ones by and by (ptier_l2_compact), and the old files go. Writer only.
+ * ones by and by (ptier_l2_compact), and the old files go. What could not be synced is copied here,
+ * so that the next sync counts for it, too. Files in the place of shards that are not ours are
+ * renamed (.aside). Writer only.
+ *
+ * Until then apply fails once the newest shard was deleted, moved, changed by others, or not
+ * synced. The probe fails for the first three once, and from then on says whether a resume will do.
  */
 PTIER_MUST_CHECK ptier_status ptier_l2_resume(ptier_tier *tier, ptier_error *error);
 
@@ -114,27 +129,35 @@ PTIER_MUST_CHECK ptier_status ptier_l2_restart(ptier_tier *tier, ptier_error *er
 /*
  * Rotation of keys, in small steps: lines that were made with another key than the first are
  * written anew with the first, until none is left in any file. *done: that is so. Start with
- * `begin`. Writer only.
+ * `begin`: what was sealed with an older key has to be applied before it. Begun again (after a
+ * restart, say), it does all of it again. ptier_l2_compact does a part of the work as well. Writer
+ * only.
  */
 PTIER_MUST_CHECK ptier_status ptier_l2_reencrypt(ptier_tier *tier, bool begin, bool *done,
                                                  ptier_error *error);
 
-/* Lines found damaged since open. Any thread. */
+/* Lines found damaged after open (those before are in ptier_l2_found). Any thread. */
 uint64_t ptier_l2_damaged(ptier_tier *tier);
 
-/* The key of a record that get gave up with DATA_LOSS, if its text is still legible (its hash says
- * whether it is the right one). Before the next compaction; false: it is not. */
+/* The key of a record whose line was found damaged after open (get said DATA_LOSS, read_log counted
+ * it as lost, or compaction could not copy it), if its text is still legible: its hash says whether
+ * it is the right one. The last 64 are kept. Any thread. */
 bool ptier_l2_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision,
                        char key[PTIER_KEY_MAX + 1]);
 
 /* Gives up every resident record (L3 has them all, or will have from the log). Returns how many. */
 uint64_t ptier_l2_evict_all(ptier_tier *tier);
 
+/* What is resident now; *refs is malloc'ed. Any thread. */
+PTIER_MUST_CHECK ptier_status ptier_l2_residents(ptier_tier *tier, ptier_ref **refs, size_t *count,
+                                                 ptier_error *error);
+
 /* Whether a record is resident (its line may be read). Never blocks. */
 bool ptier_l2_resident(ptier_tier *tier, uint64_t hash, uint64_t revision);
 
-/* Copies what lives in the oldest shard to the newest and deletes it, when enough of the files is
- * dead. Writer only. */
+/* Copies what lives in the oldest shard to the newest and deletes it, in small steps, when enough
+ * of the files is dead, and after a resume, a rotation of keys or damage. What cannot be copied
+ * because it is damaged is dropped and counted. Writer only. */
 PTIER_MUST_CHECK ptier_status ptier_l2_compact(ptier_tier *tier, bool *worked, ptier_error *error);
 
 #endif

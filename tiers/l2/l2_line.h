@@ -9,6 +9,10 @@
  *    "latency_us":…,"successes":…,"reports":…,"accesses":…,"last_access":…,"labels":{…},"check":"16
  * hex"}
  *   {"rev":8,"prev":7,"op":"remove","key":…,"check":…} {"rev":9,"prev":0,"op":"clear","check":…}
+ *
+ * and the line at the head of each shard, repeated in the newest when the oldest one goes:
+ *
+ *   {"op":"shard","number":7,"first":3,"after":16776999,"highest":1234,"check":…}
  */
 #ifndef PTIER_L2_LINE_H
 #define PTIER_L2_LINE_H
@@ -21,6 +25,9 @@
 /* Longest line, line break included: every byte of every field escaped as \u00XX would still fit.
  */
 #define PTIER_L2_LINE_MAX 131072
+
+/* The word of each ptier_op_kind. */
+extern const char *const ptier_l2_op_names[PTIER_OP_CLEAR + 1];
 
 /* Appends one line. RESOURCE_EXHAUSTED: memory; INTERNAL: crypto. */
 PTIER_MUST_CHECK ptier_status ptier_l2_line_write(ptier_buffer *buffer, const ptier_op *op,
@@ -46,5 +53,30 @@ PTIER_MUST_CHECK ptier_status ptier_l2_line_parse(const char *text, size_t lengt
                                                   const ptier_l2_reader *reader,
                                                   ptier_l2_line *line);
 void ptier_l2_line_fini(ptier_l2_line *line);
+
+/* ---- the line that names a shard ---- */
+
+#define PTIER_L2_HEADER_PREFIX "{\"op\":\"shard\",\"number\":"
+#define PTIER_L2_HEADER_MAX    192 /* line break included */
+
+typedef struct ptier_l2_header {
+    uint32_t number;  /* of the shard that the line is in */
+    uint32_t first;   /* of the oldest shard that is needed */
+    uint64_t after;   /* length of shard number - 1 when this one followed it; 0: there was none */
+    uint64_t highest; /* no line before has a higher revision; UINT64_MAX: not known */
+} ptier_l2_header;
+
+PTIER_MUST_CHECK ptier_status ptier_l2_header_write(char text[PTIER_L2_HEADER_MAX], size_t *length,
+                                                    const ptier_l2_header *header,
+                                                    ptier_keyring *keyring);
+
+/* Whether a line looks like one. */
+bool ptier_l2_is_header(const char *text, size_t length);
+PTIER_MUST_CHECK ptier_status ptier_l2_header_parse(const char *text, size_t length,
+                                                    ptier_keyring *keyring,
+                                                    ptier_l2_header *header);
+
+/* The key in a line whose check fails, if there is text in its place: it may be damaged as well. */
+bool ptier_l2_legible_key(const char *text, size_t length, char key[PTIER_KEY_MAX + 1]);
 
 #endif

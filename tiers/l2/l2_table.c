@@ -39,6 +39,9 @@ log_list_remove(l2_tier *l2, l2_node *n)
 {
     *(n->log_newer ? &n->log_newer->log_older : &l2->log_newest) = n->log_older;
     *(n->log_older ? &n->log_older->log_newer : &l2->log_oldest) = n->log_newer;
+    if (l2->log_cursor == n)
+        l2->log_cursor = n->log_older;
+    l2->log_bytes -= n->length + 1u;
     n->logged = false;
 }
 
@@ -53,6 +56,7 @@ log_list_insert(l2_tier *l2, l2_node *n)
     n->log_newer = before ? before->log_newer : l2->log_oldest;
     *(before ? &before->log_newer : &l2->log_oldest) = n;
     *(n->log_newer ? &n->log_newer->log_older : &l2->log_newest) = n;
+    l2->log_bytes += n->length + 1u;
     n->logged = true;
 }
 
@@ -76,6 +80,7 @@ l2_forget_locked(l2_tier *l2, l2_node *n)
     if (n->logged)
         log_list_remove(l2, n);
     l2->live_bytes -= n->length + 1u;
+    n->shard->live -= n->length + 1u;
     free(n);
 }
 
@@ -106,6 +111,16 @@ l2_release_log_locked(l2_tier *l2, uint64_t floor)
     }
 }
 
+l2_node *
+l2_log_above_locked(l2_tier *l2, uint64_t revision)
+{
+    l2_node *n = l2->log_cursor;
+    n = n && n->revision <= revision ? n->log_newer : l2->log_oldest;
+    while (n && n->revision <= revision)
+        n = n->log_newer;
+    return n;
+}
+
 /* A clear stands in for every older line. */
 static void
 clear_locked(l2_tier *l2, uint64_t revision)
@@ -131,15 +146,27 @@ add_node(l2_tier *l2, uint64_t hash)
     return n;
 }
 
+void
+l2_move_locked(l2_tier *l2, l2_node *n, l2_shard *shard, uint64_t offset, size_t length)
+{
+    uint64_t before = n->shard ? n->length + 1u : 0;
+    l2->live_bytes += length + 1 - before;
+    if (n->logged)
+        l2->log_bytes += length + 1 - before;
+    if (n->shard)
+        n->shard->live -= before;
+    shard->live += length + 1;
+    n->shard = shard;
+    n->offset = (uint32_t)offset;
+    n->length = (uint32_t)length;
+}
+
 /* Takes the lines' place: what the node pointed at before is dead from now on. */
 static void
 point_node(l2_tier *l2, l2_node *n, const ptier_op *op, l2_shard *shard, uint64_t offset,
            size_t length)
 {
-    l2->live_bytes += length + 1 - (n->shard ? n->length + 1u : 0u);
-    n->shard = shard;
-    n->offset = (uint32_t)offset;
-    n->length = (uint32_t)length;
+    l2_move_locked(l2, n, shard, offset, length);
     n->kind = (uint8_t)op->kind;
     bool relisted = n->revision != op->revision;
     if (relisted && n->logged)

@@ -57,7 +57,8 @@ choose(ptier_l3 *l3, int64_t last, uint64_t *hash, uint64_t *revision)
     for (int i = 0; i < SAMPLES; i++) {
         int64_t at = (int64_t)(next_random(l3) % (uint64_t)last) + 1;
         (void)sqlite3_bind_int64(sample, 1, at); /* cannot fail */
-        if (sqlite3_step(sample) == SQLITE_ROW) {
+        int code = sqlite3_step(sample);
+        if (code == SQLITE_ROW) {
             uint64_t its_hash = (uint64_t)sqlite3_column_int64(sample, 0);
             int64_t its_recency = recency(sample);
             bool spared = is_spared(l3, its_hash);
@@ -70,7 +71,8 @@ choose(ptier_l3 *l3, int64_t last, uint64_t *hash, uint64_t *revision)
                 *revision = (uint64_t)sqlite3_column_int64(sample, 1);
             }
         }
-        (void)sqlite3_reset(sample); /* a row that cannot be read is no candidate */
+        (void)sqlite3_reset(sample); /* repeats code: a row that cannot be read is no candidate */
+        ptier_l3_note(l3, code);
     }
     return have;
 }
@@ -81,6 +83,9 @@ ptier_l3_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     ptier_l3 *l3 = ptier_l3_of(tier);
     if (l3->capacity == 0 || atomic_load(&l3->count) <= l3->capacity)
         return PTIER_NOT_FOUND;
+    ptier_status status = ptier_l3_writable(l3, NULL);
+    if (status != PTIER_OK)
+        return status; /* it could not be dropped */
     uint64_t chosen = atomic_load(&l3->victim_hash);
     if (chosen) {
         *hash = chosen;
@@ -90,7 +95,7 @@ ptier_l3_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     int64_t last;
     int code = last_row(l3, &last);
     if (code != SQLITE_OK)
-        return ptier_l3_status(code);
+        return ptier_l3_fail(l3, &l3->writer, code, "read", NULL);
     if (last <= 0 || !choose(l3, last, hash, revision))
         return PTIER_NOT_FOUND;
     l3->victim_revision = *revision;

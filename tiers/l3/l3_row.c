@@ -12,48 +12,6 @@
 #define CANON_VERSION 1
 #define PLAIN_ROOM    (PTIER_TOKEN_LENGTH(PTIER_CREDENTIAL_MAX) / 4 * 3)
 
-typedef struct text {
-    const char *at; /* NULL: none */
-    size_t length;
-} text;
-
-typedef struct record_row {
-    uint64_t hash, revision;
-    int64_t expires_wall, expires_boot, boot_tag;
-    int64_t fetch_time, ttl;
-    uint32_t failures;
-    uint32_t health, revalidate;
-    text key, url, source, username, password, labels;
-} record_row;
-
-/* Columns of L3_GET. */
-enum {
-    GET_ID,
-    GET_KEY64,
-    GET_REVISION,
-    GET_EXPIRES_WALL,
-    GET_EXPIRES_BOOT,
-    GET_BOOT_TAG,
-    GET_HEALTH,
-    GET_REVALIDATE,
-    GET_FAILURES,
-    GET_SOURCE,
-    GET_FETCH_TIME,
-    GET_TTL,
-    GET_INTEGRITY,
-    GET_KEY,
-    GET_URL,
-    GET_USERNAME,
-    GET_PASSWORD,
-    GET_LABELS,
-    GET_LAST_ACCESS,
-    GET_ACCESSES,
-    GET_LATENCY,
-    GET_SUCCESSES,
-    GET_REPORTS,
-    GET_USAGE_INTEGRITY,
-};
-
 /* ---- the canonical form ---- */
 
 static uint8_t *
@@ -65,7 +23,7 @@ put_u64(uint8_t *at, uint64_t value)
 }
 
 static uint8_t *
-put_string(uint8_t *at, text string)
+put_string(uint8_t *at, ptier_l3_text string)
 {
     at = put_u64(at, string.at ? string.length : UINT64_MAX);
     if (string.at)
@@ -75,7 +33,7 @@ put_string(uint8_t *at, text string)
 
 /* Everything the row says, one way only. 0: too long to be one of ours. */
 static size_t
-canonical(const record_row *row, uint8_t canon[PTIER_L3_CANON_MAX])
+canonical(const ptier_l3_row *row, uint8_t canon[PTIER_L3_CANON_MAX])
 {
     size_t strings = row->key.length + row->url.length + row->source.length + row->username.length +
                      row->password.length + row->labels.length;
@@ -115,23 +73,23 @@ canonical_usage(int64_t id, const ptier_usage *usage, uint8_t canon[64])
 
 /* ---- writing ---- */
 
-static text
+static ptier_l3_text
 text_of(const char *string)
 {
-    return (text){string, string ? strlen(string) : 0};
+    return (ptier_l3_text){string, string ? strlen(string) : 0};
 }
 
 static int
-bind_string(sqlite3_stmt *statement, int index, text string)
+bind_string(sqlite3_stmt *statement, int index, ptier_l3_text string)
 {
     return sqlite3_bind_text(statement, index, string.at, (int)string.length, SQLITE_STATIC);
 }
 
 static void
-row_of_op(const ptier_l3 *l3, const ptier_op *op, record_row *row)
+row_of_op(const ptier_l3 *l3, const ptier_op *op, ptier_l3_row *row)
 {
     const ptier_entry *entry = op->entry;
-    *row = (record_row){
+    *row = (ptier_l3_row){
         .hash = entry->hash,
         .revision = op->revision,
         .expires_wall = entry->expires_wall_ms,
@@ -149,20 +107,27 @@ row_of_op(const ptier_l3 *l3, const ptier_op *op, record_row *row)
         .password = text_of(ptier_sealed_password(op->sealed)),
     };
     if (entry->label_count) /* the source follows the labels */
-        row->labels =
-            (text){entry->text + entry->labels_at, (size_t)entry->source_at - entry->labels_at};
+        row->labels = (ptier_l3_text){entry->text + entry->labels_at,
+                                      (size_t)entry->source_at - entry->labels_at};
+}
+
+ptier_status
+ptier_l3_row_check(ptier_l3 *l3, const ptier_l3_row *row, uint8_t canon[PTIER_L3_CANON_MAX],
+                   uint8_t check[PTIER_CHECK_BYTES])
+{
+    size_t length = canonical(row, canon);
+    if (length == 0)
+        return PTIER_OUT_OF_RANGE;
+    return ptier_keyring_check(l3->keyring, canon, length, check);
 }
 
 ptier_status
 ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement, const ptier_op *op, int64_t source)
 {
-    record_row row;
+    ptier_l3_row row;
     row_of_op(l3, op, &row);
     uint8_t check[PTIER_CHECK_BYTES];
-    size_t length = canonical(&row, l3->writer.canon);
-    if (length == 0)
-        return PTIER_OUT_OF_RANGE;
-    ptier_status status = ptier_keyring_check(l3->keyring, l3->writer.canon, length, check);
+    ptier_status status = ptier_l3_row_check(l3, &row, l3->writer.canon, check);
     if (status != PTIER_OK)
         return status;
     int codes = 0;
@@ -205,68 +170,128 @@ ptier_l3_usage_bind(ptier_l3 *l3, sqlite3_stmt *statement, int64_t id, const pti
 
 /* ---- reading ---- */
 
-static text
+static ptier_l3_text
 column_string(sqlite3_stmt *statement, int column)
 {
-    text string = {(const char *)sqlite3_column_text(statement, column), 0};
+    ptier_l3_text string = {(const char *)sqlite3_column_text(statement, column), 0};
     if (string.at)
         string.length = (size_t)sqlite3_column_bytes(statement, column);
     return string;
 }
 
-static bool
-verified(ptier_l3 *l3, sqlite3_stmt *get, int column, const uint8_t *canon, size_t length)
+/* Index of the key that made the check in this column; -1: none of ours. */
+static int
+maker(ptier_l3 *l3, sqlite3_stmt *row, int column, const uint8_t *canon, size_t length)
 {
-    const void *check = sqlite3_column_blob(get, column);
-    return length && check && sqlite3_column_bytes(get, column) == PTIER_CHECK_BYTES &&
-           ptier_keyring_verify(l3->keyring, canon, length, check);
+    const void *check = sqlite3_column_blob(row, column);
+    if (!length || !check || sqlite3_column_bytes(row, column) != PTIER_CHECK_BYTES)
+        return -1;
+    return ptier_keyring_verify_which(l3->keyring, canon, length, check);
 }
 
 static void
-row_of_columns(ptier_l3_conn *reader, record_row *row)
+row_of_columns(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
 {
-    sqlite3_stmt *get = reader->statements[L3_GET];
-    *row = (record_row){
-        .hash = (uint64_t)sqlite3_column_int64(get, GET_KEY64),
-        .revision = (uint64_t)sqlite3_column_int64(get, GET_REVISION),
-        .expires_wall = sqlite3_column_int64(get, GET_EXPIRES_WALL),
-        .expires_boot = sqlite3_column_int64(get, GET_EXPIRES_BOOT),
-        .boot_tag = sqlite3_column_int64(get, GET_BOOT_TAG),
-        .fetch_time = sqlite3_column_int64(get, GET_FETCH_TIME),
-        .ttl = sqlite3_column_int64(get, GET_TTL),
-        .failures = (uint32_t)sqlite3_column_int64(get, GET_FAILURES),
-        .health = (uint32_t)sqlite3_column_int64(get, GET_HEALTH),
-        .revalidate = (uint32_t)sqlite3_column_int64(get, GET_REVALIDATE),
-        .key = column_string(get, GET_KEY),
-        .url = column_string(get, GET_URL),
-        .source = text_of(ptier_l3_source_name(reader, sqlite3_column_int64(get, GET_SOURCE))),
-        .username = column_string(get, GET_USERNAME),
-        .password = column_string(get, GET_PASSWORD),
-        .labels = {sqlite3_column_blob(get, GET_LABELS), 0},
+    *row = (ptier_l3_row){
+        .hash = (uint64_t)sqlite3_column_int64(get, L3_KEY64),
+        .revision = (uint64_t)sqlite3_column_int64(get, L3_REVISION),
+        .expires_wall = sqlite3_column_int64(get, L3_EXPIRES_WALL),
+        .expires_boot = sqlite3_column_int64(get, L3_EXPIRES_BOOT),
+        .boot_tag = sqlite3_column_int64(get, L3_BOOT_TAG),
+        .fetch_time = sqlite3_column_int64(get, L3_FETCH_TIME),
+        .ttl = sqlite3_column_int64(get, L3_TTL),
+        .failures = (uint32_t)sqlite3_column_int64(get, L3_FAILURES),
+        .health = (uint32_t)sqlite3_column_int64(get, L3_HEALTH),
+        .revalidate = (uint32_t)sqlite3_column_int64(get, L3_REVALIDATE),
+        .key = column_string(get, L3_KEY),
+        .url = column_string(get, L3_URL),
+        .source = text_of(ptier_l3_source_name(l3, conn, sqlite3_column_int64(get, L3_SOURCE))),
+        .username = column_string(get, L3_USERNAME),
+        .password = column_string(get, L3_PASSWORD),
+        .labels = {sqlite3_column_blob(get, L3_LABELS), 0},
     };
     if (row->labels.at)
-        row->labels.length = (size_t)sqlite3_column_bytes(get, GET_LABELS);
+        row->labels.length = (size_t)sqlite3_column_bytes(get, L3_LABELS);
+}
+
+static bool
+name_by(ptier_l3 *l3, sqlite3_stmt *query, int64_t id, char name[PTIER_SOURCE_MAX + 1])
+{
+    if (!query)
+        return false;
+    (void)sqlite3_bind_int64(query, 1, id); /* cannot fail */
+    const char *found = NULL;
+    int code = sqlite3_step(query);
+    if (code == SQLITE_ROW)
+        found = (const char *)sqlite3_column_text(query, 0);
+    bool fits = found && strlen(found) <= PTIER_SOURCE_MAX;
+    if (fits)
+        strcpy(name, found);
+    (void)sqlite3_reset(query); /* repeats code */
+    ptier_l3_note(l3, code);
+    return fits;
+}
+
+/* A source's damaged name would take all of its rows along: the name is there twice, and the check
+ * of the row tells which one is right. */
+static int
+maker_by_other_source(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *get, ptier_l3_row *row)
+{
+    int64_t id = sqlite3_column_int64(get, L3_SOURCE);
+    ptier_l3_source *slot = &conn->sources[(uint64_t)id % PTIER_L3_SOURCES];
+    slot->id = 0; /* the row may borrow the name, nobody else is to find it */
+    if (!name_by(l3, conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
+        return -1;
+    row->source = text_of(slot->name);
+    int which = maker(l3, get, L3_INTEGRITY, conn->canon, canonical(row, conn->canon));
+    if (which >= 0)
+        ptier_l3_found_damage(l3, "the name of source %s", slot->name);
+    return which;
+}
+
+ptier_status
+ptier_l3_row_verify(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, ptier_l3_row *row,
+                    int *which)
+{
+    *which = -1;
+    row_of_columns(l3, conn, statement, row);
+    if (!row->key.at || !row->url.at || row->health > PTIER_HEALTH_UNKNOWN || row->revalidate > 1)
+        return PTIER_DATA_LOSS;
+    if (row->source.at)
+        *which = maker(l3, statement, L3_INTEGRITY, conn->canon, canonical(row, conn->canon));
+    if (*which < 0)
+        *which = maker_by_other_source(l3, conn, statement, row);
+    return *which < 0 ? PTIER_DATA_LOSS : PTIER_OK;
+}
+
+bool
+ptier_l3_usage_read(ptier_l3 *l3, sqlite3_stmt *statement, ptier_usage *usage, int *which)
+{
+    if (sqlite3_column_type(statement, L3_USAGE_INTEGRITY) == SQLITE_NULL)
+        return false;
+    *usage = (ptier_usage){
+        .last_access_ms = sqlite3_column_int64(statement, L3_LAST_ACCESS),
+        .access_count = (uint64_t)sqlite3_column_int64(statement, L3_ACCESSES),
+        .latency_us = (uint32_t)sqlite3_column_int64(statement, L3_LATENCY),
+        .success_count = (uint32_t)sqlite3_column_int64(statement, L3_SUCCESSES),
+        .report_count = (uint32_t)sqlite3_column_int64(statement, L3_REPORTS),
+    };
+    uint8_t canon[64];
+    size_t length = canonical_usage(sqlite3_column_int64(statement, L3_ID), usage, canon);
+    *which = maker(l3, statement, L3_USAGE_INTEGRITY, canon, length);
+    if (*which < 0)
+        atomic_fetch_add_explicit(&l3->damaged, 1, memory_order_relaxed);
+    return *which >= 0;
 }
 
 /* What is unreadable of the figures counts as never used: they are no part of the record. */
 static void
 read_usage(ptier_l3 *l3, sqlite3_stmt *get, ptier_record *record)
 {
-    if (sqlite3_column_type(get, GET_USAGE_INTEGRITY) == SQLITE_NULL)
+    ptier_usage usage;
+    int which;
+    if (!ptier_l3_usage_read(l3, get, &usage, &which))
         return;
-    ptier_usage usage = {
-        .last_access_ms = sqlite3_column_int64(get, GET_LAST_ACCESS),
-        .access_count = (uint64_t)sqlite3_column_int64(get, GET_ACCESSES),
-        .latency_us = (uint32_t)sqlite3_column_int64(get, GET_LATENCY),
-        .success_count = (uint32_t)sqlite3_column_int64(get, GET_SUCCESSES),
-        .report_count = (uint32_t)sqlite3_column_int64(get, GET_REPORTS),
-    };
-    uint8_t canon[64];
-    size_t length = canonical_usage(sqlite3_column_int64(get, GET_ID), &usage, canon);
-    if (!verified(l3, get, GET_USAGE_INTEGRITY, canon, length)) {
-        atomic_fetch_add_explicit(&l3->damaged, 1, memory_order_relaxed);
-        return;
-    }
     record->last_access_ms = usage.last_access_ms;
     record->access_count = usage.access_count;
     record->latency_ms = usage.latency_us / 1000.0;
@@ -276,7 +301,7 @@ read_usage(ptier_l3 *l3, sqlite3_stmt *get, ptier_record *record)
 
 /* Decrypts one token to NUL-terminated text; none stays NULL. */
 static bool
-open_token(ptier_l3 *l3, text token, char plain[PLAIN_ROOM + 1], const char **opened)
+open_token(ptier_l3 *l3, ptier_l3_text token, char plain[PLAIN_ROOM + 1], const char **opened)
 {
     size_t length;
     if (!token.at)
@@ -291,7 +316,7 @@ open_token(ptier_l3 *l3, text token, char plain[PLAIN_ROOM + 1], const char **op
 
 /* name NUL value NUL ...; false: not that. */
 static bool
-read_labels(text blob, ptier_label labels[PTIER_LABELS_MAX], size_t *count)
+read_labels(ptier_l3_text blob, ptier_label labels[PTIER_LABELS_MAX], size_t *count)
 {
     const char *at = blob.at, *end = at ? at + blob.length : NULL;
     for (*count = 0; at < end; (*count)++) {
@@ -307,7 +332,7 @@ read_labels(text blob, ptier_label labels[PTIER_LABELS_MAX], size_t *count)
 }
 
 static ptier_status
-make_entry(ptier_l3 *l3, sqlite3_stmt *get, const record_row *row, ptier_entry **entry)
+make_entry(ptier_l3 *l3, sqlite3_stmt *get, const ptier_l3_row *row, ptier_entry **entry)
 {
     char username[PLAIN_ROOM + 1], password[PLAIN_ROOM + 1];
     ptier_label labels[PTIER_LABELS_MAX];
@@ -341,33 +366,45 @@ make_entry(ptier_l3 *l3, sqlite3_stmt *get, const record_row *row, ptier_entry *
 }
 
 ptier_status
-ptier_l3_row_read(ptier_l3 *l3, ptier_l3_conn *reader, ptier_entry **entry)
+ptier_l3_row_read(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, ptier_entry **entry)
 {
-    sqlite3_stmt *get = reader->statements[L3_GET];
-    record_row row;
-    row_of_columns(reader, &row);
-    if (!row.key.at || !row.url.at || !row.source.at ||
-        !verified(l3, get, GET_INTEGRITY, reader->canon, canonical(&row, reader->canon)))
-        return PTIER_DATA_LOSS;
-    return entry ? make_entry(l3, get, &row, entry) : PTIER_OK;
+    ptier_l3_row row;
+    int which;
+    ptier_status status = ptier_l3_row_verify(l3, conn, statement, &row, &which);
+    return status == PTIER_OK ? make_entry(l3, statement, &row, entry) : status;
+}
+
+/* Checks are verified when a record is read; here only what would not make sense is left out. */
+bool
+ptier_l3_row_item(ptier_l3 *l3, ptier_l3_conn *conn, sqlite3_stmt *statement, ptier_scan_item *item)
+{
+    int64_t health = sqlite3_column_int64(statement, L3_HEALTH);
+    int64_t wall = sqlite3_column_int64(statement, L3_EXPIRES_WALL);
+    item->hash = (uint64_t)sqlite3_column_int64(statement, L3_KEY64);
+    item->revision = (uint64_t)sqlite3_column_int64(statement, L3_REVISION);
+    item->health = (uint8_t)health;
+    item->key = (const char *)sqlite3_column_text(statement, L3_KEY);
+    item->url = (const char *)sqlite3_column_text(statement, L3_URL);
+    item->source = ptier_l3_source_name(l3, conn, sqlite3_column_int64(statement, L3_SOURCE));
+    if (health < PTIER_HEALTH_HEALTHY || health > PTIER_HEALTH_UNKNOWN || wall < 0 ||
+        item->revision == 0 || !item->key || !item->url || !item->source)
+        return false;
+    uint64_t tag = (uint64_t)sqlite3_column_int64(statement, L3_BOOT_TAG);
+    item->expires_boot_ms =
+        ptier_clock_expiry(l3->clock, tag, sqlite3_column_int64(statement, L3_EXPIRES_BOOT), wall);
+    return true;
 }
 
 const char *
-ptier_l3_source_name(ptier_l3_conn *conn, int64_t id)
+ptier_l3_source_name(ptier_l3 *l3, ptier_l3_conn *conn, int64_t id)
 {
     ptier_l3_source *slot = &conn->sources[(uint64_t)id % PTIER_L3_SOURCES];
     if (slot->id == id && id != 0)
         return slot->name;
-    sqlite3_stmt *query = conn->statements[L3_SOURCE_NAME];
-    (void)sqlite3_bind_int64(query, 1, id); /* cannot fail */
     slot->id = 0;
-    const char *found = NULL;
-    if (sqlite3_step(query) == SQLITE_ROW &&
-        (found = (const char *)sqlite3_column_text(query, 0)) &&
-        strlen(found) <= PTIER_SOURCE_MAX) {
-        strcpy(slot->name, found);
-        slot->id = id;
-    }
-    (void)sqlite3_reset(query); /* repeats the step's error: no name */
-    return slot->id == id && id != 0 ? slot->name : NULL;
+    if (!name_by(l3, conn->statements[L3_SOURCE_NAME], id, slot->name) &&
+        !name_by(l3, conn->statements[L3_SOURCE_NAME_AGAIN], id, slot->name))
+        return NULL;
+    slot->id = id;
+    return slot->name;
 }

@@ -1,175 +1,24 @@
 /*
- * L3's file: connections, schema, version.
- *
- * Keys are random, so that every structure led by the key costs a random page a row: rows are
- * appended under their own rowid, and only the 64-bit hash is indexed (not unique: two keys may
- * share a hash). Usage figures change far more often than records and are kept in a narrow table
- * aside. Sources are few and become small integers.
+ * Whose file it is, and of which version: what is found when it is opened. A stranger's file is not
+ * touched; a damaged one is not either.
  */
 #include "l3/l3_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
+#include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define APPLICATION_ID 1347703122 /* "PTIR" */
-#define VALUE_MAX      (1 << 20)  /* of one column: a damaged length allocates no more than this */
-#define KEY_CHECK_TEXT "proxytier database key"
+#define SAMPLE_ROWS    64
 
-static const char schema_sql[] =
-    "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-    "CREATE TABLE sources(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
-    "CREATE TABLE entries("
-    " id INTEGER PRIMARY KEY,"
-    " key64 INTEGER NOT NULL," /* hash of the key */
-    " revision INTEGER NOT NULL,"
-    " expires_wall INTEGER NOT NULL," /* ms since the epoch; 0 never */
-    " expires_boot INTEGER NOT NULL," /* ms of CLOCK_BOOTTIME in the run of the kernel that... */
-    " boot_tag INTEGER NOT NULL,"     /* ...this names */
-    " health INTEGER NOT NULL,"
-    " revalidate INTEGER NOT NULL,"
-    " failures INTEGER NOT NULL,"
-    " source INTEGER NOT NULL,"
-    " fetch_time INTEGER NOT NULL,"
-    " ttl INTEGER NOT NULL,"
-    " integrity BLOB NOT NULL," /* keyed check over all fields: l3_row.c */
-    " key TEXT NOT NULL,"
-    " url TEXT NOT NULL,"
-    " username TEXT," /* Fernet tokens */
-    " password TEXT,"
-    " labels BLOB);" /* name NUL value NUL ... */
-    "CREATE INDEX entries_key64 ON entries(key64);"
-    "CREATE TABLE usage("
-    " id INTEGER PRIMARY KEY," /* of the entry */
-    " last_access INTEGER NOT NULL,"
-    " accesses INTEGER NOT NULL,"
-    " latency_us INTEGER NOT NULL,"
-    " successes INTEGER NOT NULL,"
-    " reports INTEGER NOT NULL,"
-    " integrity BLOB NOT NULL);"
-    "INSERT INTO meta VALUES('prefix', 0);";
-
-static const char *const statement_sql[L3_STATEMENTS] = {
-    [L3_GET] = "SELECT e.id, e.key64, e.revision, e.expires_wall, e.expires_boot, e.boot_tag,"
-               " e.health, e.revalidate, e.failures, e.source, e.fetch_time, e.ttl, e.integrity,"
-               " e.key, e.url, e.username, e.password, e.labels, u.last_access, u.accesses,"
-               " u.latency_us, u.successes, u.reports, u.integrity"
-               " FROM entries e LEFT JOIN usage u ON u.id = e.id WHERE e.key64 = ?1",
-    [L3_SCAN] = "SELECT key64, revision, expires_wall, expires_boot, boot_tag, health, url, source"
-                " FROM entries",
-    [L3_SOURCE_NAME] = "SELECT name FROM sources WHERE id = ?1",
-    /* Never deferred: that fails with BUSY_SNAPSHOT when it turns to writing, whatever the timeout.
-     */
-    [L3_BEGIN] = "BEGIN IMMEDIATE",
-    [L3_COMMIT] = "COMMIT",
-    [L3_ROLLBACK] = "ROLLBACK",
-    [L3_FIND] = "SELECT id, revision, key FROM entries WHERE key64 = ?1",
-    [L3_INSERT] = "INSERT INTO entries(revision, expires_wall, expires_boot, boot_tag, health,"
-                  " revalidate, failures, source, fetch_time, ttl, integrity, url, username,"
-                  " password, labels, key64, key)"
-                  " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
-    [L3_UPDATE] = "UPDATE entries SET revision=?1, expires_wall=?2, expires_boot=?3, boot_tag=?4,"
-                  " health=?5, revalidate=?6, failures=?7, source=?8, fetch_time=?9, ttl=?10,"
-                  " integrity=?11, url=?12, username=?13, password=?14, labels=?15 WHERE id=?16",
-    [L3_DELETE] = "DELETE FROM entries WHERE id = ?1",
-    [L3_DELETE_USAGE] = "DELETE FROM usage WHERE id = ?1",
-    [L3_DELETE_ALL] = "DELETE FROM entries",
-    [L3_DELETE_ALL_USAGE] = "DELETE FROM usage",
-    [L3_DELETE_BELOW] = "DELETE FROM entries WHERE revision < ?1",
-    [L3_DELETE_USAGE_BELOW] =
-        "DELETE FROM usage WHERE id IN (SELECT id FROM entries WHERE revision < ?1)",
-    [L3_PUT_USAGE] =
-        "INSERT OR REPLACE INTO usage(id, last_access, accesses, latency_us, successes,"
-        " reports, integrity) VALUES(?1,?2,?3,?4,?5,?6,?7)",
-    [L3_SET_META] = "INSERT OR REPLACE INTO meta(name, value) VALUES(?1, ?2)",
-    [L3_SOURCE_ID] = "SELECT id FROM sources WHERE name = ?1",
-    [L3_ADD_SOURCE] = "INSERT INTO sources(name) VALUES(?1)",
-    [L3_SAMPLE] = "SELECT e.key64, e.revision, u.last_access, e.expires_wall, e.ttl, e.fetch_time"
-                  " FROM entries e LEFT JOIN usage u ON u.id = e.id"
-                  " WHERE e.id >= ?1 ORDER BY e.id LIMIT 1",
-    [L3_LAST_ROW] = "SELECT max(id) FROM entries",
-};
-
-/* ---- connections ---- */
-
-/* SQLite would make the file with the umask's mode; -wal and -shm then take the mode of the file.
- */
-static ptier_status
-prepare_file(const ptier_l3 *l3, ptier_error *error)
-{
-    int file = open(l3->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (file >= 0) {
-        (void)close(file); /* empty */
-        return PTIER_OK;
-    }
-    int code = errno;
-    if (code == EEXIST)
-        return chmod(l3->path, 0600) == 0
-                   ? PTIER_OK
-                   : ptier_fail(error, PTIER_PERMISSION_DENIED,
-                                "database %s is not ours: check its owner", l3->path);
-    char text[96];
-    ptier_status status = code == EACCES || code == EPERM || code == EROFS ? PTIER_PERMISSION_DENIED
-                          : code == ENOSPC || code == EDQUOT ? PTIER_RESOURCE_EXHAUSTED
-                                                             : PTIER_UNAVAILABLE;
-    return ptier_fail(error, status, "cannot create database %s: %s", l3->path,
-                      strerror_r(code, text, sizeof text));
-}
-
-static int
-prepare_statements(ptier_l3_conn *conn, int count)
-{
-    for (int i = 0; i < count; i++) {
-        int code = sqlite3_prepare_v3(conn->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-                                      &conn->statements[i], NULL);
-        if (code != SQLITE_OK)
-            return code;
-    }
-    return SQLITE_OK;
-}
-
-static int
-open_connection(const ptier_l3 *l3, ptier_l3_conn *conn, const char *pragmas)
-{
-    /* NOMUTEX: a connection is never used by two threads at once. */
-    int code =
-        sqlite3_open_v2(l3->path, &conn->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
-    if (code != SQLITE_OK)
-        return code;
-    (void)sqlite3_extended_result_codes(conn->db, 1); /* cannot fail on an open handle */
-    (void)sqlite3_busy_timeout(conn->db, PTIER_L3_BUSY_TIMEOUT_MS);
-    (void)sqlite3_limit(conn->db, SQLITE_LIMIT_LENGTH, VALUE_MAX);
-    (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    (void)sqlite3_db_config(conn->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    return sqlite3_exec(conn->db, pragmas, NULL, NULL, NULL);
-}
-
-static void
-close_connection(ptier_l3_conn *conn)
-{
-    for (int i = 0; i < L3_STATEMENTS; i++) {
-        (void)sqlite3_finalize(conn->statements[i]); /* repeats an error that was reported */
-        conn->statements[i] = NULL;
-    }
-    (void)sqlite3_close(conn->db); /* no statement is left that could keep it open */
-    conn->db = NULL;
-}
-
-/* ---- schema ---- */
-
-/* One value of the first row; SQLITE_DONE: no row. Text comes back in `text` when that is not NULL.
- */
-static int
-query_value(sqlite3 *db, const char *sql, int64_t *value, char *text, size_t room)
+int
+ptier_l3_query(sqlite3 *db, const char *sql, int64_t *value, char *text, size_t room)
 {
     sqlite3_stmt *statement;
     int code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
     if (code != SQLITE_OK)
-        return code;
+        return code == SQLITE_ERROR ? SQLITE_CORRUPT : code; /* a file format that is unknown */
     code = sqlite3_step(statement);
     if (code == SQLITE_ROW && value)
         *value = sqlite3_column_int64(statement, 0);
@@ -181,170 +30,318 @@ query_value(sqlite3 *db, const char *sql, int64_t *value, char *text, size_t roo
     return code == SQLITE_ROW ? SQLITE_OK : code;
 }
 
-static int
-create_schema(sqlite3 *db)
+static ptier_status
+fail(ptier_l3 *l3, int code, ptier_error *error)
 {
-    char *sql = sqlite3_mprintf("BEGIN IMMEDIATE;%s"
-                                "PRAGMA application_id=%d;PRAGMA user_version=%d;COMMIT;",
-                                schema_sql, APPLICATION_ID, SCHEMA_VERSION);
+    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, &l3->writer, code, "open", error);
+}
+
+static bool
+is_damaged(const ptier_l3 *l3)
+{
+    return atomic_load(&l3->condition) == PTIER_L3_DAMAGED;
+}
+
+/* ---- a new file ---- */
+
+int
+ptier_l3_create_tables(ptier_l3 *l3)
+{
+    sqlite3 *db = l3->writer.db;
+    char *sql = sqlite3_mprintf("PRAGMA application_id=%d;PRAGMA user_version=%d;", APPLICATION_ID,
+                                SCHEMA_VERSION);
     if (!sql)
         return SQLITE_NOMEM;
-    int code = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    int code = sqlite3_exec(db, ptier_l3_schema_sql, NULL, NULL, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(db, sql, NULL, NULL, NULL);
     sqlite3_free(sql);
     return code;
 }
 
 static ptier_status
-check_schema(ptier_l3 *l3, ptier_error *error)
+write_ahead(ptier_l3 *l3, ptier_error *error)
 {
-    sqlite3 *db = l3->writer.db;
-    int64_t application = 0, version = 0, tables = 0;
-    int code = query_value(db, "PRAGMA application_id", &application, NULL, 0);
-    if (code == SQLITE_OK)
-        code = query_value(db, "PRAGMA user_version", &version, NULL, 0);
-    if (code == SQLITE_OK)
-        code = query_value(db, "SELECT count(*) FROM sqlite_schema", &tables, NULL, 0);
-    if (code == SQLITE_OK && tables == 0 && application == 0) {
-        code = create_schema(db);
-        application = APPLICATION_ID;
-        version = SCHEMA_VERSION;
-    }
-    if (code != SQLITE_OK)
-        return ptier_l3_fail(l3, &l3->writer, code, "open", error);
-    if (application != APPLICATION_ID)
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "%s is another program's database: move it away", l3->path);
-    if (version > SCHEMA_VERSION)
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "database %s has schema %lld, made by a newer proxytier; this one knows "
-                          "%d: upgrade it, or move the file away",
-                          l3->path, (long long)version, SCHEMA_VERSION);
-    if (version < 1)
-        return ptier_fail(error, PTIER_DATA_LOSS, "database %s has no schema version: move it away",
-                          l3->path);
-    return PTIER_OK;
-}
-
-/*
- * A keyed check of a fixed text tells whether one of our keys belongs to this file, before any
- * record is found to be unreadable. It follows the first key when keys change.
- */
-static ptier_status
-check_key(ptier_l3 *l3, ptier_error *error)
-{
-    const size_t length = sizeof KEY_CHECK_TEXT - 1;
-    uint8_t ours[PTIER_CHECK_BYTES], theirs[PTIER_CHECK_BYTES] = {0};
-    if (ptier_keyring_check(l3->keyring, KEY_CHECK_TEXT, length, ours) != PTIER_OK)
-        return ptier_fail(error, PTIER_INTERNAL, "the crypto library (OpenSSL) failed");
-    int64_t stored = 0;
-    int code =
-        query_value(l3->writer.db, "SELECT value FROM meta WHERE name = 'key'", &stored, NULL, 0);
-    if (code == SQLITE_OK) {
-        memcpy(theirs, &stored, sizeof theirs);
-        if (!ptier_keyring_verify(l3->keyring, KEY_CHECK_TEXT, length, theirs))
-            return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                              "the encryption key is not the one that %s was written with: give "
-                              "that one (as the key, or as a previous key)",
-                              l3->path);
-    }
-    if (code == SQLITE_DONE || (code == SQLITE_OK && memcmp(ours, theirs, sizeof ours) != 0)) {
-        memcpy(&stored, ours, sizeof stored);
-        sqlite3_stmt *set = l3->writer.statements[L3_SET_META];
-        (void)sqlite3_bind_text(set, 1, "key", -1, SQLITE_STATIC); /* a failed bind fails the run */
-        (void)sqlite3_bind_int64(set, 2, stored);
-        code = ptier_l3_run(set);
-    }
-    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, &l3->writer, code, "open", error);
-}
-
-static ptier_status
-read_state(ptier_l3 *l3, ptier_error *error)
-{
-    int64_t prefix = 0, count = 0;
-    sqlite3 *db = l3->writer.db;
-    int code = query_value(db, "SELECT value FROM meta WHERE name = 'prefix'", &prefix, NULL, 0);
-    if (code == SQLITE_OK)
-        code = query_value(db, "SELECT count(*) FROM entries", &count, NULL, 0);
-    if (code == SQLITE_DONE || prefix < 0)
-        code = SQLITE_CORRUPT;
-    if (code != SQLITE_OK)
-        return ptier_l3_fail(l3, &l3->writer, code, "read", error);
-    atomic_store(&l3->prefix, (uint64_t)prefix);
-    atomic_store(&l3->count, (uint64_t)count);
-    return PTIER_OK;
-}
-
-static int
-on_wal(void *context, sqlite3 *db, const char *name, int pages)
-{
-    (void)db;
-    (void)name;
-    ((ptier_l3 *)context)->wal_pages = pages;
-    return SQLITE_OK;
-}
-
-static ptier_status
-connect_writer(ptier_l3 *l3, ptier_error *error)
-{
-    /* auto_vacuum can only be chosen before the first table. */
-    int code = open_connection(l3, &l3->writer,
-                               "PRAGMA auto_vacuum=INCREMENTAL;"
-                               "PRAGMA cell_size_check=ON;"
-                               "PRAGMA wal_autocheckpoint=0;"
-                               "PRAGMA synchronous=NORMAL;"
-                               "PRAGMA secure_delete=OFF;" /* Debian's default writes zeros */
-                               "PRAGMA temp_store=MEMORY;"
-                               "PRAGMA cache_size=-32768;");
     char mode[16] = "";
-    if (code == SQLITE_OK)
-        code = query_value(l3->writer.db, "PRAGMA journal_mode=WAL", NULL, mode, sizeof mode);
+    int code = ptier_l3_query(l3->writer.db, "PRAGMA journal_mode=WAL", NULL, mode, sizeof mode);
     if (code != SQLITE_OK)
-        return ptier_l3_fail(l3, &l3->writer, code, "open", error);
+        return fail(l3, code, error);
     if (strcmp(mode, "wal") != 0)
         return ptier_fail(error, PTIER_UNAVAILABLE,
                           "the file system of %s cannot hold a write-ahead log (is it a network "
                           "share?): put the data directory on a local disk",
                           l3->path);
-    (void)sqlite3_wal_hook(l3->writer.db, on_wal, l3); /* gives the hook before: none */
-    ptier_status status = check_schema(l3, error);
-    if (status != PTIER_OK)
-        return status;
-    code = prepare_statements(&l3->writer, L3_STATEMENTS);
-    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, &l3->writer, code, "open", error);
+    return PTIER_OK;
 }
 
 static ptier_status
-connect_reader(ptier_l3 *l3, ptier_l3_conn *reader, ptier_error *error)
+create(ptier_l3 *l3, ptier_error *error)
 {
-    int code = open_connection(l3, reader,
-                               "PRAGMA query_only=ON;"
-                               "PRAGMA cell_size_check=ON;"
-                               "PRAGMA wal_autocheckpoint=0;"
-                               "PRAGMA cache_size=-4096;");
-    if (code == SQLITE_OK)
-        code = prepare_statements(reader, L3_READER_STATEMENTS);
-    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, reader, code, "open", error);
+    sqlite3 *db = l3->writer.db;
+    /* auto_vacuum can only be chosen before the first table. */
+    ptier_status status =
+        fail(l3, sqlite3_exec(db, "PRAGMA auto_vacuum=INCREMENTAL", NULL, NULL, NULL), error);
+    if (status == PTIER_OK)
+        status = write_ahead(l3, error);
+    if (status == PTIER_OK)
+        status = fail(l3, sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), error);
+    if (status == PTIER_OK)
+        status = fail(l3, ptier_l3_create_tables(l3), error);
+    if (status == PTIER_OK)
+        status = fail(l3, sqlite3_exec(db, ptier_l3_index_sql, NULL, NULL, NULL), error);
+    if (status == PTIER_OK)
+        status = fail(l3, ptier_l3_prepare(&l3->writer, L3_STATEMENTS), error);
+    if (status == PTIER_OK)
+        status = ptier_l3_write_key(l3, true, error);
+    if (status == PTIER_OK)
+        status = ptier_l3_write_totals(l3, &(ptier_l3_totals){0}, error);
+    return status == PTIER_OK ? fail(l3, sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), error)
+                              : status; /* closing undoes it */
 }
 
-ptier_status
-ptier_l3_connect(ptier_l3 *l3, ptier_error *error)
+/* ---- whose it is ---- */
+
+typedef struct stock {
+    int64_t application, version, tables;
+    ptier_l3_found totals_found, keys_found;
+    ptier_l3_totals totals;
+    ptier_l3_keys keys, keys_copy; /* the copy is beside the totals */
+} stock;
+
+static ptier_status
+read_header(ptier_l3 *l3, stock *found, ptier_error *error)
 {
-    ptier_status status = prepare_file(l3, error);
+    static const char *const sql[] = {"PRAGMA application_id", "PRAGMA user_version",
+                                      "SELECT count(*) FROM sqlite_schema"};
+    int64_t *values[] = {&found->application, &found->version, &found->tables};
+    for (int i = 0; i < 3; i++) {
+        int code = ptier_l3_query(l3->writer.db, sql[i], values[i], NULL, 0);
+        if (ptier_l3_is_damage(code) && !l3->writer.lenient) {
+            ptier_l3_note(l3, code);
+            ptier_l3_make_lenient(&l3->writer);
+            code = ptier_l3_query(l3->writer.db, sql[i], values[i], NULL, 0);
+        }
+        if (code != SQLITE_OK && !ptier_l3_is_damage(code))
+            return fail(l3, code, error);
+    }
+    /* The byte that says so is damaged, or we may not write. */
+    if (!is_damaged(l3) && sqlite3_db_readonly(l3->writer.db, "main") == 1) {
+        if (access(l3->path, W_OK))
+            return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                              "database %s cannot be written to: check its owner and mode",
+                              l3->path);
+        ptier_l3_found_damage(l3, "its header says that it cannot be written to");
+    }
+    return PTIER_OK;
+}
+
+static ptier_status
+read_meta(ptier_l3 *l3, stock *found, ptier_error *error)
+{
+    int code = ptier_l3_read_keys(l3, &l3->writer, &found->keys, &found->keys_found);
+    if (code == SQLITE_OK)
+        code = ptier_l3_read_totals(l3, &l3->writer, &found->totals, &found->keys_copy,
+                                    &found->totals_found);
+    return fail(l3, code, error);
+}
+
+/* Whether a key of ours made the check of any of the first rows. */
+static bool
+rows_are_ours(ptier_l3 *l3)
+{
+    ptier_l3_walk walk = {.conn = &l3->writer, .last = INT64_MIN};
+    sqlite3_stmt *query = l3->writer.statements[L3_ROW_PLAIN];
+    bool ours = false;
+    for (int i = 0; query && !ours && i < SAMPLE_ROWS && ptier_l3_walk_next(&walk) == SQLITE_ROW;
+         i++) {
+        ptier_l3_row row;
+        int which;
+        (void)sqlite3_bind_int64(query, 1, walk.last); /* cannot fail */
+        ours = sqlite3_step(query) == SQLITE_ROW &&
+               ptier_l3_row_verify(l3, &l3->writer, query, &row, &which) == PTIER_OK;
+        (void)sqlite3_reset(query); /* a row that cannot be read says nothing */
+    }
+    ptier_l3_walk_end(&walk);
+    return ours;
+}
+
+static ptier_status
+wrong_key(const ptier_l3 *l3, ptier_error *error)
+{
+    return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                      "the encryption key is not the one that %s was written with: give that one "
+                      "(as the key, or as a previous key)",
+                      l3->path);
+}
+
+/*
+ * The key row and the totals each say which keys it needs, and the rows do, silently: one of them
+ * that is damaged is not taken for another key, nor another key for damage.
+ */
+static ptier_status
+judge_keys(ptier_l3 *l3, const stock *found, ptier_error *error)
+{
+    bool good = found->keys_found == L3_FOUND_GOOD;
+    if (found->totals_found == L3_FOUND_GOOD) {
+        if (ptier_l3_keys_known(l3, &found->keys_copy) < found->keys_copy.count)
+            return wrong_key(l3, error); /* older records need one that we were not given */
+        good = good && ptier_l3_keys_equal(&found->keys, &found->keys_copy);
+    } else if (found->keys_found == L3_FOUND_FOREIGN) {
+        if (ptier_l3_keys_known(l3, &found->keys) > 0 || !rows_are_ours(l3))
+            return wrong_key(l3, error);
+    }
+    if (!good)
+        ptier_l3_found_damage(l3, "which keys it needs");
+    return PTIER_OK;
+}
+
+/* The application id and the version have no check of their own. One that is not ours is damage
+ * when the totals or the key row prove that the file is. (A newer version puts another version
+ * into its totals too.) */
+static ptier_status
+judge_owner(ptier_l3 *l3, const stock *found, ptier_error *error)
+{
+    bool totals = found->totals_found == L3_FOUND_GOOD;
+    if (found->application != APPLICATION_ID) {
+        if (!totals && found->keys_found != L3_FOUND_GOOD)
+            return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                              "%s is another program's database: move it away", l3->path);
+        ptier_l3_found_damage(l3, "its application id");
+    }
+    if (found->version > SCHEMA_VERSION && !totals)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "database %s has schema %" PRId64 ", made by a newer proxytier; this "
+                          "one knows %d: upgrade it, or move the file away",
+                          l3->path, found->version, SCHEMA_VERSION);
+    if (found->version < 1 || found->version > SCHEMA_VERSION ||
+        (found->version < SCHEMA_VERSION && found->totals_found != L3_FOUND_NONE))
+        ptier_l3_found_damage(l3, "its schema version");
+    return PTIER_OK;
+}
+
+/* ---- version 1: a bare prefix, no totals ---- */
+
+static int
+sum_rows(ptier_l3 *l3, ptier_l3_totals *totals)
+{
+    sqlite3_stmt *rows = l3->writer.statements[L3_BELOW];
+    (void)sqlite3_bind_int64(rows, 1, INT64_MAX); /* cannot fail */
+    int code;
+    while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+        totals->rows++;
+        totals->sum += ptier_hash_pair((uint64_t)sqlite3_column_int64(rows, 1),
+                                       (uint64_t)sqlite3_column_int64(rows, 2));
+    }
+    (void)sqlite3_reset(rows); /* repeats code */
+    return code == SQLITE_DONE ? SQLITE_OK : code;
+}
+
+static ptier_status
+migrate_1(ptier_l3 *l3, stock *found, ptier_error *error)
+{
+    sqlite3 *db = l3->writer.db;
+    int64_t prefix = -1;
+    int code = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    if (code == SQLITE_OK)
+        code = ptier_l3_query(db, "SELECT value FROM meta WHERE name = 'prefix'", &prefix, NULL, 0);
+    if (code == SQLITE_DONE || (code == SQLITE_OK && prefix < 0))
+        code = SQLITE_CORRUPT;
+    found->totals = (ptier_l3_totals){.prefix = (uint64_t)prefix};
+    if (code == SQLITE_OK)
+        code = sum_rows(l3, &found->totals);
+    ptier_status status = fail(l3, code, error);
+    if (status == PTIER_OK && found->keys_found == L3_FOUND_NONE)
+        status = ptier_l3_write_key(l3, true, error); /* it was made, and never used */
     if (status == PTIER_OK)
-        status = connect_writer(l3, error);
+        status = ptier_l3_write_totals(l3, &found->totals, error);
     if (status == PTIER_OK)
-        status = check_key(l3, error);
+        status = fail(l3,
+                      sqlite3_exec(db,
+                                   "DELETE FROM meta WHERE name = 'prefix';"
+                                   "PRAGMA user_version=2; COMMIT;",
+                                   NULL, NULL, NULL),
+                      error);
+    if (status != PTIER_OK && !sqlite3_get_autocommit(db))
+        (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL); /* the first error is reported */
     if (status == PTIER_OK)
-        status = read_state(l3, error);
-    for (int i = 0; status == PTIER_OK && i < PTIER_L3_READERS; i++)
-        status = connect_reader(l3, &l3->readers[i], error);
+        found->totals_found = L3_FOUND_GOOD;
     return status;
 }
 
-void
-ptier_l3_disconnect(ptier_l3 *l3)
+static bool
+unused_version_1(const stock *found)
 {
-    for (int i = 0; i < PTIER_L3_READERS; i++)
-        close_connection(&l3->readers[i]);
-    close_connection(&l3->writer); /* last: it checkpoints and removes the WAL */
+    return found->version == 1 && found->keys_found == L3_FOUND_NONE &&
+           found->totals_found == L3_FOUND_NONE;
+}
+
+/* A key that is new to the file is named in it before anything is written with it. */
+static ptier_status
+add_key(ptier_l3 *l3, const stock *found, ptier_error *error)
+{
+    sqlite3 *db = l3->writer.db;
+    if (ptier_l3_needs_first_key(l3))
+        return PTIER_OK;
+    ptier_status status = fail(l3, sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), error);
+    if (status == PTIER_OK)
+        status = ptier_l3_write_key(l3, false, error);
+    if (status == PTIER_OK)
+        status = ptier_l3_write_totals(l3, &found->totals, error);
+    return status == PTIER_OK ? fail(l3, sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), error)
+                              : status; /* closing undoes it */
+}
+
+/* ---- all of it ---- */
+
+static void
+take_totals(ptier_l3 *l3, const stock *found)
+{
+    int64_t rows = 0;
+    if (found->totals_found == L3_FOUND_GOOD) {
+        l3->totals = found->totals;
+        rows = (int64_t)found->totals.rows;
+    } else {
+        ptier_l3_found_damage(l3, "what it says of itself");
+        PTIER_IGNORE(ptier_l3_query(l3->writer.db, "SELECT count(*) FROM entries", &rows, NULL,
+                                    0)); /* damaged: none */
+    }
+    atomic_store(&l3->prefix, l3->totals.prefix);
+    atomic_store(&l3->count, (uint64_t)rows);
+}
+
+ptier_status
+ptier_l3_take_stock(ptier_l3 *l3, ptier_error *error)
+{
+    stock found = {0};
+    ptier_status status = read_header(l3, &found, error);
+    if (status != PTIER_OK)
+        return status;
+    if (!is_damaged(l3) && found.tables == 0 && found.application == 0)
+        return create(l3, error);
+    int code = ptier_l3_prepare(&l3->writer, L3_STATEMENTS);
+    if (code != SQLITE_OK && !ptier_l3_is_damage(code))
+        return fail(l3, code, error);
+    status = read_meta(l3, &found, error);
+    if (status == PTIER_OK && (!is_damaged(l3) || found.application != 0))
+        status = judge_owner(l3, &found, error);
+    if (status != PTIER_OK)
+        return status;
+    l3->keys = found.keys_found == L3_FOUND_GOOD ? found.keys : found.keys_copy;
+    ptier_l3_note(l3, code); /* now that it is ours, words that do not fit are damage */
+    if (!unused_version_1(&found))
+        status = judge_keys(l3, &found, error);
+    if (status == PTIER_OK && !is_damaged(l3) && found.version < SCHEMA_VERSION)
+        status = migrate_1(l3, &found, error);
+    if (status == PTIER_OK && !is_damaged(l3))
+        status = write_ahead(l3, error);
+    if (status == PTIER_OK && !is_damaged(l3) && found.totals_found == L3_FOUND_GOOD)
+        status = add_key(l3, &found, error);
+    if (status == PTIER_DATA_LOSS)
+        status = PTIER_OK; /* noted */
+    if (status != PTIER_OK)
+        return status;
+    take_totals(l3, &found);
+    if (is_damaged(l3) && !l3->writer.lenient)
+        ptier_l3_make_lenient(&l3->writer);
+    return PTIER_OK;
 }

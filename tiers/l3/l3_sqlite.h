@@ -14,16 +14,19 @@
 typedef struct ptier_l3_options {
     const char *path;         /* of the database file */
     uint64_t capacity;        /* records; 0 unlimited */
+    int busy_timeout_ms;      /* how long another program's lock is waited for; 0: 5,000 */
     ptier_keyring *keyring;   /* borrowed until close */
     const ptier_clock *clock; /* borrowed until close */
-    ptier_log_fn on_log;      /* may be NULL */
+    uint64_t (*hash_key)(const char *key); /* as the cache hashes keys; NULL: ptier_hash_key */
+    ptier_log_fn on_log;                   /* may be NULL */
     void *log_context;
 } ptier_l3_options;
 
 /*
  * Opens the file, or makes it. A damaged one is opened as well, as far as it can be read: see
- * ptier_l3_condition. FAILED_PRECONDITION: another program's file, a newer version, another key;
- * PERMISSION_DENIED, UNAVAILABLE, RESOURCE_EXHAUSTED: the file system.
+ * ptier_l3_condition. FAILED_PRECONDITION: another program's file, a newer version, another key (it
+ * needs every key that wrote to it since all of it was last encrypted anew); PERMISSION_DENIED,
+ * UNAVAILABLE (another program's lock, too), RESOURCE_EXHAUSTED: the file system.
  */
 PTIER_MUST_CHECK ptier_status ptier_l3_open(const ptier_l3_options *options, ptier_tier **tier,
                                             ptier_error *error);
@@ -31,21 +34,26 @@ PTIER_MUST_CHECK ptier_status ptier_l3_open(const ptier_l3_options *options, pti
 typedef enum ptier_l3_condition {
     PTIER_L3_SOUND,   /* as far as is known */
     PTIER_L3_DAMAGED, /* SQLite or our own checks found damage in its structure: it may be read, as
-                         far as that goes, and is not written to any more: rebuild it */
-    PTIER_L3_MOVED,   /* the file under the path is not the one we have open: it was deleted or
-                         replaced. Ours can still be read; rebuild it */
+                         far as that goes, and is not written to any more (DATA_LOSS): rebuild it.
+                         Reads do without the index on the hash, and remember the place of each row
+                         (16 bytes) */
+    PTIER_L3_MOVED,   /* the file under the path, or its log, is not the one we have open: it was
+                         deleted or replaced. Ours can still be read, and is not written to any
+                         more (UNAVAILABLE); rebuild it */
 } ptier_l3_condition;
 
 /* What is known so far; reads, writes and scans may find damage at any time. Any thread. */
 ptier_l3_condition ptier_l3_condition_of(const ptier_tier *tier);
 
-/* Looks whether the path still leads to the file that is open (two stat calls). Any thread. */
+/* Looks whether the path still leads to the file that is open (two stat calls; each write does
+ * too). Any thread. */
 ptier_l3_condition ptier_l3_check_file(ptier_tier *tier);
 
 /*
  * Closes all connections and opens them anew, after failures that may have been the system's. What
- * it found is in condition, prefix and count. On failure the tier stays, and answers UNAVAILABLE.
- * Writer only; readers may go on meanwhile and are never handed a closed connection.
+ * it found is in condition, prefix and count. When the file cannot be opened the old ones stay;
+ * when that fails half-way, the tier answers UNAVAILABLE. Writer only; readers may go on meanwhile
+ * and are never handed a closed connection.
  */
 PTIER_MUST_CHECK ptier_status ptier_l3_reopen(ptier_tier *tier, ptier_error *error);
 
@@ -58,10 +66,13 @@ PTIER_MUST_CHECK ptier_status ptier_l3_reopen(ptier_tier *tier, ptier_error *err
  * differs the condition becomes DAMAGED. This is the same in pieces, while the writer may go on: at
  * most `limit` rows a call, and no transaction stays open between calls; done is set when all rows
  * were seen. What the writer changes between the calls is accounted for, so that the sum can be
- * compared at the end all the same.
+ * compared at the end all the same. The caller knows those changes: rows that are
+ * written behind the scan are not shown. Any one thread; fn must not call the tier. ABORTED:
+ * another scan was begun, or the file opened anew: begin again.
  */
 typedef struct ptier_l3_scan_state {
-    int64_t last_row; /* zero the struct to begin */
+    uint64_t number; /* of the scan; zero the struct to begin one, which ends any other */
+    int64_t last_row;
     uint64_t rows, skipped, sum;
     bool done;
 } ptier_l3_scan_state;
@@ -69,13 +80,13 @@ PTIER_MUST_CHECK ptier_status ptier_l3_scan_some(ptier_tier *tier, ptier_l3_scan
                                                  size_t limit, ptier_scan_fn fn, void *context,
                                                  ptier_error *error);
 
-/* All rows under a hash, by the index on it: usually none or one. Any thread; blocks on the disk.
- */
+/* All rows under a hash, by the index on it: usually none or one; not verified, as in a scan. Any
+ * thread; blocks on the disk. */
 PTIER_MUST_CHECK ptier_status ptier_l3_find_hash(ptier_tier *tier, uint64_t hash, ptier_scan_fn fn,
                                                  void *context);
 
 /* The key of a record that get gave up with DATA_LOSS, if its text is still legible and its hash is
- * the right one. */
+ * the right one. Any thread; blocks on the disk. */
 bool ptier_l3_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision,
                        char key[PTIER_KEY_MAX + 1]);
 
@@ -89,7 +100,8 @@ PTIER_MUST_CHECK ptier_status ptier_l3_builder_create(const char *path,
                                                       const ptier_l3_options *options,
                                                       ptier_l3_builder **builder,
                                                       ptier_error *error);
-/* Adds PUTs, in any order; of one key the one with the highest revision stays. */
+/* Adds PUTs, in any order; of one key the one with the highest revision stays. After a failure only
+ * abort is left. */
 PTIER_MUST_CHECK ptier_status ptier_l3_builder_add(ptier_l3_builder *builder, const ptier_op *ops,
                                                    size_t count, ptier_error *error);
 /* Sets the prefix, makes indexes, leaves one file without a WAL, fsynced. Frees the builder, also
@@ -101,7 +113,9 @@ void ptier_l3_builder_abort(ptier_l3_builder *builder); /* deletes the file; NUL
 /*
  * Takes a finished file into use: what is under the tier's path (with its -wal) moves to
  * `<path>.damaged-<n>` (keep_old) or is deleted, the new file moves in, durably, and all
- * connections change over. Readers of the old file finish first. Writer only.
+ * connections change over. Readers of the old file finish first. Once the new file has the name
+ * `<path>.adopt`, which is the first step, a failure or a crash takes nothing back: the next reopen
+ * or open ends it (and keeps the old file). Writer only.
  */
 PTIER_MUST_CHECK ptier_status ptier_l3_adopt(ptier_tier *tier, const char *new_path, bool keep_old,
                                              ptier_error *error);
@@ -119,8 +133,9 @@ PTIER_MUST_CHECK ptier_status ptier_l3_reencrypt(ptier_tier *tier, uint64_t *cur
 
 /*
  * The contiguous prefix: every change with a revision up to it is in the database (stored in the
- * same transaction as the changes). `synced`: the prefix that survives power loss too (set by
- * checkpoints and by apply with sync).
+ * same transaction as the changes, under a check; 0 when that is damaged). `synced`: the prefix
+ * that survives power loss too (set by checkpoints and by apply with sync; 0 unless the file is
+ * SOUND).
  */
 uint64_t ptier_l3_prefix(const ptier_tier *tier);
 uint64_t ptier_l3_synced_prefix(const ptier_tier *tier);

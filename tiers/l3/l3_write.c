@@ -26,33 +26,76 @@ run_with(ptier_l3 *l3, ptier_l3_statement which, int64_t argument)
     return ptier_l3_run(statement);
 }
 
-/* ---- transactions ---- */
-
-static int
-begin(ptier_l3 *l3)
+static ptier_status
+fail(ptier_l3 *l3, int code, ptier_error *error)
 {
-    l3->count_change = 0;
-    return ptier_l3_run(l3->writer.statements[L3_BEGIN]);
+    if ((code & 0xff) == SQLITE_IOERR)
+        l3->wal_distrusted = true;
+    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, &l3->writer, code, "write", error);
 }
 
-static void
-roll_back(ptier_l3 *l3)
+/* ---- transactions ---- */
+
+ptier_status
+ptier_l3_begin(ptier_l3 *l3, ptier_error *error)
+{
+    ptier_status status = ptier_l3_writable(l3, error);
+    if (status != PTIER_OK)
+        return status;
+    pthread_mutex_lock(&l3->audit_mutex);
+    l3->next = l3->totals;
+    l3->next_audit = l3->audit;
+    status = fail(l3, ptier_l3_run(l3->writer.statements[L3_BEGIN]), error);
+    if (status != PTIER_OK)
+        pthread_mutex_unlock(&l3->audit_mutex);
+    return status;
+}
+
+void
+ptier_l3_roll_back(ptier_l3 *l3)
 {
     /* A full disk makes SQLite roll back by itself. */
     if (!sqlite3_get_autocommit(l3->writer.db))
         (void)ptier_l3_run(l3->writer.statements[L3_ROLLBACK]); /* the first error is reported */
     memset(l3->writer.sources, 0, sizeof l3->writer.sources);   /* may name what is undone */
+    pthread_mutex_unlock(&l3->audit_mutex);
 }
 
-static int
-commit(ptier_l3 *l3)
+static bool
+same_totals(const ptier_l3_totals *a, const ptier_l3_totals *b)
 {
-    int code = ptier_l3_run(l3->writer.statements[L3_COMMIT]);
-    if (code != SQLITE_OK)
-        return code;
-    atomic_fetch_add(&l3->count, (uint64_t)l3->count_change);
+    return a->prefix == b->prefix && a->rows == b->rows && a->sum == b->sum;
+}
+
+ptier_status
+ptier_l3_commit(ptier_l3 *l3, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    if (!same_totals(&l3->next, &l3->totals))
+        status = ptier_l3_write_totals(l3, &l3->next, error);
+    if (status == PTIER_OK)
+        status = fail(l3, ptier_l3_run(l3->writer.statements[L3_COMMIT]), error);
+    if (status != PTIER_OK)
+        return status;
+    l3->totals = l3->next;
+    l3->audit = l3->next_audit;
+    atomic_store(&l3->count, l3->totals.rows);
+    atomic_store(&l3->prefix, l3->totals.prefix);
+    pthread_mutex_unlock(&l3->audit_mutex);
     ptier_l3_measure(l3);
-    return SQLITE_OK;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_l3_end(ptier_l3 *l3, ptier_status status, ptier_error *error)
+{
+    if (status == PTIER_OK)
+        status = ptier_l3_commit(l3, error);
+    if (status != PTIER_OK) {
+        ptier_l3_roll_back(l3);
+        return status;
+    }
+    return ptier_l3_writable(l3, error); /* written, but to a file that nobody will find? */
 }
 
 static int
@@ -109,7 +152,7 @@ source_id(ptier_l3 *l3, const char *name, int64_t *id)
         return SQLITE_OK;
     }
     if (strlen(name) > PTIER_SOURCE_MAX)
-        return SQLITE_TOOBIG;
+        return SQLITE_MISUSE; /* no entry has one */
     sqlite3_stmt *query = l3->writer.statements[L3_SOURCE_ID];
     (void)sqlite3_bind_text(query, 1, name, -1, SQLITE_STATIC); /* shows in the step */
     int code = sqlite3_step(query);
@@ -127,12 +170,6 @@ source_id(ptier_l3 *l3, const char *name, int64_t *id)
     slot->id = *id;
     strcpy(slot->name, name);
     return SQLITE_OK;
-}
-
-static ptier_status
-fail(ptier_l3 *l3, int code, ptier_error *error)
-{
-    return code == SQLITE_OK ? PTIER_OK : ptier_l3_fail(l3, &l3->writer, code, "write", error);
 }
 
 static ptier_status
@@ -156,7 +193,7 @@ put_entry_usage(ptier_l3 *l3, int64_t id, bool existed, ptier_entry *entry, ptie
         .success_count = atomic_load_explicit(&entry->success_count, memory_order_relaxed),
         .report_count = atomic_load_explicit(&entry->report_count, memory_order_relaxed),
     };
-    if (usage.last_access_ms || usage.access_count || usage.report_count)
+    if (usage.last_access_ms || usage.access_count || usage.report_count || usage.latency_us)
         return put_usage(l3, id, &usage, error);
     return existed ? fail(l3, run_with(l3, L3_DELETE_USAGE, id), error) : PTIER_OK;
 }
@@ -182,18 +219,27 @@ put_entry(ptier_l3 *l3, const ptier_op *op, const found *row, ptier_error *error
     code = ptier_l3_run(put);
     if (code != SQLITE_OK)
         return fail(l3, code, error);
-    l3->count_change += row->id == 0;
     int64_t id = row->id ? row->id : sqlite3_last_insert_rowid(l3->writer.db);
+    if (row->id)
+        ptier_l3_row_removed(l3, id, op->entry->hash, row->revision);
+    ptier_l3_row_added(l3, id, op->entry->hash, op->revision);
     return put_entry_usage(l3, id, row->id != 0, op->entry, error);
 }
 
-static int
-delete_row(ptier_l3 *l3, int64_t id)
+ptier_status
+ptier_l3_insert(ptier_l3 *l3, const ptier_op *op, ptier_error *error)
+{
+    return put_entry(l3, op, &(found){0}, error);
+}
+
+int
+ptier_l3_delete(ptier_l3 *l3, int64_t id, uint64_t hash, uint64_t revision)
 {
     int code = run_with(l3, L3_DELETE_USAGE, id);
     if (code == SQLITE_OK)
         code = run_with(l3, L3_DELETE, id);
-    l3->count_change -= code == SQLITE_OK;
+    if (code == SQLITE_OK)
+        ptier_l3_row_removed(l3, id, hash, revision);
     return code;
 }
 
@@ -208,19 +254,38 @@ apply_change(ptier_l3 *l3, const ptier_op *op, ptier_error *error)
         return PTIER_OK; /* applied before, or overtaken */
     if (op->kind == PTIER_OP_PUT)
         return put_entry(l3, op, &row, error);
-    return row.id ? fail(l3, delete_row(l3, row.id), error) : PTIER_OK;
+    if (!row.id)
+        return PTIER_OK;
+    return fail(l3, ptier_l3_delete(l3, row.id, op->entry->hash, row.revision), error);
+}
+
+/* Takes the rows out of the totals that are about to be deleted. */
+static int
+count_out_below(ptier_l3 *l3, uint64_t revision)
+{
+    sqlite3_stmt *below = l3->writer.statements[L3_BELOW];
+    (void)sqlite3_bind_int64(below, 1, (int64_t)revision); /* cannot fail */
+    int code;
+    while ((code = sqlite3_step(below)) == SQLITE_ROW)
+        ptier_l3_row_removed(l3, sqlite3_column_int64(below, 0),
+                             (uint64_t)sqlite3_column_int64(below, 1),
+                             (uint64_t)sqlite3_column_int64(below, 2));
+    (void)sqlite3_reset(below); /* repeats code */
+    return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
 static ptier_status
 apply_clear(ptier_l3 *l3, uint64_t revision, ptier_error *error)
 {
     /* No row is newer than the prefix: usually all rows go, which costs no look at any of them. */
-    bool all = atomic_load(&l3->prefix) < revision;
-    int code = run_with(l3, all ? L3_DELETE_ALL_USAGE : L3_DELETE_USAGE_BELOW, (int64_t)revision);
+    bool all = l3->totals.prefix < revision;
+    int code = all ? SQLITE_OK : count_out_below(l3, revision);
+    if (code == SQLITE_OK)
+        code = run_with(l3, all ? L3_DELETE_ALL_USAGE : L3_DELETE_USAGE_BELOW, (int64_t)revision);
     if (code == SQLITE_OK)
         code = run_with(l3, all ? L3_DELETE_ALL : L3_DELETE_BELOW, (int64_t)revision);
-    if (code == SQLITE_OK)
-        l3->count_change -= sqlite3_changes64(l3->writer.db);
+    if (code == SQLITE_OK && all)
+        ptier_l3_all_removed(l3);
     return fail(l3, code, error);
 }
 
@@ -267,8 +332,7 @@ apply_sorted(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error
 }
 
 static ptier_status
-apply_in_transaction(ptier_l3 *l3, const ptier_op *ops, size_t count, uint64_t prefix,
-                     ptier_error *error)
+apply_in_transaction(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error)
 {
     ptier_status status = PTIER_OK;
     for (size_t i = count; i-- > 0;) { /* what came before a clear is gone with it */
@@ -279,53 +343,52 @@ apply_in_transaction(ptier_l3 *l3, const ptier_op *ops, size_t count, uint64_t p
         count -= i + 1;
         break;
     }
-    if (status == PTIER_OK)
-        status = apply_sorted(l3, ops, count, error);
-    if (status != PTIER_OK)
-        return status;
-    sqlite3_stmt *set = l3->writer.statements[L3_SET_META];
-    (void)sqlite3_bind_text(set, 1, "prefix", -1, SQLITE_STATIC); /* shows in the run */
-    (void)sqlite3_bind_int64(set, 2, (int64_t)prefix);
-    return fail(l3, ptier_l3_run(set), error);
+    return status == PTIER_OK ? apply_sorted(l3, ops, count, error) : status;
 }
 
 static ptier_status
-apply_batch(ptier_l3 *l3, const ptier_op *ops, size_t count, uint64_t prefix, ptier_error *error)
+apply_batch(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error)
 {
-    int code = begin(l3);
-    if (code != SQLITE_OK)
-        return fail(l3, code, error);
-    ptier_status status = apply_in_transaction(l3, ops, count, prefix, error);
-    if (status == PTIER_OK)
-        status = fail(l3, commit(l3), error);
+    ptier_status status = ptier_l3_begin(l3, error);
     if (status != PTIER_OK)
-        roll_back(l3);
-    else
-        atomic_store(&l3->prefix, prefix);
-    return status;
+        return status;
+    if (count && ops[count - 1].revision > l3->next.prefix)
+        l3->next.prefix = ops[count - 1].revision;
+    return ptier_l3_end(l3, apply_in_transaction(l3, ops, count, error), error);
+}
+
+/* An empty transaction leaves no frame to be synced, so that one is written for its own sake. */
+static ptier_status
+sync_written(ptier_l3 *l3, ptier_error *error)
+{
+    ptier_status status = ptier_l3_begin(l3, error);
+    if (status != PTIER_OK)
+        return status;
+    return ptier_l3_end(l3, ptier_l3_write_totals(l3, &l3->next, error), error);
 }
 
 ptier_status
 ptier_l3_apply(ptier_tier *tier, const ptier_op *ops, size_t count, bool sync, ptier_error *error)
 {
     ptier_l3 *l3 = ptier_l3_of(tier);
-    uint64_t prefix = atomic_load(&l3->prefix);
-    if (count == 0 && (!sync || atomic_load(&l3->synced_prefix) == prefix))
-        return PTIER_OK;
-    if (count && ops[count - 1].revision > prefix)
-        prefix = ops[count - 1].revision;
-    if (sync) {
-        int code = set_synchronous(l3, true);
-        if (code != SQLITE_OK)
-            return fail(l3, code, error);
-    }
-    ptier_status status = apply_batch(l3, ops, count, prefix, error);
-    if (sync) {
-        /* Should this fail, commits are slower, not less safe. */
-        (void)set_synchronous(l3, false);
-        if (status == PTIER_OK)
-            atomic_store(&l3->synced_prefix, prefix); /* that fsync covered all frames before */
-    }
+    ptier_status status = ptier_l3_writable(l3, error);
+    if (status != PTIER_OK || !sync)
+        return status == PTIER_OK && count ? apply_batch(l3, ops, count, error) : status;
+    int code = set_synchronous(l3, true);
+    if (code != SQLITE_OK)
+        return fail(l3, code, error);
+    ptier_l3_totals before = l3->totals;
+    if (count)
+        status = apply_batch(l3, ops, count, error);
+    if (status == PTIER_OK && same_totals(&before, &l3->totals) &&
+        atomic_load(&l3->synced_prefix) != l3->totals.prefix)
+        status = sync_written(l3, error);
+    /* Should this fail, commits are slower, not less safe. */
+    (void)set_synchronous(l3, false);
+    if (status == PTIER_OK && l3->wal_distrusted)
+        status = fail(l3, ptier_l3_checkpoint_all(l3), error);
+    if (status == PTIER_OK)
+        atomic_store(&l3->synced_prefix, l3->totals.prefix); /* that fsync covered all before */
     return status;
 }
 
@@ -337,21 +400,16 @@ ptier_l3_write_usage(ptier_tier *tier, const ptier_usage *usage, size_t count, p
     ptier_l3 *l3 = ptier_l3_of(tier);
     if (count == 0)
         return PTIER_OK;
-    int code = begin(l3);
-    if (code != SQLITE_OK)
-        return fail(l3, code, error);
-    ptier_status status = PTIER_OK;
+    ptier_status status = ptier_l3_begin(l3, error);
+    if (status != PTIER_OK)
+        return status;
     for (size_t i = 0; status == PTIER_OK && i < count; i++) {
         found row;
-        status = fail(l3, find(l3, usage[i].hash, usage[i].key, 0, &row), error);
+        status = fail(l3, find(l3, usage[i].hash, NULL, usage[i].revision, &row), error);
         if (status == PTIER_OK && row.id)
             status = put_usage(l3, row.id, &usage[i], error);
     }
-    if (status == PTIER_OK)
-        status = fail(l3, commit(l3), error);
-    if (status != PTIER_OK)
-        roll_back(l3);
-    return status;
+    return ptier_l3_end(l3, status, error);
 }
 
 void
@@ -360,19 +418,16 @@ ptier_l3_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
     ptier_l3 *l3 = ptier_l3_of(tier);
     uint64_t victim = hash;
     (void)atomic_compare_exchange_strong(&l3->victim_hash, &victim, 0); /* was it the victim? */
-    found row = {0};
-    int code = begin(l3);
-    if (code == SQLITE_OK)
-        code = find(l3, hash, NULL, revision, &row);
-    if (code == SQLITE_OK && row.id)
-        code = delete_row(l3, row.id);
-    if (code == SQLITE_OK)
-        code = commit(l3);
-    if (code == SQLITE_OK)
-        return;
     ptier_error error;
-    (void)fail(l3, code, &error); /* for its text */
-    roll_back(l3);
-    ptier_l3_log(l3, PTIER_LOG_WARN, "l3_drop_failed", "record %016" PRIx64 ": %s", hash,
-                 error.message);
+    ptier_status status = ptier_l3_begin(l3, &error);
+    if (status == PTIER_OK) {
+        found row;
+        int code = find(l3, hash, NULL, revision, &row);
+        if (code == SQLITE_OK && row.id)
+            code = ptier_l3_delete(l3, row.id, hash, row.revision);
+        status = ptier_l3_end(l3, fail(l3, code, &error), &error);
+    }
+    if (status != PTIER_OK)
+        ptier_l3_log(l3, PTIER_LOG_WARN, "l3_drop_failed", "record %016" PRIx64 ": %s", hash,
+                     error.message);
 }

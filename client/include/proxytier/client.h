@@ -17,6 +17,7 @@
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
 
+#include <proxytier/statistics.h>
 #include <proxytier/status.h>
 #include <proxytier/types.h>
 
@@ -157,29 +158,45 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_export(ptier_client *client, ptier
                                                      bool plain_credentials, ptier_export_fn write,
                                                      void *context, ptier_error *error);
 
+/*
+ * Makes everything at rest anew with the daemon's first key. `progress` (may be NULL) is told how
+ * far it is, several times a second; false stops: CANCELLED, what is done stays done, and another
+ * call passes over it quickly. UNAVAILABLE: a tier does not work at present. Role admin.
+ */
+typedef bool (*ptier_rotate_fn)(void *context, uint64_t done, uint64_t total);
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_rotate_keys(ptier_client *client,
+                                                          ptier_rotate_fn progress, void *context,
+                                                          uint64_t *rewritten, ptier_error *error);
+
+/*
+ * Writes the whole cache to one SQLite file at an absolute path on the daemon's machine; restore it
+ * with `proxytier restore`. ALREADY_EXISTS: nothing is overwritten. Large caches take longer than
+ * usual calls: timeout_ms is for this one (0: 10 minutes, which is the most). Role admin.
+ */
+typedef struct ptier_backup_result {
+    uint64_t entries, bytes;
+    uint64_t as_of; /* every change with a revision up to this one is in it */
+} ptier_backup_result;
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_backup(ptier_client *client, const char *path,
+                                                     uint32_t timeout_ms,
+                                                     ptier_backup_result *result,
+                                                     ptier_error *error);
+
 /* Asks the daemon to stop as on SIGTERM. Role admin. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_shutdown(ptier_client *client, ptier_error *error);
 
-/* Statistics and server information, as C structs. */
-typedef struct ptier_tier_stats {
-    ptier_tier_id tier;
-    bool enabled, degraded;
-    uint64_t entries, bytes, capacity, hits, misses, promotions, evictions, errors;
-    double hit_rate;
-} ptier_tier_stats;
-
-typedef struct ptier_stats {
-    ptier_tier_stats tiers[PTIER_TIER_COUNT]; /* indexed by ptier_tier_id; [0] unused */
-    uint64_t entries, hits, misses, puts, updates, deletes, reports;
-    double hit_rate;
-    uint64_t removals[PTIER_REASON_COUNT];
-    uint64_t revision, l3_prefix, pending_writes, uptime_ms, log_bytes, index_bytes,
-        expired_undrained;
-} ptier_stats;
-
+/* What each figure means: proxytier/statistics.h. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *client,
-                                                             ptier_stats *statistics,
+                                                             ptier_statistics *statistics,
                                                              ptier_error *error);
+
+/*
+ * Counters and latencies start again at zero. *last (may be NULL) gets them up to this moment.
+ * Never sent twice: ABORTED when it is unknown whether the daemon did it. Role admin.
+ */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_reset_statistics(ptier_client *client,
+                                                               ptier_statistics *last,
+                                                               ptier_error *error);
 
 /* What the daemon takes at most. */
 typedef struct ptier_server_limits {

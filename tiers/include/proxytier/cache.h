@@ -12,6 +12,7 @@
 #define PROXYTIER_CACHE_H
 
 #include <proxytier/entry.h>
+#include <proxytier/statistics.h>
 #include <proxytier/status.h>
 #include <proxytier/types.h>
 
@@ -65,8 +66,12 @@ typedef struct ptier_tier_event {
 } ptier_tier_event;
 typedef void (*ptier_tier_event_fn)(void *context, const ptier_tier_event *event);
 
+/* What leaves a full L1 first. */
 typedef enum ptier_eviction {
-    PTIER_EVICTION_LRU = 0,
+    PTIER_EVICTION_LRU = 0,   /* what was not used for the longest time */
+    PTIER_EVICTION_LFU = 1,   /* what is used least often, with aging */
+    PTIER_EVICTION_FIFO = 2,  /* what came first */
+    PTIER_EVICTION_SIEVE = 3, /* what came first, of what nobody has used lately */
 } ptier_eviction;
 
 typedef struct ptier_source_ttl {
@@ -80,9 +85,10 @@ typedef struct ptier_cache_options {
     const char *data_dir; /* made (0700) if missing; NULL: memory only, L2 and L3 are off */
 
     bool l1_enabled, l2_enabled, l3_enabled; /* all true by default */
-    uint64_t l1_entries;                     /* 1,000; at least 1 */
-    uint64_t l2_entries;                     /* 5,000; 0 unlimited */
-    uint64_t l3_entries;                     /* 0 unlimited */
+    uint64_t l1_entries;                     /* 1,000; 0 unlimited, if l1_bytes is not */
+    uint64_t l1_bytes;      /* of memory, all included; at least 1 MiB; 0 unlimited */
+    uint64_t l2_entries;    /* 5,000; 0 unlimited */
+    uint64_t l3_entries;    /* 0 unlimited */
     uint64_t log_max_bytes; /* 1 GiB: of changes that L3 does not have yet; near it writers are
                                slowed, beyond it refused (RESOURCE_EXHAUSTED) */
     ptier_eviction l1_eviction;
@@ -90,9 +96,12 @@ typedef struct ptier_cache_options {
     int64_t default_ttl_ms; /* 3,600,000; 0 never expires */
     const ptier_source_ttl *source_ttls;
     size_t source_ttl_count;
+    uint32_t ttl_jitter; /* 0 to 50: percent by which those two are shortened at most, at random, so
+                            that what came together does not expire together */
 
     uint32_t failure_threshold;   /* 3; 0 switches removal by health off */
-    int64_t health_quarantine_ms; /* 900,000 */
+    int64_t health_quarantine_ms; /* 900,000: how long PUT_MODE_WARM skips what was removed for
+                                     HEALTH, restarts included; 0 switches it off */
     ptier_durability durability;  /* what DEFAULT means: LOGGED */
 
     /*
@@ -126,6 +135,21 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_open(const ptier_cache_optio
 
 /* Writes everything out, stops the threads, frees. NULL is fine. */
 PTIER_API void ptier_cache_close(ptier_cache *cache);
+
+/* What start-up found of earlier runs. */
+typedef struct ptier_start_report {
+    bool new_store;            /* the store_id is new: there was no store, or changes were lost */
+    bool unclean_machine_stop; /* power loss or a crash of the kernel, while the cache was open */
+    bool changes_lost;         /* acknowledged changes are gone, or may be */
+    uint64_t damaged;          /* lines, rows and files that are not as they were written */
+    char text[512];            /* the same for people; "": there is nothing to say */
+} ptier_start_report;
+PTIER_API void ptier_cache_start_report(const ptier_cache *cache, ptier_start_report *report);
+
+/* Waits until what start-up goes on with in the background is through: at most `timeout_ms`.
+ * DEADLINE_EXCEEDED: it is not. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_wait_started(ptier_cache *cache,
+                                                                 int64_t timeout_ms);
 
 /* ---- reading ---- */
 
@@ -232,7 +256,28 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, pt
                                                           uint64_t *cleared, uint64_t *revision,
                                                           ptier_error *error);
 
-/* ---- export ---- */
+/* ---- keys ---- */
+
+/*
+ * Rotation: everything at rest that was encrypted, or checked, with one of the previous keys is
+ * made anew with the first. In steps, so that the caller can show how far it is, and stop: what is
+ * done stays done, and a later rotation passes over it quickly. When it is finished the previous
+ * keys are needed no more. Other calls go on meanwhile.
+ */
+typedef struct ptier_rotation {
+    uint32_t phase; /* zero the struct to begin */
+    uint64_t cursor;
+    uint64_t done, total; /* records that were looked at, of about so many */
+    uint64_t rewritten;   /* in L3 */
+    bool finished;
+} ptier_rotation;
+
+/* One step: a fraction of a second. Call until finished. UNAVAILABLE: a tier does not work. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_rotate_step(ptier_cache *cache,
+                                                                ptier_rotation *rotation,
+                                                                ptier_error *error);
+
+/* ---- export and backup ---- */
 
 /*
  * Writes one entry as one JSON line (with the line break) for export: plain credentials, or Fernet
@@ -245,36 +290,28 @@ PTIER_API size_t ptier_cache_export_line(ptier_cache *cache, const ptier_entry *
 /* Room that always suffices for one export line. */
 #define PTIER_EXPORT_LINE_MAX 65536
 
+/*
+ * Writes the whole cache to one SQLite file (0600) at an absolute path, while it goes on working:
+ * every change acknowledged before the call is in it, those made meanwhile may be. Credentials are
+ * Fernet tokens of the cache's key; records have their keyed check. The file appears whole and
+ * durable, or not at all. *entries counts them. ALREADY_EXISTS: the path; FAILED_PRECONDITION: a
+ * cache in memory without a key; others: the file system.
+ */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_backup(ptier_cache *cache, const char *path,
+                                                           uint64_t *entries, ptier_error *error);
+
 /* ---- statistics ---- */
 
-typedef struct ptier_tier_statistics {
-    bool enabled;
-    bool degraded;
-    uint64_t entries;
-    uint64_t bytes;
-    uint64_t capacity;
-    uint64_t hits, misses;
-    uint64_t promotions;
-    uint64_t evictions;
-    uint64_t errors;
-} ptier_tier_statistics;
-
-typedef struct ptier_statistics {
-    ptier_tier_statistics tiers[PTIER_TIER_COUNT];
-    uint64_t entries;
-    uint64_t hits, misses;
-    uint64_t puts, updates, deletes, reports;
-    uint64_t removals[PTIER_REASON_COUNT];
-    uint64_t revision;
-    uint64_t l3_prefix;
-    uint64_t pending_writes;
-    uint64_t uptime_ms;
-    uint64_t log_bytes;
-    uint64_t index_bytes;
-    uint64_t expired_undrained;
-} ptier_statistics;
-
+/* What each figure means: proxytier/statistics.h. Never blocks for long. */
 PTIER_API void ptier_cache_statistics(ptier_cache *cache, ptier_statistics *statistics);
+
+/*
+ * Counters and latencies start again at zero; gauges stay. *last (may be NULL) gets the statistics
+ * up to this moment: whatever is counted is in exactly one `last`, or in what
+ * ptier_cache_statistics says after it, also while other threads work. Neither call sees another
+ * one's reset half done.
+ */
+PTIER_API void ptier_cache_statistics_reset(ptier_cache *cache, ptier_statistics *last);
 
 #ifdef __cplusplus
 }

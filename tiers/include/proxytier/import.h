@@ -1,7 +1,7 @@
 /*
- * Reading the proxy lists that people have: plain text, CSV, JSON, JSON lines. Streams: memory does
- * not grow with the file. Knows nothing of the cache: it hands out records. Not thread-safe: one
- * importer, one thread.
+ * Reading the proxy lists that people have: plain text, CSV, JSON, JSON lines; and the SQLite
+ * databases of ProxyWhirl and of our own backups. Streams: memory does not grow with the file.
+ * Knows nothing of the cache: it hands out records. Not thread-safe: one importer, one thread.
  */
 #ifndef PROXYTIER_IMPORT_H
 #define PROXYTIER_IMPORT_H
@@ -19,16 +19,18 @@ typedef enum ptier_import_format {
     PTIER_IMPORT_CSV,
     PTIER_IMPORT_JSON,
     PTIER_IMPORT_JSONL,
+    PTIER_IMPORT_SQLITE, /* found out by AUTO, never asked for; files only */
 } ptier_import_format;
 
 /*
- * One record; strings borrowed for the call. restore: it is a line of an own export and its output
- * fields are set. Return false to stop (the import then ends with CANCELLED).
+ * One record; strings borrowed for the call. restore: it is an entry of a cache (an own export or
+ * backup, or ProxyWhirl's) and its output fields are set. Return false to stop (the import then
+ * ends with CANCELLED).
  */
 typedef struct ptier_import_record {
     ptier_record record;
     bool restore;
-    uint64_t line; /* 1-based line of the input where the record ended */
+    uint64_t line; /* 1-based line of the input where the record ended; of a database: rowid */
 } ptier_import_record;
 typedef bool (*ptier_import_fn)(void *context, const ptier_import_record *record);
 
@@ -54,6 +56,22 @@ typedef struct ptier_import_summary {
 } ptier_import_summary;
 
 PTIER_API void ptier_import_options_init(ptier_import_options *options);
+
+/* Paths of inputs. Owned by the caller; free empties it, also one of all zeros. */
+typedef struct ptier_import_inputs {
+    char **paths;
+    size_t count;
+} ptier_import_inputs;
+
+/*
+ * Adds the inputs that `path` names: itself; or, when it is a directory, what ProxyWhirl's file
+ * tier keeps there (shard_NN.jsonl in the order of their numbers, l2_cache.db). INVALID_ARGUMENT: a
+ * directory without any; others: the file system.
+ */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_import_inputs_add(ptier_import_inputs *inputs,
+                                                                const char *path,
+                                                                ptier_error *error);
+PTIER_API void ptier_import_inputs_free(ptier_import_inputs *inputs);
 
 /*
  * Reads a file ("-": standard input). NOT_FOUND / PERMISSION_DENIED: the file; INVALID_ARGUMENT:

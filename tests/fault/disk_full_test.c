@@ -1,0 +1,239 @@
+/*
+ * A disk that is really full (a small tmpfs, which takes root), and one that has become read-only:
+ * service goes on, nothing that was acknowledged as LOGGED is lost, everything is healed
+ * afterwards.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fault.h"
+#include "stage.h"
+#include "support/io_shim.h"
+
+enum { CALLS = 40, SPARE = 128 << 10, REMOVALS = 30 };
+
+static ptier_stage stage;
+static bool mounted;
+
+/* After a failure as well. */
+static void
+end(void)
+{
+    if (!stage.box.directory[0])
+        return;
+    ptier_test_box_close(&stage.box);
+    if (mounted)
+        (void)umount2(stage.box.directory, MNT_DETACH); /* else removing it tells */
+    mounted = false;
+    ptier_stage_end(&stage);
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    end();
+    return 0;
+}
+
+static void
+begin(int tiers, const char *what)
+{
+    ptier_fault_deadline(what);
+    ptier_stage_begin(&stage, tiers);
+}
+
+static void
+mount_small_disk(void)
+{
+    if (mount("tmpfs", stage.box.directory, "tmpfs", 0, "size=8m,mode=0700")) {
+        print_message("needs root to mount a tmpfs: %s\n", strerror(errno));
+        skip();
+    }
+    mounted = true;
+}
+
+/* ---- full ---- */
+
+/* All but SPARE bytes of the disk, and then byte by byte by puts. */
+static void
+fill_disk(void)
+{
+    static char block[SPARE / 4];
+    int fd = open(ptier_stage_path(&stage, "ballast"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    off_t size = 0;
+    for (ssize_t put; (put = write(fd, block, sizeof block)) > 0;)
+        size += put;
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(ftruncate(fd, size - SPARE), 0);
+    close(fd);
+}
+
+/* L2 keeps room for removals: they are durable also now. */
+static void
+remove_some(bool logs)
+{
+    for (int i = 0; i < REMOVALS; i++) {
+        char text[16];
+        const char *keys[] = {text};
+        ptier_error error = {0};
+        ptier_written written = {0};
+        (void)snprintf(text, sizeof text, "p%d", i);
+        if (!ptier_test_box_has(&stage.box, i))
+            continue;
+        if (i % 2) {
+            const ptier_report report = {.key = text, .outcome = PTIER_REPORT_FAILED};
+            assert_int_equal(ptier_cache_report(stage.box.cache, &report, 1,
+                                                PTIER_DURABILITY_LOGGED, NULL, &written, &error),
+                             PTIER_OK);
+        } else {
+            assert_int_equal(ptier_cache_delete(stage.box.cache, keys, 1, PTIER_DURABILITY_LOGGED,
+                                                NULL, &written, &error),
+                             PTIER_OK);
+        }
+        if (logs && written.durability < PTIER_DURABILITY_LOGGED)
+            fail_msg("%s: removal %d is not durable", ptier_fault_doing(), i);
+        ptier_load_note_removal(&stage.load, i, written.durability);
+    }
+}
+
+static void
+live_with_a_full_disk(int tiers)
+{
+    begin(tiers, "full disk");
+    mount_small_disk();
+    ptier_test_box_open(&stage.box);
+    ptier_stage_run(&stage, CALLS, 1);
+    fill_disk();
+    stage.load.refused = stage.load.weak = true;
+    ptier_tier_await_degraded(&stage.watch, &stage.box, tiers);
+    ptier_stage_run(&stage, CALLS, 2);
+    ptier_stage_check_reads(&stage, "full");
+    remove_some(tiers & BOX_L2);
+    ptier_stage_check_reads(&stage, "full, after removals");
+    ptier_stage_check_kill(&stage, PTIER_DURABILITY_LOGGED, "killed while the disk was full");
+    ptier_stage_run(&stage, CALLS, 3);
+    assert_int_equal(unlink(ptier_stage_path(&stage, "ballast")), 0);
+    ptier_stage_check_healed(&stage);
+    stage.load.refused = stage.load.weak = false;
+    ptier_stage_run(&stage, CALLS, 4);
+    ptier_stage_check_healed(&stage);
+    end();
+}
+
+static void
+a_full_disk_is_lived_with_and_healed_with_all_tiers(void **state)
+{
+    (void)state;
+    live_with_a_full_disk(BOX_ALL);
+}
+
+static void
+a_full_disk_is_lived_with_and_healed_without_l3(void **state)
+{
+    (void)state;
+    live_with_a_full_disk(BOX_L1 | BOX_L2);
+}
+
+static void
+a_full_disk_is_lived_with_and_healed_without_l2(void **state)
+{
+    (void)state;
+    live_with_a_full_disk(BOX_L1 | BOX_L3);
+}
+
+/* ---- read-only ---- */
+
+/* The kernel does not make a file system read-only that has files open for writing; disks that fail
+ * do. */
+static void
+live_with_a_read_only_disk(int tiers)
+{
+    const ptier_io_fault fault = {
+        .kinds = PTIER_IO_CHANGE, .pattern = "*", .nth = 1, .lasting = true, .error = EROFS};
+    begin(tiers, "read-only disk");
+    ptier_test_box_open(&stage.box);
+    ptier_stage_run(&stage, CALLS, 1);
+    stage.load.refused = stage.load.weak = true;
+    ptier_io_fail(&fault);
+    ptier_tier_await_degraded(&stage.watch, &stage.box, tiers);
+    ptier_stage_run(&stage, CALLS, 2);
+    ptier_stage_check_reads(&stage, "read-only");
+    ptier_stage_check_kill(&stage, PTIER_DURABILITY_LOGGED, "killed while it was read-only");
+    ptier_io_heal();
+    ptier_stage_check_healed(&stage);
+    end();
+}
+
+static void
+a_disk_that_becomes_read_only_is_lived_with_and_healed_with_all_tiers(void **state)
+{
+    (void)state;
+    live_with_a_read_only_disk(BOX_ALL);
+}
+
+static void
+a_disk_that_becomes_read_only_is_lived_with_and_healed_without_l3(void **state)
+{
+    (void)state;
+    live_with_a_read_only_disk(BOX_L1 | BOX_L2);
+}
+
+static void
+a_disk_that_becomes_read_only_is_lived_with_and_healed_without_l2(void **state)
+{
+    (void)state;
+    live_with_a_read_only_disk(BOX_L1 | BOX_L3);
+}
+
+static void
+a_read_only_directory_is_not_opened_and_said_to_be(void **state)
+{
+    (void)state;
+    begin(BOX_ALL, "read-only directory");
+    mount_small_disk();
+    ptier_test_box_open(&stage.box);
+    ptier_stage_run(&stage, CALLS, 1);
+    ptier_test_box_close(&stage.box);
+    assert_int_equal(mount(NULL, stage.box.directory, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+    ptier_error error = {0};
+    assert_int_equal(
+        ptier_cache_open_with(&stage.box.options, &stage.box.hooks, &stage.box.cache, &error),
+        PTIER_PERMISSION_DENIED);
+    stage.box.cache = NULL;
+    assert_true(ptier_load_is_reason(&error));
+    assert_int_equal(mount(NULL, stage.box.directory, NULL, MS_REMOUNT, NULL), 0);
+    ptier_test_box_open(&stage.box);
+    ptier_stage_check_reads(&stage, "reopened");
+    end();
+}
+
+#define CASE(name) cmocka_unit_test_teardown(name, tear_down)
+
+int
+main(void)
+{
+    ptier_fault_begin();
+    const struct CMUnitTest tests[] = {
+        CASE(a_full_disk_is_lived_with_and_healed_with_all_tiers),
+        CASE(a_full_disk_is_lived_with_and_healed_without_l3),
+        CASE(a_full_disk_is_lived_with_and_healed_without_l2),
+        CASE(a_disk_that_becomes_read_only_is_lived_with_and_healed_with_all_tiers),
+        CASE(a_disk_that_becomes_read_only_is_lived_with_and_healed_without_l3),
+        CASE(a_disk_that_becomes_read_only_is_lived_with_and_healed_without_l2),
+        CASE(a_read_only_directory_is_not_opened_and_said_to_be),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,164 @@
+/*
+ * Rotation of keys: everything at rest that a previous key made is made anew with the first one,
+ * L2 before L3, since what the log has of an older key still goes on to L3. When nothing is left,
+ * `state` forgets the previous keys, and they need not be given any more.
+ */
+#include <string.h>
+
+#include "cache/cache_internal.h"
+
+enum {
+    ROWS = 2000, /* of L3 in one step: a transaction */
+    L2_STEPS = 16,
+    WAIT_MS = 200,
+    SAVE_MS = 5000,
+};
+
+enum { BEGIN, LOG, FOLLOW, ROWS_OF_L3, FINISH }; /* ptier_rotation.phase */
+
+/* ---- on the threads that may write ---- */
+
+typedef struct log_step {
+    bool begin, done;
+    ptier_status status;
+    ptier_error *error;
+} log_step;
+
+static void
+reencrypt_log(ptier_cache *cache, void *context)
+{
+    log_step *step = context;
+    for (int i = 0; i < L2_STEPS && !step->status && !step->done; i++) {
+        step->status =
+            ptier_l2_reencrypt(cache->tiers[PTIER_TIER_L2], step->begin, &step->done, step->error);
+        step->begin = false;
+    }
+    ptier_note_log(cache, 0);
+}
+
+typedef struct row_step {
+    ptier_rotation *rotation;
+    ptier_status status;
+    ptier_error *error;
+} row_step;
+
+static void
+reencrypt_rows(ptier_cache *cache, void *context)
+{
+    row_step *step = context;
+    uint64_t rewritten = 0;
+    step->status = ptier_l3_reencrypt(cache->tiers[PTIER_TIER_L3], &step->rotation->cursor, ROWS,
+                                      &rewritten, step->error);
+    step->rotation->rewritten += rewritten;
+}
+
+/* ---- the phases ---- */
+
+static ptier_status
+begin(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
+    if (!cache->data_dir)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "without a disk tier nothing is "
+                          "encrypted");
+    log_step step = {.begin = true, .error = error};
+    if (l2)
+        ptier_lead_log(cache, reencrypt_log, &step);
+    r->total = (l2 ? l2->ops->count(l2) : 0) + (l3 ? l3->ops->count(l3) : 0);
+    r->phase = step.done || !l2 ? FOLLOW : LOG;
+    return step.status;
+}
+
+static ptier_status
+rotate_log(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    log_step step = {.error = error};
+    ptier_lead_log(cache, reencrypt_log, &step);
+    if (step.done) {
+        r->done = cache->tiers[PTIER_TIER_L2]->ops->count(cache->tiers[PTIER_TIER_L2]);
+        r->phase = FOLLOW;
+    }
+    return step.status;
+}
+
+/* Lines of an older key that were on their way to L3 when they were made anew get there first. */
+static ptier_status
+follow(ptier_cache *cache, ptier_rotation *r)
+{
+    pthread_mutex_lock(&cache->lock);
+    uint64_t logged = r->cursor ? r->cursor : cache->assigned;
+    bool waits = cache->tiers[PTIER_TIER_L3] && cache->l3_prefix < logged &&
+                 (cache->l3_behind || ptier_waiting_locked(cache));
+    if (waits) {
+        pthread_cond_signal(&cache->l3_work);
+        ptier_wait_locked(cache, &cache->progress, WAIT_MS); /* asked again */
+    }
+    r->cursor = waits ? logged : 0;
+    r->phase = waits ? FOLLOW : cache->tiers[PTIER_TIER_L3] ? ROWS_OF_L3 : FINISH;
+    pthread_mutex_unlock(&cache->lock);
+    return PTIER_OK;
+}
+
+static ptier_status
+rotate_rows(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    row_step step = {.rotation = r, .error = error};
+    ptier_status status = ptier_on_l3_thread(cache, reencrypt_rows, &step, error);
+    if (status || step.status)
+        return status ? status : step.status;
+    r->done = r->done + ROWS < r->total ? r->done + ROWS : r->total;
+    if (r->cursor == 0)
+        r->phase = FINISH;
+    return PTIER_OK;
+}
+
+/* The maintenance thread saves `state`, as ever. */
+static ptier_status
+finish(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    int64_t deadline = ptier_monotonic_ms() + SAVE_MS;
+    pthread_mutex_lock(&cache->lock);
+    cache->keys_rotated = true;
+    while (cache->keys_rotated && !cache->stopping && ptier_monotonic_ms() < deadline) {
+        pthread_cond_signal(&cache->maintenance_work);
+        ptier_wait_locked(cache, &cache->progress, WAIT_MS);
+    }
+    if (cache->keys_rotated)
+        status = ptier_fail(error, PTIER_UNAVAILABLE,
+                            "everything is encrypted anew, but the state file cannot be written: "
+                            "the previous keys are still asked for");
+    pthread_mutex_unlock(&cache->lock);
+    r->finished = !status;
+    r->done = r->total;
+    return status;
+}
+
+ptier_status
+ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++) {
+        pthread_mutex_lock(&cache->lock);
+        bool down = cache->tiers[id] && cache->health[id].down;
+        pthread_mutex_unlock(&cache->lock);
+        if (down)
+            return ptier_fail(error, PTIER_UNAVAILABLE,
+                              "%s does not work at present: rotate the keys when it is back",
+                              ptier_tier_name((ptier_tier_id)id));
+    }
+    switch (r->phase) {
+    case BEGIN:
+        return begin(cache, r, error);
+    case LOG:
+        return rotate_log(cache, r, error);
+    case FOLLOW:
+        return follow(cache, r);
+    case ROWS_OF_L3:
+        return rotate_rows(cache, r, error);
+    case FINISH:
+        return finish(cache, r, error);
+    default:
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "no such phase of a rotation");
+    }
+}
