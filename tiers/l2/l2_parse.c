@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 
 #include "l2/l2_line.h"
+#include "hex.h"
 #include "sealed.h"
 
 typedef struct cursor {
@@ -48,20 +49,12 @@ take_i64(cursor *c)
     return negative ? -(int64_t)value : (int64_t)value;
 }
 
-static int
-hex_value(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
 static uint64_t
 take_hex64(cursor *c)
 {
     uint64_t value = 0;
     for (int i = 0; i < 16; i++) {
-        int digit = c->at < c->end ? hex_value(*c->at++) : -1;
+        int digit = c->at < c->end ? ptier_hex_digit(*c->at++) : -1;
         c->bad |= digit < 0;
         value = value << 4 | (unsigned)(digit & 15);
     }
@@ -75,8 +68,8 @@ take_escape(cursor *c)
     if (c->at < c->end && (*c->at == '"' || *c->at == '\\'))
         return *c->at++;
     expect(c, "u00");
-    int high = c->end - c->at >= 2 ? hex_value(c->at[0]) : -1;
-    int low = c->end - c->at >= 2 ? hex_value(c->at[1]) : -1;
+    int high = c->end - c->at >= 2 ? ptier_hex_digit(c->at[0]) : -1;
+    int low = c->end - c->at >= 2 ? ptier_hex_digit(c->at[1]) : -1;
     if (c->bad || high < 0 || low < 0 || (high | low) == 0) {
         c->bad = true;
         return 0;
@@ -181,8 +174,8 @@ verify(const char *text, size_t length, ptier_keyring *keyring, size_t *body)
     *body = (size_t)(at - text);
     uint8_t check[PTIER_CHECK_BYTES];
     for (size_t i = 0; i < sizeof check; i++) {
-        int high = hex_value(at[10 + 2 * i]);
-        int low = hex_value(at[11 + 2 * i]);
+        int high = ptier_hex_digit(at[10 + 2 * i]);
+        int low = ptier_hex_digit(at[11 + 2 * i]);
         if (high < 0 || low < 0)
             return false;
         check[i] = (uint8_t)(high << 4 | low);
