@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "support/cache_box.h"
 #include "support/sample_entry.h"
@@ -324,6 +325,46 @@ statistics_add_up(void **state)
     }
 }
 
+static uint64_t
+access_count(int number)
+{
+    char key[16];
+    ptier_entry *entry;
+    (void)snprintf(key, sizeof key, "p%d", number);
+    assert_int_equal(ptier_cache_get(box.cache, key, &entry, NULL), PTIER_OK);
+    uint64_t count = atomic_load(&entry->access_count);
+    ptier_entry_release(entry);
+    return count;
+}
+
+/* While L3 cannot write, it still answers reads, with older figures: they must not be taken. */
+static void
+usage_on_its_way_down_is_not_read_in_an_older_form(void **state)
+{
+    (void)state;
+    char path[sizeof box.directory + 16];
+    sqlite3 *other;
+    ptier_test_box_init(&box, BOX_L1 | BOX_L3);
+    box.options.l1_entries = 1;
+    ptier_test_box_open(&box);
+    ptier_test_box_put(&box, 0);
+    ptier_test_box_put(&box, 1);
+    BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
+    (void)snprintf(path, sizeof path, "%s/l3.sqlite", box.directory);
+    assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    for (uint64_t read = 1; read <= 5; read++) {
+        assert_int_equal(access_count(0), read);
+        assert_int_equal(access_count(1), read); /* p0 leaves L1 */
+        BOX_AWAIT(ptier_test_box_statistics(&box).writeback_queue == 0);
+    }
+    assert_int_equal(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(other), SQLITE_OK);
+    ptier_test_box_reopen(&box);
+    assert_int_equal(access_count(0), 6);
+    assert_int_equal(access_count(1), 6);
+}
+
 int
 main(void)
 {
@@ -337,6 +378,7 @@ main(void)
                                   tear_down),
         cmocka_unit_test_teardown(smaller_bound_holds_after_a_restart, tear_down),
         cmocka_unit_test_teardown(statistics_add_up, tear_down),
+        cmocka_unit_test_teardown(usage_on_its_way_down_is_not_read_in_an_older_form, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,7 +222,7 @@ usage_figures_survive_a_restart(void **state)
     ptier_test_box_open(&box);
     for (int i = 0; i < 20; i++)
         ptier_test_box_put(&box, i);
-    for (int i = 0; i < 20; i++) { /* each at once, so that none waits to be written meanwhile */
+    for (int i = 0; i < 20; i++) {
         char key[16];
         (void)snprintf(key, sizeof key, "p%d", i);
         ptier_test_box_report(&box, key, PTIER_REPORT_OK, 8);

@@ -55,10 +55,21 @@ class Tally:
         return found
 
 
+def reason_of(lines, number):
+    """What cmocka says below a failed case: in the summary, too, since the whole output may be long and get cut."""
+    reason = []
+    for line in lines[number + 1 : number + 4]:
+        if not line.startswith("# "):
+            break
+        reason.append(line[2:].strip()[:300])
+    return ": " + " | ".join(reason) if reason else ""
+
+
 def count_program(tally, program, ended_well, why, output):
     """Counts the TAP lines of one program. ended_well: it returned 0 in time."""
     planned = seen = failed = 0
-    for line in output.splitlines():
+    lines = output.splitlines()
+    for number, line in enumerate(lines):
         plan, case = PLAN.match(line), CASE.match(line)
         if plan:
             planned += int(plan[1])
@@ -73,7 +84,7 @@ def count_program(tally, program, ended_well, why, output):
             seen += int(case[2]) > 0  # 0: a group's set-up or tear-down
             failed += 1
             tally.note(program, case[3], False)
-            tally.fail(f"{program}: {case[3]}", output)
+            tally.fail(f"{program}: {case[3]}{reason_of(lines, number)}", output)
     if planned == 0:
         tally.fail(f"{program}: printed no TAP plan ({why})", output)
         return

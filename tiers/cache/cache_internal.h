@@ -115,8 +115,8 @@ struct ptier_cache {
     uint64_t assigned;     /* the latest revision given to a change */
     _Atomic uint64_t
         revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
-    ptier_map pending;    /* entries not yet in the tiers that will keep them; the queues own the
-                             references */
+    ptier_map pending;    /* entries not yet in the tiers that will keep them, or with news on the
+                             way there; the queues own the references */
     ptier_map writeback;  /* owned entries that left L1 with news for the tiers below */
     ptier_map quarantine; /* ptier_quarantined */
     ptier_quarantine_log quarantine_log;

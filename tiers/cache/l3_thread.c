@@ -336,8 +336,9 @@ serve_locked(ptier_cache *cache)
     if (idle)
         settle(cache);
     ptier_enforce_bound(cache, PTIER_TIER_L3);
-    ptier_op_list_fini(&usage);
     pthread_mutex_lock(&cache->lock);
+    forget_pending_locked(cache, &usage);
+    ptier_op_list_fini(&usage);
 }
 
 void *

@@ -83,7 +83,8 @@ ptier_expire(ptier_cache *cache)
 
 /* ---- write-back ---- */
 
-/* Takes owned references over from the map. */
+/* Takes owned references over from the map. Until they are written they can be found as pending:
+ * the tiers below still have older figures. */
 static size_t
 take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH])
 {
@@ -93,6 +94,7 @@ take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH])
         ptier_entry *entry = cache->writeback.cells[i].value;
         if (entry) {
             ptier_map_remove(&cache->writeback, entry->hash, entry); /* look at this cell again */
+            PTIER_IGNORE(ptier_map_insert(&cache->pending, entry->hash, entry)); /* no memory */
             entries[count++] = entry;
         } else {
             i++;
@@ -149,8 +151,10 @@ pass_usage_on(ptier_cache *cache, ptier_entry **entries, size_t count)
         const ptier_op op = {
             .kind = PTIER_OP_PUT, .revision = entries[i]->revision, .entry = entries[i]};
         bool dirty = atomic_exchange_explicit(&entries[i]->usage_dirty, 0, memory_order_relaxed);
-        if (dirty && wanted && !ptier_op_list_push(&cache->usage_queue, &op))
-            wanted = false; /* no memory: figures are lost, no data */
+        /* No memory: figures are lost, no data. */
+        bool queued = dirty && wanted && ptier_op_list_push(&cache->usage_queue, &op);
+        if (!queued)
+            ptier_map_remove(&cache->pending, entries[i]->hash, entries[i]);
         ptier_entry_release(entries[i]);
     }
     if (wanted)
