@@ -425,9 +425,9 @@ ptier_load_any(const ptier_load *load, ptier_durability durability, size_t cut)
 }
 
 void
-ptier_load_rebase(ptier_load *load, ptier_cache *cache)
+ptier_load_rebase(ptier_load *load, ptier_cache *cache, size_t cut)
 {
-    uint64_t highest = ptier_load_revision_at(load, SIZE_MAX);
+    uint64_t highest = ptier_load_revision_at(load, cut);
     load->revision_count = 0;
     for (int i = 0; i < LOAD_KEYS; i++) {
         ptier_status status;

@@ -87,8 +87,9 @@ uint64_t ptier_load_revision_at(const ptier_load *load, size_t cut);
 /* Whether anything was there, or had been acknowledged so, before the position. */
 bool ptier_load_any(const ptier_load *load, ptier_durability durability, size_t cut);
 
-/* What is in the cache now is the beginning of a new history, and durable. */
-void ptier_load_rebase(ptier_load *load, ptier_cache *cache);
+/* What is in the cache now is the beginning of a new history, and durable. `cut`: up to which
+ * position the one before really happened. */
+void ptier_load_rebase(ptier_load *load, ptier_cache *cache, size_t cut);
 
 /* One line that says something. */
 bool ptier_load_is_reason(const ptier_error *error);

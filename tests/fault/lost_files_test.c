@@ -369,7 +369,7 @@ a_database_damaged_under_the_cache_yields_no_wrong_value_without_l2(void **state
     assert_int_not_equal(check_losses_when_killed(), 0);
     ptier_test_box_reopen(&stage.box);
     (void)check_losses(stage.box.cache); /* SQLite may have had it all in its cache */
-    ptier_load_rebase(&stage.load, stage.box.cache);
+    ptier_load_rebase(&stage.load, stage.box.cache, SIZE_MAX);
     ptier_stage_run(&stage, CALLS, 2);
     ptier_stage_check_healed(&stage);
     ptier_stage_end(&stage);

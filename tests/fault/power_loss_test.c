@@ -41,6 +41,7 @@ static struct {
     size_t opened, closing; /* positions */
     uint8_t store_id[PTIER_ID_BYTES];
     bool had_data; /* it began with the remains of another */
+    size_t cut;    /* ... which ended here */
 } recording;
 
 static void
@@ -72,7 +73,7 @@ record_load(void)
     ptier_io_watch(box.directory);
     ptier_io_record();
     ptier_test_box_open(&box);
-    ptier_load_rebase(&load, box.cache);
+    ptier_load_rebase(&load, box.cache, recording.cut);
     recording.opened = ptier_io_position();
     ptier_cache_store_id(box.cache, recording.store_id);
     for (int i = 0; i < PHASES; i++) {
@@ -180,7 +181,7 @@ static void
 move_to_image(void)
 {
     char directory[PTIER_TEST_PATH];
-    size_t cut = ptier_test_random(&seed, ptier_io_position() + 1);
+    size_t cut = recording.cut = ptier_test_random(&seed, ptier_io_position() + 1);
     (void)snprintf(directory, sizeof directory, "%.200s-next", box.directory);
     ptier_io_image(cut, ptier_test_random(&seed, UINT64_MAX), directory);
     ptier_io_unwatch();
