@@ -43,6 +43,7 @@ struct ptier_index {
     uint32_t heads[LISTS];
     uint32_t counts[DUE_LIST];               /* slots in each list but the due one */
     uint32_t parts[DUE_LIST][LEVEL_BUCKETS]; /* ... by the next lower digit of their tick */
+    uint32_t level_counts[LEVELS];           /* ... in all lists of a level */
     uint32_t due_tail;
     char **sources;
     uint16_t source_count;
@@ -158,6 +159,7 @@ count_slot(ptier_index *index, uint32_t list, const ptier_slot *slot, int by)
     uint64_t tick = tick_of(slot->expires_boot_ms);
     uint64_t part = level ? tick >> ((level - 1) * LEVEL_SHIFT) & (LEVEL_BUCKETS - 1) : 0;
     index->counts[list] += (uint32_t)by;
+    index->level_counts[level] += (uint32_t)by;
     index->parts[list][part] += (uint32_t)by;
 }
 
@@ -237,6 +239,7 @@ empty_list(ptier_index *index, uint32_t list)
 {
     uint32_t id = index->heads[list];
     index->heads[list] = PTIER_SLOT_NONE;
+    index->level_counts[list / LEVEL_BUCKETS] -= index->counts[list];
     index->counts[list] = 0;
     memset(index->parts[list], 0, sizeof index->parts[list]);
     while (id != PTIER_SLOT_NONE) {
@@ -244,6 +247,18 @@ empty_list(ptier_index *index, uint32_t list)
         schedule(index, id);
         id = next;
     }
+}
+
+/* How many ticks to the next one at which something can happen: where the lowest levels are empty,
+ * that is when the next list of the level above them comes down. */
+static uint64_t
+quiet_ticks(const ptier_index *index)
+{
+    unsigned level = 0;
+    while (level < LEVELS - 1 && index->level_counts[level] == 0)
+        level++;
+    uint64_t width = UINT64_C(1) << (level * LEVEL_SHIFT);
+    return width - (index->tick & (width - 1));
 }
 
 void
@@ -254,7 +269,8 @@ ptier_index_advance(ptier_index *index, int64_t boot_ms)
         index->tick = now; /* nothing to walk past */
     while (index->tick < now) {
         uint32_t passed = (uint32_t)index->tick & (LEVEL_BUCKETS - 1);
-        index->tick++;
+        uint64_t step = quiet_ticks(index);
+        index->tick += step < now - index->tick ? step : now - index->tick;
         empty_list(index, passed); /* its slots are now behind the tick: due */
         /* A digit rolled over: the lists of the level above that begin here come down. */
         for (unsigned level = 1; level < LEVELS; level++) {

@@ -248,6 +248,39 @@ index_expires_after_weeks_to_the_tick(void **state)
 }
 
 /* After a reboot, what ended before it has an expiry below zero on the new boot clock. */
+/* Tick by tick it would take minutes. */
+static void
+index_passes_decades_at_once(void **state)
+{
+    (void)state;
+    enum { STEPS = 300 };
+    const int64_t year = INT64_C(365) * 86400000;
+    ptier_index *index;
+    uint32_t due[4];
+    int64_t now = 7777;
+    assert_int_equal(ptier_index_create(now, &index), PTIER_OK);
+    for (uint64_t i = 1; i <= STEPS; i++) {
+        const int64_t ttl = year / 4 + (int64_t)i * 12345;
+        const item soon = {.hash = i, .revision = 2 * i, .expires = now + ttl};
+        const item late = {.hash = i, .revision = 2 * i + 1, .expires = now + year / 2};
+        const ptier_index_facts facts[] = {facts_of(&soon), facts_of(&late)};
+        assert_int_equal(ptier_index_insert(index, i, &facts[0]), PTIER_OK);
+        assert_int_equal(ptier_index_insert(index, i, &facts[1]), PTIER_OK);
+        ptier_index_advance(index, now + ttl - 1);
+        assert_int_equal(ptier_index_due_count(index), 0);
+        ptier_index_advance(index, now + ttl + TICK_MS);
+        assert_int_equal(ptier_index_due(index, 0, due, 4), 1);
+        assert_int_equal(ptier_index_slot(index, due[0])->revision, 2 * i);
+        ptier_index_remove(index, due[0]);
+        now += year / 2 + TICK_MS;
+        ptier_index_advance(index, now);
+        assert_int_equal(ptier_index_due(index, 0, due, 4), 1);
+        assert_int_equal(ptier_index_slot(index, due[0])->revision, 2 * i + 1);
+        ptier_index_remove(index, due[0]);
+    }
+    ptier_index_destroy(index);
+}
+
 static void
 index_has_due_what_ended_before_the_boot(void **state)
 {
@@ -348,6 +381,7 @@ main(void)
         cmocka_unit_test(index_agrees_with_an_array_and_expires_in_time),
         cmocka_unit_test(index_expires_in_time_across_every_level_of_the_wheel),
         cmocka_unit_test(index_expires_after_weeks_to_the_tick),
+        cmocka_unit_test(index_passes_decades_at_once),
         cmocka_unit_test(index_has_due_what_ended_before_the_boot),
         cmocka_unit_test(index_finds_every_key_under_one_hash),
         cmocka_unit_test(index_counts_what_expires_soon),
