@@ -92,6 +92,7 @@ struct ptier_cache {
     ptier_source_ttl *source_ttls;
     ptier_clock clock;
     uint64_t (*hash_key)(const char *key);
+    void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     ptier_keyring *keyring;              /* NULL without a disk tier and without a key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
@@ -166,6 +167,7 @@ struct ptier_cache {
 typedef struct ptier_cache_hooks {
     const ptier_clock *clock;
     uint64_t (*hash_key)(const char *key);
+    void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     uint64_t l2_shard_bytes;
     uint64_t l2_removal_reserve;
     int64_t probe_period_ms;
