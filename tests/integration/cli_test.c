@@ -407,6 +407,36 @@ a_backup_restores_everything(void **state)
 }
 
 static void
+a_replaced_key_is_needed_no_more_once_the_keys_are_rotated(void **state)
+{
+    struct fixture *f = *state;
+    char old_path[112], new_path[96];
+
+    (void)snprintf(old_path, sizeof old_path, "%s/key", f->daemon.data_dir);
+    (void)snprintf(new_path, sizeof new_path, "%s/new.key", f->dir);
+    const char *with_new[] = {"--key-file", new_path, NULL};
+    RUN(f, "pa55word\n", 0, "put", "http://us3r@10.8.2.1:80", "-p", "-");
+    RUN(f, NULL, 0, "put", "http://10.8.2.2:80");
+    RUN(f, NULL, 0, "keygen", new_path);
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
+    assert_int_equal(test_daemon_run(&f->daemon, with_new), 1);
+    char *old = read_file(old_path);
+    old[strcspn(old, "\n")] = '\0';
+    assert_int_equal(setenv("PROXYTIER_KEY_PREVIOUS", old, 1), 0);
+    free(old);
+    test_daemon_start(&f->daemon, with_new);
+    RUN(f, NULL, 0, "rotate-keys");
+    RUN(f, NULL, 0, "rotate-keys", "--json");
+    assert_string_equal(OUT(f), "{\"rewritten\":0}\n");
+    assert_int_equal(unsetenv("PROXYTIER_KEY_PREVIOUS"), 0);
+    test_daemon_restart(&f->daemon, with_new);
+    RUN(f, NULL, 0, "get", "http://us3r@10.8.2.1:80", "--show-credentials");
+    assert_has(OUT(f), "pa55word");
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
+    assert_int_equal(test_daemon_run(&f->daemon, NULL), 1); /* with the old one */
+}
+
+static void
 a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1(void **state)
 {
     struct fixture *f = *state;
@@ -669,6 +699,7 @@ main(void)
         DAEMON_TEST(restoring_takes_exports_and_nothing_else),
         DAEMON_TEST(a_file_that_others_may_write_is_not_restored),
         DAEMON_TEST(a_backup_restores_everything),
+        DAEMON_TEST(a_replaced_key_is_needed_no_more_once_the_keys_are_rotated),
         DAEMON_TEST(a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1),
         DAEMON_TEST(a_damaged_row_is_told_by_its_rowid),
         DAEMON_TEST(stats_and_info_tell_their_fields),

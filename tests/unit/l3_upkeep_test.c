@@ -152,6 +152,33 @@ l3_encrypted_anew_needs_the_older_key_no_more(void **state)
 }
 
 static void
+l3_copied_has_everything_but_its_free_space(void **state)
+{
+    l3_box *f = *state;
+    uint64_t before;
+    fill_with_usage(f, 1000);
+    box_open(f);
+    before = file_bytes(f->path);
+    for (unsigned i = 101; i <= 1000; i++) {
+        char key[24];
+        (void)snprintf(key, sizeof key, "key-%u", i);
+        box_apply_one(f, box_remove_op(f, key, box_hash(i), 900 + i));
+    }
+    assert_int_equal(ptier_l3_rewrite(f->tier, &f->error), PTIER_OK);
+    assert_true(file_bytes(f->path) < before / 4);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(box_condition(f), PTIER_L3_SOUND);
+        assert_int_equal(ptier_l3_prefix(f->tier), 1900);
+        assert_records(f, 100);
+        assert_int_equal(box_scan(f).rows, 100);
+        box_close(f);
+        box_open(f);
+    }
+    box_apply_one(f, box_put_op(f, "key-1", box_hash(1), 1901)); /* it goes on */
+    assert_int_equal(ptier_l3_prefix(f->tier), 1901);
+}
+
+static void
 l3_encrypting_anew_can_be_cut_short_at_any_row(void **state)
 {
     l3_box *f = *state;
@@ -216,6 +243,7 @@ main(void)
         BOX_FACT(l3_file_shrinks_when_most_of_it_was_deleted),
         BOX_FACT(l3_file_with_little_to_give_is_left_alone),
         BOX_FACT(l3_encrypted_anew_needs_the_older_key_no_more),
+        BOX_FACT(l3_copied_has_everything_but_its_free_space),
         BOX_FACT(l3_encrypting_anew_can_be_cut_short_at_any_row),
         BOX_FACT(l3_encrypting_anew_leaves_damaged_rows_and_goes_on),
         BOX_FACT(l3_encrypting_anew_takes_tokens_of_an_older_key_under_a_new_check_too),

@@ -82,6 +82,7 @@ typedef struct ptier_quarantine_log { /* how the quarantine gets into its file *
     /* The maintenance thread's: */
     size_t lines; /* in the file */
     bool torn;    /* an append failed: the file may end within a line */
+    bool old_key; /* it has lines of a previous key, or may have */
     bool failing; /* said so in the log */
 } ptier_quarantine_log;
 
@@ -92,6 +93,7 @@ struct ptier_cache {
     ptier_source_ttl *source_ttls;
     ptier_clock clock;
     uint64_t (*hash_key)(const char *key);
+    void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     ptier_keyring *keyring;              /* NULL without a disk tier and without a key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
@@ -106,8 +108,9 @@ struct ptier_cache {
     pthread_mutex_t lock;
     ptier_start_report start_report;
     ptier_state state;
-    bool new_store_wanted; /* the maintenance thread is asked for a new store_id */
-    bool keys_rotated;     /* and to note that nothing needs the previous keys any more */
+    bool new_store_wanted;   /* the maintenance thread is asked for a new store_id */
+    bool keys_rotated;       /* and to note that nothing needs the previous keys any more */
+    ptier_rotation rotation; /* how far this run's rotations of keys came */
     ptier_index *index;
     bool indexing;         /* the index is still being read from L3: see indexing.c */
     bool index_incomplete; /* and not all of it could be */
@@ -147,6 +150,9 @@ struct ptier_cache {
     bool sync_wanted;         /* a SYNCED caller waits for the next group */
     bool reserving;           /* the maintenance thread is asked for a block of revisions */
     ptier_l3_job *l3_job;     /* for L3's thread; NULL: none */
+    bool rewrite_wanted;      /* L3's thread is asked to write its file anew, without free space */
+    uint64_t rewrites;        /* how often it was done, or tried */
+    ptier_error rewrite_error;         /* of the last time */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_may_stop;                  /* once the others have stopped */
     bool stopping;
@@ -166,6 +172,7 @@ struct ptier_cache {
 typedef struct ptier_cache_hooks {
     const ptier_clock *clock;
     uint64_t (*hash_key)(const char *key);
+    void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     uint64_t l2_shard_bytes;
     uint64_t l2_removal_reserve;
     int64_t probe_period_ms;
@@ -415,5 +422,8 @@ void ptier_quarantine_note_locked(ptier_cache *cache, const char *key, int64_t u
 
 /* Writes what was noted. The maintenance thread, or close when that has ended. */
 void ptier_quarantine_flush(ptier_cache *cache);
+
+/* Nothing in the file is of a previous key afterwards. The maintenance thread. */
+PTIER_MUST_CHECK ptier_status ptier_quarantine_renew(ptier_cache *cache, ptier_error *error);
 
 #endif

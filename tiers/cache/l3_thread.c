@@ -289,12 +289,31 @@ run_job_locked(ptier_cache *cache)
     pthread_cond_broadcast(&cache->progress);
 }
 
+/* Between two transactions, like a job; nobody waits for it with the lock. */
+static void
+rewrite_locked(ptier_cache *cache)
+{
+    ptier_error error = {0};
+    if (!cache->rewrite_wanted || cache->stopping)
+        return;
+    pthread_mutex_unlock(&cache->lock);
+    if (ptier_l3_rewrite(cache->tiers[PTIER_TIER_L3], &error))
+        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_rewrite", "%s", error.message);
+    else
+        note_prefix(cache);
+    pthread_mutex_lock(&cache->lock);
+    cache->rewrite_wanted = false;
+    cache->rewrites++;
+    cache->rewrite_error = error;
+    pthread_cond_broadcast(&cache->progress);
+}
+
 static bool
 has_work_locked(const ptier_cache *cache)
 {
     bool sync_here = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
     return cache->l3_queue.count || cache->l3_behind || cache->usage_queue.count || sync_here ||
-           (cache->l3_job && !cache->stopping);
+           ((cache->l3_job || cache->rewrite_wanted) && !cache->stopping);
 }
 
 static void
@@ -354,6 +373,7 @@ ptier_l3_thread(void *context)
             break;
         if (!down) {
             run_job_locked(cache);
+            rewrite_locked(cache);
             serve_locked(cache);
         }
         pthread_mutex_unlock(&cache->lock);

@@ -33,6 +33,30 @@ find_key(ptier_cache *cache, uint64_t hash, uint64_t revision, const char *hint,
     return true;
 }
 
+/* The revision up to which what is newer under the hash is of other keys than this one. */
+static uint64_t
+others_up_to(ptier_cache *cache, const char *key, uint64_t hash, uint64_t revision)
+{
+    for (;;) {
+        uint64_t next = UINT64_MAX;
+        ptier_entry *entry;
+        pthread_mutex_lock(&cache->lock);
+        for (uint32_t id = ptier_index_first(cache->index, hash); id != PTIER_SLOT_NONE;
+             id = ptier_index_next(cache->index, id)) {
+            uint64_t at = ptier_index_slot(cache->index, id)->revision;
+            next = at > revision && at < next ? at : next;
+        }
+        pthread_mutex_unlock(&cache->lock);
+        if (next == UINT64_MAX || ptier_load_revision(cache, hash, next, &entry, NULL))
+            return revision;
+        bool same = strcmp(ptier_entry_key(entry), key) == 0;
+        ptier_entry_release(entry);
+        if (same)
+            return revision;
+        revision = next;
+    }
+}
+
 static bool
 has_newer_locked(const ptier_cache *cache, uint64_t hash, uint64_t revision)
 {
@@ -49,10 +73,11 @@ ptier_lose_record(ptier_cache *cache, uint64_t hash, uint64_t revision, const ch
     char key[PTIER_KEY_MAX + 1] = "";
     bool known = find_key(cache, hash, revision, hint, key);
     ptier_entry *gone = ptier_placeholder(known ? key : "", hash, revision);
+    uint64_t others = known ? others_up_to(cache, key, hash, revision) : revision;
     pthread_mutex_lock(&cache->lock);
     uint32_t slot = ptier_index_find(cache->index, hash, revision);
     bool lost = slot != PTIER_SLOT_NONE;
-    if (lost && has_newer_locked(cache, hash, revision)) {
+    if (lost && has_newer_locked(cache, hash, others)) {
         ptier_index_remove(cache->index, slot); /* only a stale state of the key */
         lost = false;
     } else if (lost && (!gone || !ptier_room_now_locked(cache, 1) ||

@@ -273,6 +273,8 @@ save_state(ptier_cache *cache)
         return;
     next.reserved += reserve ? REVISION_BLOCK : 0;
     ptier_status status = new_store ? ptier_random_id(next.store_id, &error) : PTIER_OK;
+    if (rotated && !status)
+        status = ptier_quarantine_renew(cache, &error);
     if (rotated) {
         bool changed;
         next.key_count = 0;

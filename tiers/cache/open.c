@@ -11,6 +11,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <proxytier/import.h>
+
 #include "cache/inspect.h"
 #include "file.h"
 #include "hash.h"
@@ -230,6 +232,7 @@ open_tiers(ptier_cache *cache, const ptier_cache_hooks *hooks, ptier_error *erro
             .capacity = o->l3_entries,
             .keyring = cache->keyring,
             .clock = &cache->clock,
+            .hash_key = cache->hash_key,
             .on_log = o->on_log,
             .log_context = o->log_context,
         };
@@ -306,6 +309,7 @@ init_from_hooks(ptier_cache *cache, const ptier_cache_hooks *hooks)
         ptier_clock_system(&cache->clock);
     ptier_clock_anchor(&cache->clock);
     cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
+    cache->derive_key = hooks->derive_key ? hooks->derive_key : ptier_key_derive;
     cache->quick_start_rows = hooks->quick_start_rows ? hooks->quick_start_rows : QUICK_START_ROWS;
     cache->probe_period_ms = hooks->probe_period_ms ? hooks->probe_period_ms : PROBE_PERIOD_MS;
     cache->opened_boot_ms = cache->count.since_boot_ms = ptier_clock_boot(&cache->clock);

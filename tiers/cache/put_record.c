@@ -112,7 +112,7 @@ take_record(ptier_cache *cache, ptier_put_item *item, ptier_error *error)
         return wrong;
     item->derived = !r->key || !*r->key;
     if (item->derived)
-        ptier_key_derive(item->url.url, item->url.username, false, item->key);
+        cache->derive_key(item->url.url, item->url.username, false, item->key);
     else if (valid_text(r->key, PTIER_KEY_MAX))
         strcpy(item->key, r->key);
     else
@@ -169,7 +169,7 @@ load_old(ptier_cache *cache, ptier_put_item *item)
         ptier_entry_release(item->old);
         item->old = NULL;
         item->derived = false;
-        ptier_key_derive(item->url.url, item->url.username, true, item->key);
+        cache->derive_key(item->url.url, item->url.username, true, item->key);
         item->hash = cache->hash_key(item->key);
         status = ptier_load_current(cache, item->key, item->hash, &item->old, NULL);
     }

@@ -206,6 +206,7 @@ rewrite(ptier_cache *cache, ptier_error *error)
     if (!status) {
         cache->quarantine_log.lines = map.count;
         cache->quarantine_log.torn = false;
+        cache->quarantine_log.old_key = false;
     }
     ptier_buffer_fini(&text);
     ptier_quarantine_empty(&map);
@@ -305,6 +306,19 @@ ptier_quarantine_flush(ptier_cache *cache)
     ptier_buffer_fini(&news);
 }
 
+ptier_status
+ptier_quarantine_renew(ptier_cache *cache, ptier_error *error)
+{
+    if (!cache->quarantine_log.old_key)
+        return PTIER_OK;
+    ptier_status status = rewrite(cache, error);
+    if (status == PTIER_NOT_FOUND)
+        status = PTIER_OK;
+    cache->quarantine_log.old_key = status != PTIER_OK;
+    tell(cache, status, error);
+    return status;
+}
+
 /* ---- start ---- */
 
 void
@@ -327,6 +341,7 @@ ptier_quarantine_load(ptier_cache *cache)
         ptier_cache_log(cache, PTIER_LOG_WARN, "quarantine_damaged",
                         "%zu damaged lines of %s were skipped", r.damaged, path);
     cache->quarantine_log.lines = r.lines;
+    cache->quarantine_log.old_key = r.old_key || status; /* until it was written anew */
     if (!status && (r.damaged || r.old_key || r.lines > cache->quarantine.count))
         status = rewrite(cache, &error);
     tell(cache, status, &error);

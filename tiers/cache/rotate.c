@@ -1,6 +1,7 @@
 /*
  * Rotation of keys: everything at rest that a previous key made is made anew with the first one,
- * L2 before L3, since what the log has of an older key still goes on to L3. When nothing is left,
+ * L2 before L3, since what the log has of an older key still goes on to L3. Then L3's file is
+ * copied, which leaves behind what was deleted from it, and is durable. When nothing is left,
  * `state` forgets the previous keys, and they need not be given any more.
  */
 #include <string.h>
@@ -14,7 +15,7 @@ enum {
     SAVE_MS = 5000,
 };
 
-enum { BEGIN, LOG, FOLLOW, ROWS_OF_L3, FINISH }; /* ptier_rotation.phase */
+enum { BEGIN, LOG, FOLLOW, ROWS_OF_L3, COPY, FINISH }; /* ptier_rotation.phase */
 
 /* ---- on the threads that may write ---- */
 
@@ -76,7 +77,8 @@ rotate_log(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
     log_step step = {.error = error};
     ptier_lead_log(cache, reencrypt_log, &step);
     if (step.done) {
-        r->done = cache->tiers[PTIER_TIER_L2]->ops->count(cache->tiers[PTIER_TIER_L2]);
+        uint64_t count = cache->tiers[PTIER_TIER_L2]->ops->count(cache->tiers[PTIER_TIER_L2]);
+        r->done = count < r->total ? count : r->total; /* it may have grown */
         r->phase = FOLLOW;
     }
     return step.status;
@@ -90,6 +92,7 @@ follow(ptier_cache *cache, ptier_rotation *r)
     uint64_t logged = r->cursor ? r->cursor : cache->assigned;
     bool waits = cache->tiers[PTIER_TIER_L3] && cache->l3_prefix < logged &&
                  (cache->l3_behind || ptier_waiting_locked(cache));
+    waits |= cache->indexing; /* it would have to begin again after the copy */
     if (waits) {
         pthread_cond_signal(&cache->l3_work);
         ptier_wait_locked(cache, &cache->progress, WAIT_MS); /* asked again */
@@ -109,8 +112,36 @@ rotate_rows(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
         return status ? status : step.status;
     r->done = r->done + ROWS < r->total ? r->done + ROWS : r->total;
     if (r->cursor == 0)
-        r->phase = FINISH;
+        r->phase = COPY;
     return PTIER_OK;
+}
+
+/* L3's thread does it, however long that takes; here it is asked for, and how it went. */
+static ptier_status
+copy(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    pthread_mutex_lock(&cache->lock);
+    /* With one key there is nothing of another, not even in free space. */
+    bool done = cache->state.key_count == 1 && r->rewritten == 0;
+    if (!done && r->cursor == 0)
+        r->cursor = cache->rewrites + 1;
+    if (!done && cache->rewrites < r->cursor) {
+        cache->rewrite_wanted = true;
+        pthread_cond_signal(&cache->l3_work);
+        ptier_wait_locked(cache, &cache->progress, WAIT_MS); /* asked again */
+    }
+    if (!done && cache->rewrites >= r->cursor) {
+        status = cache->rewrite_error.status;
+        if (status && error)
+            *error = cache->rewrite_error;
+        r->cursor = 0;
+        done = !status;
+    }
+    if (done)
+        r->phase = FINISH;
+    pthread_mutex_unlock(&cache->lock);
+    return status;
 }
 
 /* The maintenance thread saves `state`, as ever. */
@@ -135,8 +166,35 @@ finish(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
     return status;
 }
 
-ptier_status
-ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+/* ---- how far this run came ---- */
+
+/*
+ * The caller may have got its state from a run before, which began with other keys, or of which L2
+ * has forgotten how far it was: then it begins anew.
+ */
+static bool
+came_this_far(ptier_cache *cache, const ptier_rotation *r)
+{
+    pthread_mutex_lock(&cache->lock);
+    const ptier_rotation *known = &cache->rotation;
+    bool so = r->phase < known->phase ||
+              (r->phase == known->phase && (r->phase != ROWS_OF_L3 || r->cursor <= known->cursor));
+    pthread_mutex_unlock(&cache->lock);
+    return so;
+}
+
+static void
+note_phase(ptier_cache *cache, const ptier_rotation *r)
+{
+    pthread_mutex_lock(&cache->lock);
+    ptier_rotation *known = &cache->rotation;
+    if (r->phase > known->phase || (r->phase == known->phase && r->cursor > known->cursor))
+        *known = *r;
+    pthread_mutex_unlock(&cache->lock);
+}
+
+static ptier_status
+check_tiers(ptier_cache *cache, ptier_error *error)
 {
     for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++) {
         pthread_mutex_lock(&cache->lock);
@@ -147,6 +205,12 @@ ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *erro
                               "%s does not work at present: rotate the keys when it is back",
                               ptier_tier_name((ptier_tier_id)id));
     }
+    return PTIER_OK;
+}
+
+static ptier_status
+run_phase(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
     switch (r->phase) {
     case BEGIN:
         return begin(cache, r, error);
@@ -156,9 +220,25 @@ ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *erro
         return follow(cache, r);
     case ROWS_OF_L3:
         return rotate_rows(cache, r, error);
-    case FINISH:
-        return finish(cache, r, error);
+    case COPY:
+        return copy(cache, r, error);
     default:
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "no such phase of a rotation");
+        return finish(cache, r, error);
     }
+}
+
+ptier_status
+ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
+{
+    ptier_status status = check_tiers(cache, error);
+    if (status)
+        return status;
+    if (r->phase > FINISH)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "no such phase of a rotation");
+    if (!came_this_far(cache, r))
+        *r = (ptier_rotation){0};
+    status = run_phase(cache, r, error);
+    if (!status)
+        note_phase(cache, r);
+    return status;
 }

@@ -41,8 +41,8 @@ ptier_l3_builder_abort(ptier_l3_builder *builder)
     free(builder);
 }
 
-static ptier_status
-create_file(const char *path, ptier_error *error)
+ptier_status
+ptier_l3_create_file(const char *path, ptier_error *error)
 {
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file < 0)
@@ -81,7 +81,7 @@ ptier_l3_builder_create(const char *path, const ptier_l3_options *options,
         free(made);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     }
-    ptier_status status = create_file(path, error);
+    ptier_status status = ptier_l3_create_file(path, error);
     if (status != PTIER_OK) {
         ptier_l3_free(made->l3);
         free(made);
@@ -194,8 +194,8 @@ complete(ptier_l3 *l3, uint64_t prefix, ptier_error *error)
     return status;
 }
 
-static ptier_status
-make_durable(const char *path, ptier_error *error)
+ptier_status
+ptier_l3_make_durable(const char *path, ptier_error *error)
 {
     int file = open(path, O_RDWR | O_CLOEXEC);
     if (file < 0)
@@ -218,7 +218,7 @@ ptier_l3_builder_finish(ptier_l3_builder *builder, uint64_t prefix, ptier_error 
     if (status == PTIER_OK)
         status = complete(l3, prefix, error);
     if (status == PTIER_OK)
-        status = make_durable(l3->path, error);
+        status = ptier_l3_make_durable(l3->path, error);
     if (status != PTIER_OK) {
         ptier_l3_builder_abort(builder);
         return status;

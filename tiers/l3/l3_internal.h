@@ -285,6 +285,12 @@ int ptier_l3_create_tables(ptier_l3 *l3);
  */
 int ptier_l3_query(sqlite3 *db, const char *sql, int64_t *value, char *text, size_t room);
 
+/* ---- l3_build.c ---- */
+
+/* An empty file of mode 0600, which must not exist. */
+PTIER_MUST_CHECK ptier_status ptier_l3_create_file(const char *path, ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_l3_make_durable(const char *path, ptier_error *error);
+
 /* ---- l3_meta.c ---- */
 
 typedef enum ptier_l3_found {

@@ -1,8 +1,12 @@
-/* Rotation of keys: rows of an older key are sealed and checked anew with the first one, in place.
- */
+/* Rotation of keys: rows of an older key are sealed and checked anew with the first one, in place;
+ * then the file is copied, to be rid of what the pages have beside the rows. */
 #include "l3/l3_internal.h"
 
+#include <unistd.h>
+
 #include <openssl/crypto.h>
+
+#include "file.h"
 
 #define TOKEN_ROOM (PTIER_TOKEN_LENGTH(PTIER_CREDENTIAL_MAX) + 1)
 #define PLAIN_ROOM (TOKEN_ROOM / 4 * 3)
@@ -146,4 +150,39 @@ ptier_l3_reencrypt(ptier_tier *tier, uint64_t *cursor, size_t limit, uint64_t *r
     *cursor = (uint64_t)last;
     *rewritten = rows;
     return PTIER_OK;
+}
+
+/* ---- free space ---- */
+
+static ptier_status
+copy_into(ptier_l3 *l3, const char *path, ptier_error *error)
+{
+    char *sql = sqlite3_mprintf("VACUUM INTO %Q", path);
+    if (!sql)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_status status = ptier_l3_create_file(path, error);
+    int code = status == PTIER_OK ? sqlite3_exec(l3->writer.db, sql, NULL, NULL, NULL) : SQLITE_OK;
+    sqlite3_free(sql);
+    if (code != SQLITE_OK)
+        status = ptier_l3_fail(l3, &l3->writer, code, "copy", error);
+    return status == PTIER_OK ? ptier_l3_make_durable(path, error) : status;
+}
+
+ptier_status
+ptier_l3_rewrite(ptier_tier *tier, ptier_error *error)
+{
+    ptier_l3 *l3 = ptier_l3_of(tier);
+    char path[PTIER_PATH_MAX];
+    ptier_status status = ptier_l3_writable(l3, error);
+    if (status != PTIER_OK)
+        return status;
+    if ((size_t)snprintf(path, sizeof path, "%s.new", l3->path) >= sizeof path)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "path too long: %.200s", l3->path);
+    (void)unlink(path); /* of a copy or a rebuild that was cut short */
+    status = copy_into(l3, path, error);
+    if (status != PTIER_OK) {
+        (void)unlink(path); /* best effort: nobody takes it for finished */
+        return status;
+    }
+    return ptier_l3_adopt(tier, path, false, error);
 }

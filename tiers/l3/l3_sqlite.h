@@ -132,6 +132,14 @@ PTIER_MUST_CHECK ptier_status ptier_l3_reencrypt(ptier_tier *tier, uint64_t *cur
                                                  uint64_t *rewritten, ptier_error *error);
 
 /*
+ * Puts a copy without free space in the file's place, durably: SQLite leaves what was deleted or
+ * written anew in the gaps of its pages, and the log has it too. Takes as long as copying all of it
+ * does, and that much room on the disk; readers go on. On failure the file is what it was, unless
+ * the adoption had begun (see there). Ends scans in pieces. Writer only.
+ */
+PTIER_MUST_CHECK ptier_status ptier_l3_rewrite(ptier_tier *tier, ptier_error *error);
+
+/*
  * The contiguous prefix: every change with a revision up to it is in the database (stored in the
  * same transaction as the changes, under a check; 0 when that is damaged). `synced`: the prefix
  * that survives power loss too (set by checkpoints and by apply with sync; 0 unless the file is
