@@ -395,7 +395,7 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status)
         status = start_threads(cache, error);
     if (status) {
-        ptier_cache_close(cache);
+        (void)ptier_cache_close(cache); /* the first failure is the one to tell */
         return status;
     }
     ptier_enforce_bound(cache, PTIER_TIER_L2); /* it may have been made smaller */
@@ -485,7 +485,7 @@ mend_l2(ptier_cache *cache)
 
 /* What the tiers have becomes safe from power loss, and `state` and `progress` say that it is all
  * there. Single-threaded. */
-static void
+static ptier_status
 end_run(ptier_cache *cache)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
@@ -519,6 +519,7 @@ end_run(ptier_cache *cache)
         status = ptier_state_save(cache->data_dir, &cache->state, &error);
     if (status)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "cache_close", "%s", error.message);
+    return waiting ? PTIER_DATA_LOSS : status;
 }
 
 void
@@ -546,11 +547,12 @@ ptier_cache_wait_started(ptier_cache *cache, int64_t timeout_ms)
     }
 }
 
-void
+ptier_status
 ptier_cache_close(ptier_cache *cache)
 {
     if (!cache)
-        return;
+        return PTIER_OK;
+    ptier_status status = PTIER_OK;
     bool opened = cache->maintenance_started;
     if (opened) {
         ptier_flush_log(cache);
@@ -560,6 +562,7 @@ ptier_cache_close(ptier_cache *cache)
     if (opened)
         ptier_quarantine_flush(cache);
     if (opened && cache->data_dir)
-        end_run(cache);
+        status = end_run(cache);
     free_cache(cache);
+    return status;
 }
