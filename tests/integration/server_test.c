@@ -916,6 +916,7 @@ bad_options_are_told_in_one_line(void **state)
     expect_refusal(&daemon, (const char *[]){"--no-such-option", NULL}, 2, "--no-such-option");
     expect_refusal(&daemon, (const char *[]){"--default-ttl", "5", NULL}, 2, "--default-ttl");
     expect_refusal(&daemon, (const char *[]){"--l1-entries=0", NULL}, 2, "--l1-entries");
+    expect_refusal(&daemon, (const char *[]){"--l2-entries=10", NULL}, 2, "--l2-entries 10");
     expect_refusal(&daemon, (const char *[]){"--listen", "tcp://192.168.1.1:1", NULL}, 2,
                    "loopback");
     expect_refusal(&daemon, (const char *[]){"--l1", "off", "--l2=off", "--l3=off", NULL}, 2,
