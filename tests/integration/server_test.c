@@ -955,6 +955,9 @@ files_of_the_command_line_are_loaded_at_start(void **state)
     char *log = test_daemon_log(&f->daemon);
     assert_non_null(strstr(log, "2 created"));
     assert_non_null(strstr(log, "list.txt:3"));
+    const char *made = strstr(log, "key_made"); /* of two starts, the first one */
+    assert_non_null(made);
+    assert_null(strstr(made + 1, "key_made"));
     free(log);
 }
 

@@ -171,10 +171,17 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, pt
         return PTIER_OK; /* memory only: nothing to encrypt */
     if (!first) {
         (void)snprintf(path, sizeof path, "%s/key", cache->data_dir);
+        bool missing = access(path, F_OK) != 0;
         status = ptier_key_file(path, !has_data, key, error);
         if (status == PTIER_NOT_FOUND)
             (void)ptier_fail(error, status,
-                             "%s is missing, but the directory has data: put the key back", path);
+                             "%s is missing, but the directory has data: put the key back, or give "
+                             "it as it was given before",
+                             path);
+        if (!status && missing)
+            ptier_cache_log(cache, PTIER_LOG_INFO, "key_made",
+                            "%s: back it up, apart from the data, which nobody can read without it",
+                            path);
         first = key;
     }
     const char **keys = calloc(o->previous_key_count + 1, sizeof *keys);
