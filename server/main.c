@@ -143,7 +143,8 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
     if (status == PTIER_OK) {
         ptier_log_write(log, PTIER_LOG_INFO, "serving",
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
-                        config->listen.items[0], config->data_dir,
+                        config->listen.items[0],
+                        config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
                         config->events ? config->events : "none");
         warm_all(daemon, config, log, &stop);
         while (!stop_requested(&stop, -1))
@@ -174,6 +175,7 @@ main(int argc, char **argv)
     allow_core_dumps(config->core_dumps);
     status = ptier_log_open(config->log_file, config->log_level, &log, &error);
     if (status == PTIER_OK) {
+        ptier_config_tell_strays(log);
         raise_descriptor_limit();
         status = serve(config, log, &error);
     }

@@ -178,6 +178,7 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, pt
                              "%s is missing, but the directory has data: put the key back, or give "
                              "it as it was given before",
                              path);
+        cache->key_in_directory = !status;
         if (!status && missing)
             ptier_cache_log(cache, PTIER_LOG_INFO, "key_made",
                             "%s: back it up, apart from the data, which nobody can read without it",
@@ -196,6 +197,16 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, pt
     free(keys);
     explicit_bzero(key, sizeof key);
     return status;
+}
+
+void
+ptier_tell_missing_key(const ptier_cache *cache)
+{
+    if (cache->key_in_directory && !exists_in(cache->data_dir, "key"))
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "key_missing",
+                        "%s/key is gone: put it back before the next start, which is refused "
+                        "without it",
+                        cache->data_dir);
 }
 
 /* ---- the tiers ---- */
@@ -526,6 +537,7 @@ end_run(ptier_cache *cache)
         status = ptier_state_save(cache->data_dir, &cache->state, &error);
     if (status)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "cache_close", "%s", error.message);
+    ptier_tell_missing_key(cache);
     return waiting ? PTIER_DATA_LOSS : status;
 }
 
