@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -319,6 +320,37 @@ check_addresses(const ptier_config *config, ptier_error *error)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--listen: %.200s", wrong.message);
     if (config->events && ptier_listen_check(config->events, false, &wrong) != PTIER_OK)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--events: %.200s", wrong.message);
+    for (size_t i = 0; config->events && i < config->listen.count; i++)
+        if (strcmp(config->events, config->listen.items[i]) == 0)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                              "--events: %.200s is an address for calls (--listen): name another",
+                              config->events);
+    return PTIER_OK;
+}
+
+/* The cache checks this as well, but knows neither the names nor the exit code of a mistake. */
+static ptier_status
+check_bounds(const ptier_config *config, ptier_error *error)
+{
+    const struct {
+        const char *name;
+        bool on;
+        uint64_t bound;
+    } tiers[] = {{"--l1-entries", config->l1_enabled, config->l1_entries},
+                 {"--l2-entries", config->l2_enabled, config->l2_entries},
+                 {"--l3-entries", config->l3_enabled, config->l3_entries}};
+    int above = -1;
+    for (int i = 0; i < 3; i++) {
+        if (!tiers[i].on)
+            continue;
+        /* 0 is no bound: minus 1 it is the largest */
+        if (above >= 0 && tiers[above].bound - 1 > tiers[i].bound - 1)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                              "%s %" PRIu64 " is more than %s %" PRIu64 " (0: no bound): a lower "
+                              "tier needs room for what the upper ones hold",
+                              tiers[above].name, tiers[above].bound, tiers[i].name, tiers[i].bound);
+        above = i;
+    }
     return PTIER_OK;
 }
 
@@ -331,7 +363,7 @@ check_tiers(const ptier_config *config, ptier_error *error)
     if (config->l1_enabled && config->l1_entries == 0 && config->l1_bytes == 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "--l1-entries and --l1-bytes are both 0: L1 needs a bound");
-    return PTIER_OK;
+    return check_bounds(config, error);
 }
 
 /* ---- all together ---- */

@@ -13,6 +13,8 @@
 #include <proxytier/cache.h>
 #include <proxytier/status.h>
 
+#include "log.h"
+
 typedef struct ptier_text_list {
     char **items;
     size_t count;
@@ -59,6 +61,9 @@ PTIER_MUST_CHECK ptier_status ptier_config_load(int argc, const char **argv, pti
 
 /* Wipes the keys, when whoever needed them has them. */
 void ptier_config_forget_keys(ptier_config *config);
+
+/* Logs the names of variables PROXYTIER_… that no option has. */
+void ptier_config_tell_strays(ptier_log *log);
 
 void ptier_config_destroy(ptier_config *config);
 

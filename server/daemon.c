@@ -138,23 +138,24 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         status = ptier_rpc_start(&made->service, (const char *const *)config->listen.items,
                                  config->listen.count, &made->rpc, error);
     if (status != PTIER_OK) {
-        ptier_daemon_stop(made);
+        (void)ptier_daemon_stop(made); /* the first failure is the one to tell */
         return status;
     }
     *daemon = made;
     return PTIER_OK;
 }
 
-void
+ptier_status
 ptier_daemon_stop(ptier_daemon *daemon)
 {
     if (!daemon)
-        return;
+        return PTIER_OK;
     ptier_rpc_stop(daemon->rpc, DRAIN_MS);
     ptier_publisher_stop(daemon->publisher);
-    ptier_cache_close(daemon->cache);
+    ptier_status status = ptier_cache_close(daemon->cache);
     ptier_journal_destroy(daemon->journal);
     free(daemon);
+    return status;
 }
 
 ptier_cache *

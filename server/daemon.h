@@ -20,8 +20,8 @@ PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, pti
                                                  void *shutdown_context, ptier_daemon **daemon,
                                                  ptier_error *error);
 
-/* Refuse, drain, flush, close. NULL is fine. */
-void ptier_daemon_stop(ptier_daemon *daemon);
+/* Refuse, drain, flush, close. NULL is fine. The status is that of ptier_cache_close. */
+ptier_status ptier_daemon_stop(ptier_daemon *daemon);
 
 /* Borrowed until stop. */
 ptier_cache *ptier_daemon_cache(ptier_daemon *daemon);

@@ -1,4 +1,7 @@
-/* proxytierd: the table of contents. Exit codes: 0 ended as asked, 1 could not start, 2 usage. */
+/*
+ * proxytierd: the table of contents. Exit codes: 0 ended as asked, 1 could not start, or not write
+ * everything at the end, 2 usage.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -43,7 +46,8 @@ stop_request_init(stop_request *stop, ptier_error *error)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for this signal */
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these signals */
+    (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond `ulimit -f` fails like one to a full disk */
     stop->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     stop->asked = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (stop->signals < 0 || stop->asked < 0)
@@ -110,6 +114,22 @@ warm_all(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, stop_
 }
 
 static ptier_status
+stop_daemon(ptier_daemon *daemon, ptier_log *log, ptier_error *error)
+{
+    ptier_log_write(log, PTIER_LOG_INFO, "stopping",
+                    "refusing new calls, finishing those that run");
+    ptier_status status = ptier_daemon_stop(daemon);
+    if (status == PTIER_OK)
+        ptier_log_write(log, PTIER_LOG_INFO, "stopped", "all written and closed");
+    else
+        ptier_log_write(log, PTIER_LOG_ERROR, "stopped",
+                        "closed, but not everything could be written: see above");
+    return status == PTIER_OK
+               ? status
+               : ptier_fail(error, status, "not everything could be written: the log says more");
+}
+
+static ptier_status
 serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
     stop_request stop = {-1, -1};
@@ -123,15 +143,13 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
     if (status == PTIER_OK) {
         ptier_log_write(log, PTIER_LOG_INFO, "serving",
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
-                        config->listen.items[0], config->data_dir,
+                        config->listen.items[0],
+                        config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
                         config->events ? config->events : "none");
         warm_all(daemon, config, log, &stop);
         while (!stop_requested(&stop, -1))
             ; /* interrupted: wait on */
-        ptier_log_write(log, PTIER_LOG_INFO, "stopping",
-                        "refusing new calls, finishing those that run");
-        ptier_daemon_stop(daemon);
-        ptier_log_write(log, PTIER_LOG_INFO, "stopped", "all written and closed");
+        status = stop_daemon(daemon, log, error);
     }
     if (stop.signals >= 0)
         (void)close(stop.signals); /* nothing is written through these */
@@ -157,6 +175,7 @@ main(int argc, char **argv)
     allow_core_dumps(config->core_dumps);
     status = ptier_log_open(config->log_file, config->log_level, &log, &error);
     if (status == PTIER_OK) {
+        ptier_config_tell_strays(log);
         raise_descriptor_limit();
         status = serve(config, log, &error);
     }

@@ -8,13 +8,38 @@
 #define SPACES    " \t\r\n"
 #define STARS     "***"
 
-/* The part of a word that has to be hidden; length 0: none. */
+/* Whether `length` bytes end in a word for what no log may show, quotes behind it aside. */
+static bool
+names_a_secret(const char *text, size_t length)
+{
+    static const char *const names[] = {"password", "passwd", "pwd", "pass",
+                                        "token",    "secret", "key", "auth",
+                                        "username", "login",  "user"};
+    while (length && strchr("\"'", text[length - 1]))
+        length--;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t n = strlen(names[i]);
+        if (length >= n && strncasecmp(text + length - n, names[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Where the value begins in `name=value` and `name:value` of a secret; NULL: it is none. */
+static const char *
+value_of_secret(const char *word, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if ((word[i] == '=' || word[i] == ':') && names_a_secret(word, i))
+            return word + i + 1;
+    return NULL;
+}
+
+/* User and password of a proxy's address; length 0: none. */
 static size_t
-secret_of(const char *word, size_t length, bool after_scheme, size_t *start)
+credentials_of(const char *word, size_t length, size_t *start)
 {
     *start = 0;
-    if (after_scheme)
-        return length;
     const char *at = memrchr(word, '@', length);
     if (at) {
         const char *authority = memmem(word, (size_t)(at - word), "://", 3);
@@ -34,6 +59,23 @@ secret_of(const char *word, size_t length, bool after_scheme, size_t *start)
     return left - 1;
 }
 
+/* The part of a word that has to be hidden; length 0: none. */
+static size_t
+secret_of(const char *word, size_t length, bool is_value, size_t *start)
+{
+    *start = 0;
+    if (is_value)
+        return length;
+    size_t secret = credentials_of(word, length, start);
+    const char *value = value_of_secret(word, length);
+    if (!value)
+        return secret;
+    size_t from = (size_t)(value - word); /* where it ends is not known: all of the rest goes */
+    if (!secret || from < *start)
+        *start = from;
+    return length - *start;
+}
+
 static void
 append(char masked[PTIER_MASKED_MAX], size_t *used, const char *text, size_t length)
 {
@@ -48,20 +90,21 @@ void
 ptier_mask_credentials(const char *text, char masked[PTIER_MASKED_MAX])
 {
     size_t used = 0;
-    bool after_scheme = false;
+    bool is_value = false;
     masked[0] = '\0';
     while (*text) {
         size_t space = strspn(text, SPACES);
         append(masked, &used, text, space);
         text += space;
         size_t length = strcspn(text, SPACES), start;
-        size_t secret = secret_of(text, length, after_scheme, &start);
+        size_t secret = secret_of(text, length, is_value, &start);
         append(masked, &used, text, start);
         if (secret)
             append(masked, &used, STARS, strlen(STARS));
         append(masked, &used, text + start + secret, length - start - secret);
-        after_scheme = (length == 5 && strncasecmp(text, "basic", 5) == 0) ||
-                       (length == 6 && strncasecmp(text, "bearer", 6) == 0);
+        is_value = (length == 5 && strncasecmp(text, "basic", 5) == 0) ||
+                   (length == 6 && strncasecmp(text, "bearer", 6) == 0) ||
+                   value_of_secret(text, length) == text + length;
         text += length;
     }
 }

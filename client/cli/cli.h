@@ -88,6 +88,10 @@ ptier_cli_exit ptier_cli_status(const ptier_cli *cli, ptier_status status,
 PTIER_PRINTF(3, 4)
 ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ...);
 
+/* What was stored reached less than --durability asked for: says so; returns FAILED. */
+ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked,
+                                     ptier_durability reached);
+
 /* Wrong usage: adds where help is to be had; returns USAGE. */
 PTIER_PRINTF(2, 3)
 ptier_cli_exit ptier_cli_usage(const ptier_cli *cli, const char *format, ...);

@@ -120,6 +120,8 @@ send(ptier_cli *cli, const struct put_options *o, const ptier_url *url,
         print_json(&results);
     else
         print_text(&results);
+    if (status == PTIER_OK && results.durability < call.durability)
+        code = ptier_cli_not_durable(cli, call.durability, results.durability);
     ptier_put_results_free(&results);
     return code;
 }

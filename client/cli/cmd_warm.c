@@ -35,10 +35,11 @@ struct warm {
     ptier_import_inputs inputs;
     const char *file; /* one of them */
     bool no_memory;
-    uint64_t foreign; /* to be restored, but no entries */
-    int ack_fd;       /* -1: none; sender's thread */
-    char *ack_text;   /* keys of one batch; sender's thread */
-    int ack_errno;    /* sender's thread, then whoever joined it */
+    uint64_t foreign;         /* to be restored, but no entries */
+    int ack_fd;               /* -1: none; sender's thread */
+    char *ack_text;           /* keys of one batch; sender's thread */
+    int ack_errno;            /* sender's thread, then whoever joined it */
+    ptier_durability reached; /* by all that was stored; as ack_errno */
 };
 
 /* ---- acknowledgements: on the sender's thread ---- */
@@ -58,6 +59,13 @@ write_all(int fd, const char *text, size_t length)
     return true;
 }
 
+/* --ack promises the durability that was asked for. */
+static bool
+is_durable(const struct warm *warm, const ptier_put_results *results)
+{
+    return results->durability >= (ptier_durability)warm->options.durability;
+}
+
 static bool
 is_stored(const ptier_put_item_result *item)
 {
@@ -70,7 +78,7 @@ write_acks(struct warm *warm, const ptier_put_results *results)
 {
     size_t used = 0;
 
-    if (warm->ack_fd < 0)
+    if (warm->ack_fd < 0 || !is_durable(warm, results))
         return true;
     for (size_t i = 0; i < results->count; i++) {
         if (!is_stored(&results->items[i]))
@@ -123,6 +131,8 @@ on_sent(void *context, const ptier_warm_batch *batch, const ptier_put_results *r
             break;
         }
     }
+    if (created + updated > 0 && results->durability < warm->reached)
+        warm->reached = results->durability;
     ptier_warm_progress_stored(&warm->progress, created, updated);
     return go_on;
 }
@@ -281,6 +291,22 @@ open_ack(struct warm *warm)
     return PTIER_CLI_OK;
 }
 
+/* Less than was asked for is a failure; memory only, where nothing was asked for, is told. */
+static ptier_cli_exit
+check_reached(const struct warm *warm, ptier_cli_exit code)
+{
+    ptier_durability asked = (ptier_durability)warm->options.durability;
+
+    if (warm->reached < asked)
+        return ptier_cli_not_durable(warm->cli, asked, warm->reached);
+    if (asked == PTIER_DURABILITY_DEFAULT && warm->reached == PTIER_DURABILITY_MEMORY)
+        return ptier_cli_fail(
+            warm->cli, code,
+            "stored in memory only: it is lost when the daemon ends before a disk "
+            "tier takes it");
+    return code;
+}
+
 /* What the daemon did not take is a failure; `code` is what went wrong before. */
 static ptier_cli_exit
 finish(struct warm *warm, ptier_cli_exit code)
@@ -306,7 +332,7 @@ finish(struct warm *warm, ptier_cli_exit code)
                               "%" PRIu64 " of %" PRIu64 " records are no entries of an export or a "
                               "backup: load them with `proxytier warm`",
                               warm->foreign, tally->read);
-    return code;
+    return check_reached(warm, code);
 }
 
 /* Reads all files, sends all records, prints the summary. */
@@ -353,6 +379,7 @@ load(ptier_cli *cli, const struct warm_options *options)
     warm->cli = cli;
     warm->options = *options;
     warm->ack_fd = -1;
+    warm->reached = PTIER_DURABILITY_SYNCED;
     ptier_cli_exit code = open_ack(warm);
     if (code == PTIER_CLI_OK) {
         ptier_warm_progress_init(&warm->progress);

@@ -273,7 +273,7 @@ print_general_help(const ptier_cli *cli, poptContext popt)
     poptPrintHelp(popt, stdout, 0);
     printf("\nCommands ('proxytier COMMAND --help' says more):\n");
     for (const ptier_cli_command *command = cli->commands; command->name; command++)
-        printf("  %-9s %-25s %s\n", command->name, command->arguments, command->summary);
+        printf("  %-11s %-25s %s\n", command->name, command->arguments, command->summary);
     printf(
         "\nKEY is an entry's key, or the proxy's address (scheme://[user@]host:port, host:port).\n"
         "DURATION is a number with ms, s, m, h or d; a plain number is seconds.\n"
@@ -313,8 +313,9 @@ parse(ptier_cli *cli, const ptier_cli_option *options, int argc, const char **ar
     poptContext popt = poptGetContext(NULL, argc, args, set.top, flags);
     if (!popt)
         return ptier_cli_fail(cli, PTIER_CLI_FAILED, "out of memory");
-    (void)snprintf(usage, sizeof usage, "[OPTION...] %s", /* our own short words: fits */
-                   cli->command ? cli->command->arguments : "COMMAND [ARGUMENT...]");
+    const char *arguments = cli->command ? cli->command->arguments : "COMMAND [ARGUMENT...]";
+    (void)snprintf(usage, sizeof usage, "[OPTION...]%s%s", *arguments ? " " : "",
+                   arguments); /* our own short words: fits */
     poptSetOtherOptionHelp(popt, usage);
     code = read_options(cli, popt, &set);
     if (code == PTIER_CLI_OK)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -468,6 +469,52 @@ a_damaged_row_is_told_by_its_rowid(void **state)
     assert_has(ERR(f), "whirl.db:17: skipped: ");
 }
 
+/* No file of the daemon may grow from here on, as on a full disk. */
+static void
+keep_files_from_growing(const struct fixture *f)
+{
+    const struct rlimit limit = {.rlim_cur = 1 << 16, .rlim_max = RLIM_INFINITY};
+    assert_int_equal(prlimit(f->daemon.pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+static void
+what_no_disk_takes_is_told_by_writers_and_at_the_end(void **state)
+{
+    struct fixture *f = *state;
+    char list[128], ack[128];
+
+    (void)snprintf(list, sizeof list, "%s/list.txt", f->dir);
+    (void)snprintf(ack, sizeof ack, "%s/ack", f->dir);
+    FILE *file = fopen(list, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 2000; i++)
+        (void)fprintf(file, "10.0.%d.%d:80:user:password\n", i >> 8, i & 255);
+    assert_int_equal(fclose(file), 0);
+
+    RUN(f, NULL, 0, "warm", list);
+    assert_string_equal(ERR(f), "");
+    keep_files_from_growing(f);
+    RUN(f, NULL, 1, "warm", list, "--durability", "logged", "--ack", ack);
+    assert_has(ERR(f), "stored, but not logged: only memory was reached");
+    char *acknowledged = read_file(ack);
+    assert_true(count_lines(acknowledged) < 2000); /* WAL and log may take some at first */
+    free(acknowledged);
+    RUN(f, NULL, 0, "warm", list);
+    assert_has(ERR(f), "stored in memory only");
+    RUN(f, NULL, 1, "put", "10.1.0.1:80", "--durability", "synced");
+    assert_has(OUT(f), "created (memory)");
+    assert_has(ERR(f), "stored, but not synced: only memory was reached");
+    RUN(f, NULL, 0, "put", "10.1.0.2:80");
+
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 1);
+    char *log = test_daemon_log(&f->daemon);
+    assert_has(log, "changes_lost");
+    assert_has(log, "not everything could be written");
+    assert_lacks(log, "all written and closed");
+    free(log);
+    test_daemon_start(&f->daemon, NULL);
+}
+
 static void
 stats_and_info_tell_their_fields(void **state)
 {
@@ -702,6 +749,7 @@ main(void)
         DAEMON_TEST(a_replaced_key_is_needed_no_more_once_the_keys_are_rotated),
         DAEMON_TEST(a_backup_tells_its_result_as_json_and_what_is_wrong_as_code_1),
         DAEMON_TEST(a_damaged_row_is_told_by_its_rowid),
+        DAEMON_TEST(what_no_disk_takes_is_told_by_writers_and_at_the_end),
         DAEMON_TEST(stats_and_info_tell_their_fields),
         DAEMON_TEST(stats_reset_shows_what_was_and_starts_anew),
         DAEMON_TEST(shutdown_prints_an_object_as_json),

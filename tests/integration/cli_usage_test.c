@@ -50,10 +50,11 @@ assert_one_line(const char *part)
 static void
 help_lists_every_command_and_exit_code(void **state)
 {
-    static const char *const words[] = {
-        "put",        "get",           "delete",       "pick",    "list",  "report", "warm",
-        "export",     "clear",         "stats",        "watch",   "info",  "keygen", "shutdown",
-        "Exit codes", "PROXYTIER_URL", "--token-file", "restore", "backup"};
+    static const char *const words[] = {"put",          "get",      "delete",     "pick",
+                                        "list",         "report",   "warm",       "export",
+                                        "clear",        "stats",    "watch",      "info",
+                                        "keygen",       "shutdown", "Exit codes", "PROXYTIER_URL",
+                                        "--token-file", "restore",  "backup",     "rotate-keys"};
 
     (void)state;
     RUN(NULL, 0, "--help");
@@ -61,6 +62,8 @@ help_lists_every_command_and_exit_code(void **state)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
     assert_non_null(strstr(last.texts[0], "not used by daemons yet"));
+    assert_non_null(strstr(last.texts[0], "  put         URL                       Cache"));
+    assert_non_null(strstr(last.texts[0], "  rotate-keys                           Encrypt"));
     char *help = strdup(last.texts[0]);
     assert_non_null(help);
     RUN(NULL, 0, "help");
@@ -71,9 +74,10 @@ help_lists_every_command_and_exit_code(void **state)
 static void
 every_command_has_help_of_its_own(void **state)
 {
-    static const char *const names[] = {"put",    "get",      "delete",  "pick",  "list",  "report",
-                                        "warm",   "export",   "clear",   "stats", "watch", "info",
-                                        "keygen", "shutdown", "restore", "backup"};
+    static const char *const names[] = {"put",    "get",        "delete", "pick",     "list",
+                                        "report", "warm",       "export", "clear",    "stats",
+                                        "watch",  "info",       "keygen", "shutdown", "restore",
+                                        "backup", "rotate-keys"};
     char usage[64];
 
     (void)state;

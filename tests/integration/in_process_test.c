@@ -52,7 +52,7 @@ start(instance *one)
 static void
 stop(instance *one)
 {
-    ptier_daemon_stop(one->daemon);
+    assert_int_equal(ptier_daemon_stop(one->daemon), PTIER_OK);
     ptier_log_close(one->log);
     ptier_config_destroy(one->config);
     one->daemon = NULL;

@@ -916,6 +916,7 @@ bad_options_are_told_in_one_line(void **state)
     expect_refusal(&daemon, (const char *[]){"--no-such-option", NULL}, 2, "--no-such-option");
     expect_refusal(&daemon, (const char *[]){"--default-ttl", "5", NULL}, 2, "--default-ttl");
     expect_refusal(&daemon, (const char *[]){"--l1-entries=0", NULL}, 2, "--l1-entries");
+    expect_refusal(&daemon, (const char *[]){"--l2-entries=10", NULL}, 2, "--l2-entries 10");
     expect_refusal(&daemon, (const char *[]){"--listen", "tcp://192.168.1.1:1", NULL}, 2,
                    "loopback");
     expect_refusal(&daemon, (const char *[]){"--l1", "off", "--l2=off", "--l3=off", NULL}, 2,
@@ -928,6 +929,45 @@ bad_options_are_told_in_one_line(void **state)
     expect_refusal(&daemon, (const char *[]){"--key-file", path, NULL}, 1, path);
     expect_refusal(&daemon, (const char *[]){"--key-file", "/nonexistent/key", NULL}, 1,
                    "/nonexistent/key");
+    test_daemon_fini(&daemon);
+}
+
+static void
+a_key_file_that_vanished_is_told_before_it_is_missed(void **state)
+{
+    fixture *f = *state;
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/key", f->daemon.data_dir);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&f->daemon);
+    const char *told = strstr(log, "ERROR key_missing");
+    assert_non_null(told);
+    assert_non_null(strstr(told, path));
+    free(log);
+    expect_refusal(&f->daemon, NULL, 1, "is missing, but the directory has data");
+}
+
+static void
+variables_that_are_no_options_are_told(void **state)
+{
+    (void)state;
+    test_daemon daemon;
+    test_daemon_init(&daemon);
+    assert_int_equal(setenv("PROXYTIER_L1_ENTRYS", "hunter2", 1), 0);
+    assert_int_equal(setenv("PROXYTIER_URL", "ipc:///nowhere", 1), 0);
+    assert_int_equal(setenv("PROXYTIER_HEARTBEAT", "300ms", 1), 0);
+    test_daemon_start(&daemon, NULL);
+    unsetenv("PROXYTIER_L1_ENTRYS");
+    unsetenv("PROXYTIER_URL");
+    unsetenv("PROXYTIER_HEARTBEAT");
+    assert_int_equal(test_daemon_end(&daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&daemon);
+    assert_non_null(strstr(log, "WARN  unknown_variable  PROXYTIER_L1_ENTRYS"));
+    assert_null(strstr(log, "PROXYTIER_URL"));
+    assert_null(strstr(log, "PROXYTIER_HEARTBEAT"));
+    assert_null(strstr(log, "hunter2"));
+    free(log);
     test_daemon_fini(&daemon);
 }
 
@@ -954,6 +994,9 @@ files_of_the_command_line_are_loaded_at_start(void **state)
     char *log = test_daemon_log(&f->daemon);
     assert_non_null(strstr(log, "2 created"));
     assert_non_null(strstr(log, "list.txt:3"));
+    const char *made = strstr(log, "key_made"); /* of two starts, the first one */
+    assert_non_null(made);
+    assert_null(strstr(made + 1, "key_made"));
     free(log);
 }
 
@@ -1011,7 +1054,9 @@ main(void)
         WITH_DAEMON(term_and_int_end_with_zero_and_keep_everything),
         WITH_DAEMON(shutdown_call_ends_the_daemon),
         WITH_DAEMON(second_daemon_is_refused),
+        cmocka_unit_test(variables_that_are_no_options_are_told),
         cmocka_unit_test(bad_options_are_told_in_one_line),
+        WITH_DAEMON(a_key_file_that_vanished_is_told_before_it_is_missed),
         WITH_DAEMON(files_of_the_command_line_are_loaded_at_start),
         WITH_DAEMON(credentials_are_neither_in_files_nor_in_the_log),
     };

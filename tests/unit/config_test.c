@@ -171,6 +171,13 @@ mistakes_name_option_file_and_line(void **state)
            "--l1-bytes", "1025T");
     REFUSE("--l1-bytes: '1023K' is out of range", "--l1-bytes", "1023K");
     REFUSE("--l1-entries and --l1-bytes are both 0", "--l1-entries", "0");
+    REFUSE("--l1-entries 1000 is more than --l2-entries 10 ", "--l2-entries", "10");
+    REFUSE("--l2-entries 5000 is more than --l3-entries 10 ", "--l3-entries", "10");
+    REFUSE("--l1-entries 1000 is more than --l3-entries 10 ", "--l2", "off", "--l3-entries", "10");
+    REFUSE("--l2-entries 0 is more than --l3-entries 9000 ", "--l2-entries", "0", "--l3-entries",
+           "9000");
+    REFUSE("--events: ipc:///tmp/a.sock is an address for calls", "--listen", "ipc:///tmp/a.sock",
+           "--events", "ipc:///tmp/a.sock");
     REFUSE("--heartbeat: '1ms' is out of range", "--heartbeat", "1ms");
     REFUSE("--ttl-jitter: '51' is out of range", "--ttl-jitter", "51");
     REFUSE("--data-dir: the value is empty", "--data-dir", "");
@@ -408,8 +415,8 @@ the_bounds_and_the_policy_of_l1_can_be_chosen(void **state)
     static const ptier_eviction evictions[] = {PTIER_EVICTION_LRU, PTIER_EVICTION_LFU,
                                                PTIER_EVICTION_FIFO, PTIER_EVICTION_SIEVE};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
-        ptier_config *config =
-            LOAD("--l1-policy", policies[i], "--l1-bytes", "64M", "--l1-entries", "0");
+        ptier_config *config = LOAD("--l1-policy", policies[i], "--l1-bytes", "64M", "--l1-entries",
+                                    "0", "--l2-entries", "0");
         assert_int_equal(config->l1_policy, evictions[i]);
         assert_int_equal(config->l1_bytes, 64 << 20);
         assert_int_equal(config->l1_entries, 0);

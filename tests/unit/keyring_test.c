@@ -201,7 +201,7 @@ keyring_names_a_bad_key_by_number_only(void **state)
         ptier_error error;
         assert_int_equal(ptier_keyring_create(keys, 2, &keyring, &error), PTIER_INVALID_ARGUMENT);
         assert_null(keyring);
-        assert_non_null(strstr(error.message, "key 2"));
+        assert_non_null(strstr(error.message, "previous key 1 "));
         assert_null(strstr(error.message, "RpI"));
     }
 }

@@ -27,6 +27,14 @@ credentials_in_error_texts_are_starred_out(void **state)
         {"[2001:db8::1]:80 refused", "[2001:db8::1]:80 refused"},
         {"Proxy-Authorization: Basic dTpw, 407", "Proxy-Authorization: Basic *** 407"},
         {"bearer abc", "bearer ***"},
+        {"407 with token=abc&x=y", "407 with token=***"},
+        {"login failed: Password: abc, 407", "login failed: Password: *** 407"},
+        {"{\"user\":\"u\",\"x\":1} refused", "{\"user\":*** refused"},
+        {"get http://10.0.0.1:80/?api_key=abc", "get http://10.0.0.1:80/?api_key=***"},
+        {"http://my-user:p@10.0.0.1:80 gone", "http://*** gone"},
+        {"10.0.0.1:80:my-user:p gone", "10.0.0.1:80:*** gone"},
+        {"token=a@b", "***"},
+        {"proxy: no token", "proxy: no token"},
         {"@", "@"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -95,6 +95,7 @@ struct ptier_cache {
     uint64_t (*hash_key)(const char *key);
     void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     ptier_keyring *keyring;              /* NULL without a disk tier and without a key */
+    bool key_in_directory;               /* the first key is that of <data_dir>/key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
     int lock_fd;
@@ -199,6 +200,11 @@ ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)
 PTIER_PRINTF(4, 5)
 void ptier_cache_log(const ptier_cache *cache, ptier_log_level level, const char *event,
                      const char *format, ...);
+
+/* ---- open.c ---- */
+
+/* An error in the log when the key file has vanished from under us: without it the data is lost. */
+void ptier_tell_missing_key(const ptier_cache *cache);
 
 /* ---- indexing.c: serving while the index is read from L3 ---- */
 

@@ -173,6 +173,7 @@ say_up(ptier_cache *cache, ptier_tier_id tier, const char *how)
     ptier_tier_worked(cache, tier);
     ptier_cache_log(cache, PTIER_LOG_INFO, up_events[tier], "%s works again%s",
                     ptier_tier_name(tier), how);
+    ptier_tell_missing_key(cache); /* what took the files may have taken more */
     note_memory_only(cache);
 }
 

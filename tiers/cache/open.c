@@ -173,10 +173,18 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, pt
         return PTIER_OK; /* memory only: nothing to encrypt */
     if (!first) {
         (void)snprintf(path, sizeof path, "%s/key", cache->data_dir);
+        bool missing = access(path, F_OK) != 0;
         status = ptier_key_file(path, !has_data, key, error);
         if (status == PTIER_NOT_FOUND)
             (void)ptier_fail(error, status,
-                             "%s is missing, but the directory has data: put the key back", path);
+                             "%s is missing, but the directory has data: put the key back, or give "
+                             "it as it was given before",
+                             path);
+        cache->key_in_directory = !status;
+        if (!status && missing)
+            ptier_cache_log(cache, PTIER_LOG_INFO, "key_made",
+                            "%s: back it up, apart from the data, which nobody can read without it",
+                            path);
         first = key;
     }
     const char **keys = calloc(o->previous_key_count + 1, sizeof *keys);
@@ -191,6 +199,16 @@ open_keyring(ptier_cache *cache, const ptier_cache_options *o, bool has_data, pt
     free(keys);
     explicit_bzero(key, sizeof key);
     return status;
+}
+
+void
+ptier_tell_missing_key(const ptier_cache *cache)
+{
+    if (cache->key_in_directory && !exists_in(cache->data_dir, "key"))
+        ptier_cache_log(cache, PTIER_LOG_ERROR, "key_missing",
+                        "%s/key is gone: put it back before the next start, which is refused "
+                        "without it",
+                        cache->data_dir);
 }
 
 /* ---- the tiers ---- */
@@ -399,7 +417,7 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status)
         status = start_threads(cache, error);
     if (status) {
-        ptier_cache_close(cache);
+        (void)ptier_cache_close(cache); /* the first failure is the one to tell */
         return status;
     }
     ptier_enforce_bound(cache, PTIER_TIER_L2); /* it may have been made smaller */
@@ -489,7 +507,7 @@ mend_l2(ptier_cache *cache)
 
 /* What the tiers have becomes safe from power loss, and `state` and `progress` say that it is all
  * there. Single-threaded. */
-static void
+static ptier_status
 end_run(ptier_cache *cache)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
@@ -523,6 +541,8 @@ end_run(ptier_cache *cache)
         status = ptier_state_save(cache->data_dir, &cache->state, &error);
     if (status)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "cache_close", "%s", error.message);
+    ptier_tell_missing_key(cache);
+    return waiting ? PTIER_DATA_LOSS : status;
 }
 
 void
@@ -550,11 +570,12 @@ ptier_cache_wait_started(ptier_cache *cache, int64_t timeout_ms)
     }
 }
 
-void
+ptier_status
 ptier_cache_close(ptier_cache *cache)
 {
     if (!cache)
-        return;
+        return PTIER_OK;
+    ptier_status status = PTIER_OK;
     bool opened = cache->maintenance_started;
     if (opened) {
         ptier_flush_log(cache);
@@ -564,6 +585,7 @@ ptier_cache_close(ptier_cache *cache)
     if (opened)
         ptier_quarantine_flush(cache);
     if (opened && cache->data_dir)
-        end_run(cache);
+        status = end_run(cache);
     free_cache(cache);
+    return status;
 }

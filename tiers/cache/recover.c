@@ -291,7 +291,9 @@ ptier_recover(ptier_cache *cache, ptier_findings *f, ptier_error *error)
     restart_progress(cache, stale_below);
     settle_l3(cache, f, r.replayed);
     ptier_cache_log(cache, PTIER_LOG_INFO, "cache_open",
-                    "%" PRIu64 " entries, %" PRIu64 " changes from the log on their way to L3",
-                    ptier_index_count(cache->index), r.replayed);
+                    "%" PRIu64 " entries%s, %" PRIu64 " changes from the log on their way to L3",
+                    ptier_index_count(cache->index),
+                    cache->indexing ? " so far, the others are read while it serves" : "",
+                    r.replayed);
     return PTIER_OK;
 }

@@ -101,10 +101,15 @@ decode_key(const char *text, size_t number, uint8_t key[PTIER_FERNET_KEY_BYTES +
     if (text && strnlen(text, PTIER_KEY_TEXT + 1) == PTIER_KEY_TEXT &&
         ptier_base64_decode(text, PTIER_KEY_TEXT, key, &length) && length == PTIER_FERNET_KEY_BYTES)
         return PTIER_OK;
+    if (number > 0)
+        return ptier_fail(
+            error, PTIER_INVALID_ARGUMENT,
+            "previous key %zu is not a Fernet key (44 characters of URL-safe base64): "
+            "give it as it was, or leave it out",
+            number);
     return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                      "encryption key %zu is not a Fernet key (44 characters of URL-safe base64): "
-                      "make one with `proxytier keygen`",
-                      number + 1);
+                      "the encryption key is not a Fernet key (44 characters of URL-safe base64): "
+                      "make one with `proxytier keygen`");
 }
 
 static bool

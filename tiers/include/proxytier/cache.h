@@ -133,8 +133,12 @@ PTIER_API void ptier_cache_options_init(ptier_cache_options *options);
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_open(const ptier_cache_options *options,
                                                          ptier_cache **cache, ptier_error *error);
 
-/* Writes everything out, stops the threads, frees. NULL is fine. */
-PTIER_API void ptier_cache_close(ptier_cache *cache);
+/*
+ * Writes everything out, stops the threads, frees, whatever comes of it. NULL is fine. DATA_LOSS:
+ * changes ended with the process, because no disk tier took them; others: what the next start is to
+ * know could not be written, and it may take longer and report less.
+ */
+PTIER_API ptier_status ptier_cache_close(ptier_cache *cache);
 
 /* What start-up found of earlier runs. */
 typedef struct ptier_start_report {
