@@ -108,6 +108,7 @@ struct ptier_cache {
     ptier_state state;
     bool new_store_wanted; /* the maintenance thread is asked for a new store_id */
     bool keys_rotated;     /* and to note that nothing needs the previous keys any more */
+    bool l3_joins;         /* and that L3, which was off in an earlier run, has the whole cache */
     ptier_index *index;
     bool indexing;         /* the index is still being read from L3: see indexing.c */
     bool index_incomplete; /* and not all of it could be */

@@ -8,7 +8,11 @@
 
 #include "cache/cache_internal.h"
 
-enum { NO_MEMORY_PAUSE_MS = 10 };
+enum {
+    NO_MEMORY_PAUSE_MS = 10,
+    SAVE_MS = 5000, /* what the state file may take */
+    WAIT_MS = 200,
+};
 
 static const char *const down_events[] = {
     [PTIER_TIER_L2] = "l2_degraded", [PTIER_TIER_L3] = "l3_degraded"};
@@ -385,6 +389,25 @@ l3_is_back(ptier_cache *cache, const char *how)
     say_up(cache, PTIER_TIER_L3, how);
 }
 
+/* The state file says that L3 has the whole cache, before anything relies on that: the next start
+ * would take it for out of date. The maintenance thread saves it, as ever. */
+static ptier_status
+count_l3_in(ptier_cache *cache, ptier_error *error)
+{
+    int64_t deadline = ptier_monotonic_ms() + SAVE_MS;
+    pthread_mutex_lock(&cache->lock);
+    cache->l3_joins = !(cache->state.tiers & 1U << PTIER_TIER_L3);
+    while (cache->l3_joins && !cache->stopping && ptier_monotonic_ms() < deadline) {
+        pthread_cond_signal(&cache->maintenance_work);
+        ptier_wait_locked(cache, &cache->progress, WAIT_MS);
+    }
+    bool joins = cache->l3_joins;
+    cache->l3_joins = false;
+    pthread_mutex_unlock(&cache->lock);
+    return joins ? ptier_fail(error, PTIER_UNAVAILABLE, "the state file cannot be written")
+                 : PTIER_OK;
+}
+
 static void
 revive_l3(ptier_cache *cache)
 {
@@ -408,6 +431,8 @@ revive_l3(ptier_cache *cache)
     }
     if (!status)
         status = ptier_rebuild_l3(cache, &error);
+    if (!status)
+        status = count_l3_in(cache, &error);
     if (status)
         ptier_cache_log(cache, PTIER_LOG_WARN, "l3_probe", "L3 stays off: %s", error.message);
     else

@@ -239,6 +239,14 @@ open_tiers(ptier_cache *cache, const ptier_cache_hooks *hooks, ptier_error *erro
     return status;
 }
 
+/* An L3 that is out of date is none until it has been made anew: see revive_l3. */
+static uint32_t
+tiers_that_count(const ptier_findings *f)
+{
+    uint32_t counted = f->l3_stale ? f->tiers & ~(1U << PTIER_TIER_L3) : f->tiers;
+    return counted ? counted : f->last_tiers;
+}
+
 /*
  * Everything about this run that has to be on stable storage before it makes a change: its
  * revisions skip what may have been used before; a store that lost something is another one.
@@ -258,7 +266,7 @@ begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
             return status;
     }
     cache->state.reserved += REVISION_BLOCK;
-    cache->state.tiers = f->tiers;
+    cache->state.tiers = tiers_that_count(f);
     cache->state.boot_tag = cache->clock.boot_tag;
     cache->state.clean = false;
     return ptier_state_save(cache->data_dir, &cache->state, error);
