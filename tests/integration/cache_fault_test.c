@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "support/cache_box.h"
 
@@ -49,6 +50,7 @@ write(int fd, const void *buf, size_t n)
 }
 
 static ptier_test_box box;
+static sqlite3 *l3_lock; /* another connection, which keeps L3's thread from writing */
 
 static int
 set_up(void **state)
@@ -66,6 +68,8 @@ tear_down(void **state)
     (void)state;
     atomic_store(&hold, false);
     atomic_store(&fail_writes, false);
+    sqlite3_close(l3_lock);
+    l3_lock = NULL;
     ptier_test_box_fini(&box);
     return 0;
 }
@@ -142,6 +146,79 @@ a_put_behind_a_failing_log_does_not_overtake_its_delete(void **state)
     assert_true(ptier_test_box_has(&box, 0));
 }
 
+static void *
+delete_one(void *number)
+{
+    char key[16];
+    const char *keys[] = {key};
+    size_t deleted;
+    ptier_written written = {0};
+    (void)snprintf(key, sizeof key, "p%d", (int)(intptr_t)number);
+    if (ptier_cache_delete(box.cache, keys, 1, PTIER_DURABILITY_DEFAULT, &deleted, &written, NULL))
+        return NULL;
+    return (void *)(intptr_t)written.durability;
+}
+
+static void
+lock_l3(void)
+{
+    char path[PTIER_TEST_PATH + 16];
+    (void)snprintf(path, sizeof path, "%s/l3.sqlite", box.directory);
+    BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
+    assert_int_equal(sqlite3_open(path, &l3_lock), SQLITE_OK);
+    assert_int_equal(sqlite3_busy_timeout(l3_lock, 10000), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(l3_lock, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+}
+
+/* What kill -9 would leave: whether it still has the entry. */
+static bool
+killed_it_has(int number)
+{
+    char copy[PTIER_TEST_PATH], key[16];
+    ptier_cache_options options = box.options;
+    ptier_cache *cache;
+    ptier_entry *entry;
+    ptier_test_dir_make(copy);
+    ptier_test_dir_copy(box.directory, copy);
+    options.data_dir = copy;
+    options.on_change = NULL;
+    assert_int_equal(ptier_cache_open_with(&options, &box.hooks, &cache, &box.error), PTIER_OK);
+    (void)snprintf(key, sizeof key, "p%d", number);
+    bool has = ptier_cache_get(cache, key, &entry, NULL) == PTIER_OK;
+    if (has)
+        ptier_entry_release(entry);
+    ptier_cache_close(cache);
+    ptier_test_dir_remove(copy);
+    return has;
+}
+
+static void
+a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one(void **state)
+{
+    (void)state;
+    pthread_t writer, deleter;
+    void *durability;
+    (void)ptier_test_box_put(&box, 1001);
+    lock_l3();
+    atomic_store(&held, 0);
+    atomic_store(&hold, true);
+    atomic_store(&fail_writes, true);
+    assert_int_equal(pthread_create(&writer, NULL, put_one, (void *)(intptr_t)1), 0);
+    BOX_AWAIT(atomic_load(&held) > 0);
+    assert_int_equal(pthread_create(&deleter, NULL, delete_one, (void *)(intptr_t)1000), 0);
+    BOX_AWAIT(log_queue() == 1);
+    atomic_store(&hold, false);
+    BOX_AWAIT(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    atomic_store(&fail_writes, false); /* there is room for removals */
+    assert_true(ptier_test_box_delete(&box, 1001));
+    assert_int_equal(pthread_join(deleter, &durability), 0);
+    if ((intptr_t)durability >= PTIER_DURABILITY_LOGGED)
+        assert_false(killed_it_has(1000));
+    assert_int_equal((intptr_t)durability, PTIER_DURABILITY_LOGGED);
+    assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(pthread_join(writer, NULL), 0);
+}
+
 int
 main(void)
 {
@@ -150,6 +227,9 @@ main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_put_behind_a_failing_log_does_not_overtake_its_delete,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one, set_up,
+            tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

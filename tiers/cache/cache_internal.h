@@ -362,6 +362,9 @@ void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);
 void ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
                    const ptier_error *error);
 
+/* While L2 is full: a removal goes into the room that it keeps for those. */
+void ptier_remove_ahead_locked(ptier_cache *cache, const ptier_op *op);
+
 /* L3 could not do its work; what it was applying stays queued. L3's thread, without the lock. */
 void ptier_l3_down(ptier_cache *cache, const ptier_error *error);
 

@@ -95,6 +95,16 @@ prepend_locked(ptier_cache *cache, ptier_op_list *list, ptier_op_list *before)
     }
 }
 
+/* A removal for the room that a full L2 keeps. Those after one that finds no memory may not go
+ * ahead of it: whoever waits for it would take it for logged. */
+void
+ptier_remove_ahead_locked(ptier_cache *cache, const ptier_op *op)
+{
+    bool *full = &cache->health[PTIER_TIER_L2].full;
+    if (*full && (op->kind == PTIER_OP_REMOVE || op->kind == PTIER_OP_CLEAR))
+        *full = ptier_op_list_push(&cache->removal_queue, op);
+}
+
 void
 ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
               const ptier_error *error)
@@ -104,8 +114,10 @@ ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
     cache->health[PTIER_TIER_L2].full = status == PTIER_RESOURCE_EXHAUSTED;
     /* What waited for the log goes on to L3, in order: what L3 has queued is older. */
     prepend_locked(cache, &cache->log_queue, list);
-    for (size_t i = 0; i < cache->log_queue.count; i++)
+    for (size_t i = 0; i < cache->log_queue.count; i++) {
         ptier_note_missed_locked(cache, &cache->log_queue.ops[i]);
+        ptier_remove_ahead_locked(cache, &cache->log_queue.ops[i]);
+    }
     prepend_locked(cache, &cache->log_queue, &cache->l3_queue);
     cache->l3_queue = cache->log_queue;
     cache->log_queue = (ptier_op_list){0};
