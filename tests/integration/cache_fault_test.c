@@ -20,7 +20,7 @@
 
 enum { WAITING = 3 };
 
-static atomic_bool hold, fail_writes;
+static atomic_bool hold, fail_writes, fail_reads;
 static atomic_int held; /* writes that have been held back */
 
 static bool
@@ -49,6 +49,16 @@ write(int fd, const void *buf, size_t n)
     return syscall(SYS_write, fd, buf, n);
 }
 
+ssize_t
+pread(int fd, void *buf, size_t n, off_t at)
+{
+    if (atomic_load(&fail_reads) && is_shard(fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, buf, n, at);
+}
+
 static ptier_test_box box;
 static sqlite3 *l3_lock; /* another connection, which keeps L3's thread from writing */
 
@@ -68,6 +78,7 @@ tear_down(void **state)
     (void)state;
     atomic_store(&hold, false);
     atomic_store(&fail_writes, false);
+    atomic_store(&fail_reads, false);
     sqlite3_close(l3_lock);
     l3_lock = NULL;
     ptier_test_box_fini(&box);
@@ -219,6 +230,33 @@ a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one(void **sta
     assert_int_equal(pthread_join(writer, NULL), 0);
 }
 
+static void
+what_cannot_be_read_is_not_left_out_of_lists_and_backups(void **state)
+{
+    (void)state;
+    char path[PTIER_TEST_PATH + 16];
+    ptier_entry *entries[4];
+    uint64_t cursor = 0, backed_up;
+    size_t count;
+    ptier_test_box_fini(&box);
+    ptier_test_box_init(&box, BOX_L2);
+    ptier_test_box_open(&box);
+    (void)ptier_test_box_put(&box, 1);
+    BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
+    (void)snprintf(path, sizeof path, "%s/backup", box.directory);
+    atomic_store(&fail_reads, true);
+    assert_int_equal(ptier_cache_backup(box.cache, path, &backed_up, &box.error),
+                     PTIER_UNAVAILABLE);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(
+        ptier_cache_list(box.cache, &cursor, NULL, PTIER_TIER_NONE, 4, entries, &count, &box.error),
+        PTIER_UNAVAILABLE);
+    assert_int_equal(count, 0);
+    atomic_store(&fail_reads, false);
+    assert_int_equal(ptier_cache_backup(box.cache, path, &backed_up, &box.error), PTIER_OK);
+    assert_int_equal(backed_up, 1);
+}
+
 int
 main(void)
 {
@@ -230,6 +268,8 @@ main(void)
         cmocka_unit_test_setup_teardown(
             a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one, set_up,
             tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_read_is_not_left_out_of_lists_and_backups,
+                                        set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
