@@ -4,11 +4,13 @@
  * back, and then fail.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -90,6 +92,15 @@ log_queue(void)
 {
     pthread_mutex_lock(&box.cache->lock);
     size_t count = box.cache->log_queue.count;
+    pthread_mutex_unlock(&box.cache->lock);
+    return count;
+}
+
+static size_t
+l3_batch(void)
+{
+    pthread_mutex_lock(&box.cache->lock);
+    size_t count = box.cache->l3_batch.count;
     pthread_mutex_unlock(&box.cache->lock);
     return count;
 }
@@ -183,7 +194,7 @@ lock_l3(void)
 
 /* What kill -9 would leave: whether it still has the entry. */
 static bool
-killed_it_has(int number)
+killed_it_has(int number, ptier_start_report *report)
 {
     char copy[PTIER_TEST_PATH], key[16];
     ptier_cache_options options = box.options;
@@ -198,6 +209,7 @@ killed_it_has(int number)
     bool has = ptier_cache_get(cache, key, &entry, NULL) == PTIER_OK;
     if (has)
         ptier_entry_release(entry);
+    ptier_cache_start_report(cache, report);
     ptier_cache_close(cache);
     ptier_test_dir_remove(copy);
     return has;
@@ -209,6 +221,7 @@ a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one(void **sta
     (void)state;
     pthread_t writer, deleter;
     void *durability;
+    ptier_start_report report;
     (void)ptier_test_box_put(&box, 1001);
     lock_l3();
     atomic_store(&held, 0);
@@ -224,7 +237,7 @@ a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one(void **sta
     assert_true(ptier_test_box_delete(&box, 1001));
     assert_int_equal(pthread_join(deleter, &durability), 0);
     if ((intptr_t)durability >= PTIER_DURABILITY_LOGGED)
-        assert_false(killed_it_has(1000));
+        assert_false(killed_it_has(1000, &report));
     assert_int_equal((intptr_t)durability, PTIER_DURABILITY_LOGGED);
     assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(pthread_join(writer, NULL), 0);
@@ -257,6 +270,78 @@ what_cannot_be_read_is_not_left_out_of_lists_and_backups(void **state)
     assert_int_equal(backed_up, 1);
 }
 
+/* Flips a bit in the last line of the log's only shard. */
+static void
+damage_last_line(void)
+{
+    char path[PTIER_TEST_PATH + 32];
+    size_t length;
+    (void)snprintf(path, sizeof path, "%s/l2/shard_00000001.jsonl", box.directory);
+    char *text = ptier_test_file_read(path, &length);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && length > 10);
+    text[length - 10] ^= 1;
+    assert_int_equal(pwrite(fd, &text[length - 10], 1, (off_t)length - 10), 1);
+    close(fd);
+    free(text);
+}
+
+/* L3 needs the log, which has a removal of entry 1000 that is damaged. */
+static void
+damage_a_removal(void)
+{
+    lock_l3();
+    (void)ptier_test_box_put(&box, 1); /* L3's thread waits with it */
+    BOX_AWAIT(l3_batch() == 1);
+    pthread_mutex_lock(&box.cache->lock);
+    ptier_l3_fall_behind_locked(box.cache);
+    pthread_mutex_unlock(&box.cache->lock);
+    assert_true(ptier_test_box_delete(&box, 1000));
+    damage_last_line();
+    (void)ptier_test_box_put(&box, 2);
+}
+
+static void
+a_removal_that_the_log_loses_is_known_all_the_same(void **state)
+{
+    (void)state;
+    damage_a_removal();
+    assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    BOX_AWAIT(ptier_l3_prefix(box.cache->tiers[PTIER_TIER_L3]) >= ptier_cache_revision(box.cache));
+    assert_int_equal(ptier_cache_wait_started(box.cache, 10000), PTIER_OK);
+    assert_false(ptier_test_box_has(&box, 1000));
+    ptier_test_box_reopen(&box);
+    assert_false(ptier_test_box_has(&box, 1000));
+    assert_true(ptier_test_box_has(&box, 1));
+    assert_true(ptier_test_box_has(&box, 2));
+}
+
+static void
+write_log_anew(ptier_cache *cache, void *context)
+{
+    ptier_error error;
+    bool done = false;
+    (void)context;
+    assert_int_equal(ptier_l2_reencrypt(cache->tiers[PTIER_TIER_L2], true, &done, &error),
+                     PTIER_OK);
+    while (!done)
+        assert_int_equal(ptier_l2_reencrypt(cache->tiers[PTIER_TIER_L2], false, &done, &error),
+                         PTIER_OK);
+}
+
+static void
+a_removal_that_compaction_cannot_copy_is_missed_after_a_kill(void **state)
+{
+    (void)state;
+    ptier_start_report report = {0};
+    damage_a_removal();
+    ptier_lead_log(box.cache, write_log_anew, NULL);
+    (void)ptier_test_box_put(&box, 3);
+    if (killed_it_has(1000, &report))
+        assert_true(report.new_store && report.changes_lost);
+    assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+}
+
 int
 main(void)
 {
@@ -270,6 +355,10 @@ main(void)
             tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_not_left_out_of_lists_and_backups,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_removal_that_the_log_loses_is_known_all_the_same, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(
+            a_removal_that_compaction_cannot_copy_is_missed_after_a_kill, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,10 +40,12 @@ ptier_note_log(ptier_cache *cache, uint64_t logged)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
     uint64_t safe = l3 ? ptier_l3_synced_prefix(l3) : UINT64_MAX;
+    uint64_t lost_to = ptier_l2_log_lost_to(l2);
     ptier_progress *p = ptier_progress_begin(&cache->progress_file);
     p->logged = logged > p->logged ? logged : p->logged;
-    if (l3 && safe > p->log_from)
-        p->log_from = safe;
+    uint64_t complete_from = l3 && lost_to > safe ? lost_to : safe;
+    if (l3 && complete_from > p->log_from)
+        p->log_from = complete_from;
     ptier_l2_position(l2, &p->first_shard, &p->last_shard, &p->last_shard_bytes);
     if (p->stale_below <= p->first_shard)
         p->stale_below = 0;

@@ -113,13 +113,16 @@ inspect_l3(ptier_cache *cache, const ptier_findings *f, const ptier_progress *p)
     }
     if (!f->progress_known)
         return;
+    bool log = has(f, PTIER_TIER_L2) && !f->l2_stale, in_log = log && f->l3_prefix >= p->log_from;
     if (f->l3_prefix < p->l3_prefix) {
         cache->start_report.damaged++;
-        bool in_log = has(f, PTIER_TIER_L2) && !f->l2_stale && f->l3_prefix >= p->log_from;
         ptier_report_start(cache, !in_log,
                            "L3 is older than it was: it has the changes up to %" PRIu64
                            " of %" PRIu64 "%s",
                            f->l3_prefix, p->l3_prefix, in_log ? "; L2 has the others" : "");
+    } else if (log && !in_log) {
+        cache->start_report.damaged++;
+        ptier_report_start(cache, true, "L2 lost changes that L3 does not have yet");
     }
 }
 
