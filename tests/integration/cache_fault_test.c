@@ -62,7 +62,7 @@ pread(int fd, void *buf, size_t n, off_t at)
 }
 
 static ptier_test_box box;
-static sqlite3 *l3_lock; /* another connection, which keeps L3's thread from writing */
+static sqlite3 *l3_lock; /* another connection in L3's way */
 
 static int
 set_up(void **state)
@@ -181,15 +181,16 @@ delete_one(void *number)
     return (void *)(intptr_t)written.durability;
 }
 
+/* With "BEGIN IMMEDIATE" it keeps L3's thread from writing, with a read from checkpoints. */
 static void
-lock_l3(void)
+lock_l3(const char *how)
 {
     char path[PTIER_TEST_PATH + 16];
     (void)snprintf(path, sizeof path, "%s/l3.sqlite", box.directory);
     BOX_AWAIT(ptier_test_box_statistics(&box).pending_writes == 0);
     assert_int_equal(sqlite3_open(path, &l3_lock), SQLITE_OK);
     assert_int_equal(sqlite3_busy_timeout(l3_lock, 10000), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(l3_lock, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(l3_lock, how, NULL, NULL, NULL), SQLITE_OK);
 }
 
 /* What kill -9 would leave: whether it still has the entry. */
@@ -223,7 +224,7 @@ a_delete_that_fails_with_its_group_is_not_acknowledged_by_a_later_one(void **sta
     void *durability;
     ptier_start_report report;
     (void)ptier_test_box_put(&box, 1001);
-    lock_l3();
+    lock_l3("BEGIN IMMEDIATE");
     atomic_store(&held, 0);
     atomic_store(&hold, true);
     atomic_store(&fail_writes, true);
@@ -290,7 +291,7 @@ damage_last_line(void)
 static void
 damage_a_removal(void)
 {
-    lock_l3();
+    lock_l3("BEGIN IMMEDIATE");
     (void)ptier_test_box_put(&box, 1); /* L3's thread waits with it */
     BOX_AWAIT(l3_batch() == 1);
     pthread_mutex_lock(&box.cache->lock);
@@ -342,6 +343,27 @@ a_removal_that_compaction_cannot_copy_is_missed_after_a_kill(void **state)
     assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
 }
 
+/* The put's caller asks for the sync only when L3's thread has applied it, and L2 is back by then.
+ */
+static void
+what_l2_missed_is_synced_when_l3_has_synced_it(void **state)
+{
+    (void)state;
+    ptier_written written;
+    ptier_test_box_close(&box);
+    box.hooks.probe_period_ms = 20;
+    ptier_test_box_open(&box);
+    lock_l3("BEGIN; SELECT count(*) FROM sqlite_master"); /* nothing is synced by chance */
+    atomic_store(&fail_writes, true);
+    uint64_t revision = ptier_test_box_put(&box, 1);
+    atomic_store(&fail_writes, false);
+    assert_true(box.cache->health[PTIER_TIER_L2].down);
+    BOX_AWAIT(!ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    ptier_commit(box.cache, revision, false, PTIER_DURABILITY_SYNCED, &written);
+    assert_int_equal(written.durability, PTIER_DURABILITY_SYNCED);
+    assert_true(ptier_l3_synced_prefix(box.cache->tiers[PTIER_TIER_L3]) >= revision);
+}
+
 int
 main(void)
 {
@@ -355,6 +377,8 @@ main(void)
             tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_not_left_out_of_lists_and_backups,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_l2_missed_is_synced_when_l3_has_synced_it, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_removal_that_the_log_loses_is_known_all_the_same, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(

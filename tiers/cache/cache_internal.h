@@ -138,6 +138,7 @@ struct ptier_cache {
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t logged;           /* L2 has everything up to this revision that it is to have */
     uint64_t log_synced;       /* ... on stable storage */
+    uint64_t missed_to;        /* up to it L2 has missed changes that L3 took */
     uint64_t removals_logged;  /* while L2 is full: it has the removals up to this one */
     uint64_t l3_prefix, l3_synced;
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
@@ -188,6 +189,14 @@ static inline bool
 ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)
 {
     return cache->tiers[tier] && !cache->health[tier].down;
+}
+
+/* Whether L3 has to sync for callers who ask for that: L2 does not have all that they may mean. */
+static inline bool
+ptier_l3_syncs_locked(const ptier_cache *cache)
+{
+    return cache->sync_wanted &&
+           (!ptier_tier_active(cache, PTIER_TIER_L2) || cache->l3_synced < cache->missed_to);
 }
 
 PTIER_PRINTF(4, 5)

@@ -223,6 +223,7 @@ static void
 l2_is_back_locked(ptier_cache *cache, uint64_t logged)
 {
     cache->logged = logged;
+    cache->missed_to = cache->tiers[PTIER_TIER_L3] ? cache->l3_prefix : 0;
     ptier_op_list_release(&cache->removal_queue);
     go_up_locked(cache, PTIER_TIER_L2);
     if (!ptier_tier_active(cache, PTIER_TIER_L3) || cache->l3_behind)

@@ -302,9 +302,8 @@ run_job_locked(ptier_cache *cache)
 static bool
 has_work_locked(const ptier_cache *cache)
 {
-    bool sync_here = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
-    return cache->l3_queue.count || cache->l3_behind || cache->usage_queue.count || sync_here ||
-           (cache->l3_job && !cache->stopping);
+    return cache->l3_queue.count || cache->l3_behind || cache->usage_queue.count ||
+           ptier_l3_syncs_locked(cache) || (cache->l3_job && !cache->stopping);
 }
 
 static void
@@ -323,7 +322,7 @@ static void
 serve_locked(ptier_cache *cache)
 {
     bool behind = cache->l3_behind;
-    bool sync = !behind && cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
+    bool sync = !behind && ptier_l3_syncs_locked(cache);
     uint64_t logged = cache->logged;
     if (sync)
         cache->sync_wanted = false;
