@@ -61,6 +61,30 @@ pread(int fd, void *buf, size_t n, off_t at)
     return syscall(SYS_pread64, fd, buf, n, at);
 }
 
+static atomic_bool fail_l3_reads;
+static atomic_int failed_l3_reads;
+
+static bool
+is_l3(int fd)
+{
+    char link[64], path[256];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length > 0 ? length : 0] = '\0';
+    return strstr(path, "/l3.sqlite") != NULL;
+}
+
+__attribute__((visibility("default"))) ssize_t
+pread64(int fd, void *buf, size_t n, off_t at)
+{
+    if (atomic_load(&fail_l3_reads) && is_l3(fd)) {
+        atomic_fetch_add(&failed_l3_reads, 1);
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, buf, n, at);
+}
+
 static ptier_test_box box;
 static sqlite3 *l3_lock; /* another connection in L3's way */
 
@@ -81,6 +105,7 @@ tear_down(void **state)
     atomic_store(&hold, false);
     atomic_store(&fail_writes, false);
     atomic_store(&fail_reads, false);
+    atomic_store(&fail_l3_reads, false);
     sqlite3_close(l3_lock);
     l3_lock = NULL;
     ptier_test_box_fini(&box);
@@ -364,6 +389,34 @@ what_l2_missed_is_synced_when_l3_has_synced_it(void **state)
     assert_true(ptier_l3_synced_prefix(box.cache->tiers[PTIER_TIER_L3]) >= revision);
 }
 
+static void
+an_index_that_cannot_be_read_now_is_read_later(void **state)
+{
+    (void)state;
+    enum { ENTRIES = 20000 };
+    static ptier_record records[ENTRIES];
+    static char keys[ENTRIES][16], urls[ENTRIES][40];
+    ptier_start_report report;
+    ptier_test_box_fini(&box);
+    ptier_test_box_init(&box, BOX_L1 | BOX_L3);
+    ptier_test_box_open(&box);
+    for (int i = 0; i < ENTRIES; i++)
+        ptier_test_box_record(&records[i], i, keys[i], urls[i]);
+    assert_int_equal(ptier_cache_put(box.cache, records, ENTRIES, NULL, NULL, NULL, &box.error),
+                     PTIER_OK);
+    box.hooks.quick_start_rows = 1;
+    ptier_test_box_reopen(&box);
+    atomic_store(&fail_l3_reads, true);
+    BOX_AWAIT(atomic_load(&failed_l3_reads) > 0);
+    nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
+    atomic_store(&fail_l3_reads, false);
+    assert_int_equal(ptier_cache_wait_started(box.cache, 20000), PTIER_OK);
+    for (int i = 0; i < ENTRIES; i++)
+        assert_true(ptier_test_box_has(&box, i));
+    ptier_cache_start_report(box.cache, &report);
+    assert_false(report.new_store);
+}
+
 int
 main(void)
 {
@@ -378,6 +431,8 @@ main(void)
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_not_left_out_of_lists_and_backups,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_l2_missed_is_synced_when_l3_has_synced_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(an_index_that_cannot_be_read_now_is_read_later, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_removal_that_the_log_loses_is_known_all_the_same, set_up,
                                         tear_down),
