@@ -95,7 +95,7 @@ struct ptier_cache {
     ptier_keyring *keyring;              /* NULL without a disk tier and without a key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
-    int lock_fd;
+    int lock_fd, directory_fd;
     uint8_t boot_id[PTIER_ID_BYTES];
     int64_t opened_boot_ms;
 
