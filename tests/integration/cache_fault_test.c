@@ -52,13 +52,13 @@ write(int fd, const void *buf, size_t n)
 }
 
 ssize_t
-pread(int fd, void *buf, size_t n, off_t at)
+pread(int fd, void *buf, size_t nbytes, off_t offset)
 {
     if (atomic_load(&fail_reads) && is_shard(fd)) {
         errno = EIO;
         return -1;
     }
-    return syscall(SYS_pread64, fd, buf, n, at);
+    return syscall(SYS_pread64, fd, buf, nbytes, offset);
 }
 
 static atomic_bool fail_l3_reads;
@@ -75,14 +75,14 @@ is_l3(int fd)
 }
 
 __attribute__((visibility("default"))) ssize_t
-pread64(int fd, void *buf, size_t n, off_t at)
+pread64(int fd, void *buf, size_t nbytes, off_t offset)
 {
     if (atomic_load(&fail_l3_reads) && is_l3(fd)) {
         atomic_fetch_add(&failed_l3_reads, 1);
         errno = EIO;
         return -1;
     }
-    return syscall(SYS_pread64, fd, buf, n, at);
+    return syscall(SYS_pread64, fd, buf, nbytes, offset);
 }
 
 static ptier_test_box box;
