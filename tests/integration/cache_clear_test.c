@@ -132,6 +132,29 @@ clear_of_the_lowest_tier_alone_is_refused(void **state)
 }
 
 static void
+clear_while_the_index_is_read_counts_what_was_there(void **state)
+{
+    (void)state;
+    enum { ENTRIES = 20000 };
+    static ptier_record records[ENTRIES];
+    static char keys[ENTRIES][16], urls[ENTRIES][40];
+    open_with(BOX_L1 | BOX_L3);
+    for (int i = 0; i < ENTRIES; i++)
+        ptier_test_box_record(&records[i], i, keys[i], urls[i]);
+    assert_int_equal(ptier_cache_put(box.cache, records, ENTRIES, NULL, NULL, NULL, &box.error),
+                     PTIER_OK);
+    box.hooks.quick_start_rows = 1;
+    ptier_test_box_reopen(&box);
+    assert_int_equal(clear(PTIER_TIER_NONE), ENTRIES);
+    ptier_statistics s = ptier_test_box_statistics(&box);
+    assert_int_equal(s.removals[PTIER_REASON_CLEARED], ENTRIES);
+    assert_int_equal(s.entries, 0);
+    ptier_test_box_put(&box, 1);
+    ptier_test_box_reopen(&box);
+    assert_int_equal(ptier_test_box_entries(&box), 1);
+}
+
+static void
 delete_is_told_once_and_lasts(void **state)
 {
     (void)state;
@@ -184,6 +207,7 @@ main(void)
         cmocka_unit_test_teardown(clear_is_one_event_and_empties_every_tier, tear_down),
         cmocka_unit_test_teardown(clear_of_an_upper_tier_loses_nothing, tear_down),
         cmocka_unit_test_teardown(clear_of_the_lowest_tier_alone_is_refused, tear_down),
+        cmocka_unit_test_teardown(clear_while_the_index_is_read_counts_what_was_there, tear_down),
         cmocka_unit_test_teardown(delete_is_told_once_and_lasts, tear_down),
         cmocka_unit_test_teardown(delete_says_how_durable_it_became, tear_down),
     };

@@ -91,6 +91,12 @@ second_opener_of_a_directory_is_refused(void **state)
     assert_null(second);
     assert_non_null(strstr(box.error.message, "in use by another process"));
     assert_non_null(strstr(box.error.message, box.directory));
+    char lock[PTIER_TEST_PATH + 8];
+    (void)snprintf(lock, sizeof lock, "%s/lock", box.directory);
+    assert_int_equal(unlink(lock), 0); /* by one who took it for stale */
+    assert_int_equal(ptier_cache_open(&box.options, &second, &box.error),
+                     PTIER_FAILED_PRECONDITION);
+    assert_null(second);
     ptier_test_box_put(&box, 1); /* the first one is unharmed */
     ptier_test_box_reopen(&box);
     assert_true(ptier_test_box_has(&box, 1));

@@ -98,7 +98,7 @@ struct ptier_cache {
     bool key_in_directory;               /* the first key is that of <data_dir>/key */
     ptier_tier *tiers[PTIER_TIER_COUNT]; /* NULL: off */
     ptier_tier_id lowest;
-    int lock_fd;
+    int lock_fd, directory_fd;
     uint8_t boot_id[PTIER_ID_BYTES];
     int64_t opened_boot_ms;
 
@@ -111,6 +111,7 @@ struct ptier_cache {
     ptier_state state;
     bool new_store_wanted;   /* the maintenance thread is asked for a new store_id */
     bool keys_rotated;       /* and to note that nothing needs the previous keys any more */
+    bool l3_joins;           /* and that L3, off in an earlier run, has the whole cache */
     ptier_rotation rotation; /* how far this run's rotations of keys came */
     ptier_index *index;
     bool indexing;         /* the index is still being read from L3: see indexing.c */
@@ -141,6 +142,7 @@ struct ptier_cache {
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t logged;           /* L2 has everything up to this revision that it is to have */
     uint64_t log_synced;       /* ... on stable storage */
+    uint64_t missed_to;        /* up to it L2 has missed changes that L3 took */
     uint64_t removals_logged;  /* while L2 is full: it has the removals up to this one */
     uint64_t l3_prefix, l3_synced;
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
@@ -195,6 +197,14 @@ static inline bool
 ptier_tier_active(const ptier_cache *cache, ptier_tier_id tier)
 {
     return cache->tiers[tier] && !cache->health[tier].down;
+}
+
+/* Whether L3 has to sync for callers who ask for that: L2 does not have all that they may mean. */
+static inline bool
+ptier_l3_syncs_locked(const ptier_cache *cache)
+{
+    return cache->sync_wanted &&
+           (!ptier_tier_active(cache, PTIER_TIER_L2) || cache->l3_synced < cache->missed_to);
 }
 
 PTIER_PRINTF(4, 5)
@@ -373,6 +383,9 @@ void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);
  */
 void ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
                    const ptier_error *error);
+
+/* While L2 is full: a removal goes into the room that it keeps for those. */
+void ptier_remove_ahead_locked(ptier_cache *cache, const ptier_op *op);
 
 /* L3 could not do its work; what it was applying stays queued. L3's thread, without the lock. */
 void ptier_l3_down(ptier_cache *cache, const ptier_error *error);

@@ -40,10 +40,12 @@ ptier_note_log(ptier_cache *cache, uint64_t logged)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
     uint64_t safe = l3 ? ptier_l3_synced_prefix(l3) : UINT64_MAX;
+    uint64_t lost_to = ptier_l2_log_lost_to(l2);
     ptier_progress *p = ptier_progress_begin(&cache->progress_file);
     p->logged = logged > p->logged ? logged : p->logged;
-    if (l3 && safe > p->log_from)
-        p->log_from = safe;
+    uint64_t complete_from = l3 && lost_to > safe ? lost_to : safe;
+    if (l3 && complete_from > p->log_from)
+        p->log_from = complete_from;
     ptier_l2_position(l2, &p->first_shard, &p->last_shard, &p->last_shard_bytes);
     if (p->stale_below <= p->first_shard)
         p->stale_below = 0;
@@ -141,12 +143,19 @@ lead_group_locked(ptier_cache *cache)
 
 /* ---- waiting ---- */
 
+/* L2 was off: it may not have the change, and L3 has not synced it yet. */
+static bool
+missed_locked(const ptier_cache *cache, uint64_t revision)
+{
+    return revision <= cache->missed_to && cache->l3_synced < cache->missed_to;
+}
+
 /* What `revision` has reached by now. */
 static ptier_durability
 reached_locked(const ptier_cache *cache, uint64_t revision, bool removals)
 {
     if (ptier_tier_active(cache, PTIER_TIER_L2)) {
-        if (cache->log_synced >= revision)
+        if (cache->log_synced >= revision && !missed_locked(cache, revision))
             return PTIER_DURABILITY_SYNCED;
         if (cache->logged >= revision)
             return PTIER_DURABILITY_LOGGED;
@@ -181,9 +190,10 @@ removals_wait_locked(const ptier_cache *cache)
 
 /* One step towards more durability: writes, or waits for who does. False: there is no way. */
 static bool
-step_locked(ptier_cache *cache, bool removals)
+step_locked(ptier_cache *cache, uint64_t revision, bool removals)
 {
-    bool logs = ptier_tier_active(cache, PTIER_TIER_L2);
+    bool missed = cache->logged >= revision && missed_locked(cache, revision);
+    bool logs = ptier_tier_active(cache, PTIER_TIER_L2) && !missed;
     bool writes = logs || (removals && removals_wait_locked(cache));
     if (writes && !cache->log_busy && !cache->lead_waiting) {
         lead_group_locked(cache);
@@ -207,7 +217,7 @@ ptier_commit(ptier_cache *cache, uint64_t revision, bool removals, ptier_durabil
     while (reached_locked(cache, revision, removals) < durability) {
         if (durability == PTIER_DURABILITY_SYNCED)
             cache->sync_wanted = true;
-        if (!step_locked(cache, removals))
+        if (!step_locked(cache, revision, removals))
             break;
     }
     describe_locked(cache, revision, removals, written);

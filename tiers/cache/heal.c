@@ -8,7 +8,11 @@
 
 #include "cache/cache_internal.h"
 
-enum { NO_MEMORY_PAUSE_MS = 10 };
+enum {
+    NO_MEMORY_PAUSE_MS = 10,
+    SAVE_MS = 5000, /* what the state file may take */
+    WAIT_MS = 200,
+};
 
 static const char *const down_events[] = {
     [PTIER_TIER_L2] = "l2_degraded", [PTIER_TIER_L3] = "l3_degraded"};
@@ -91,6 +95,16 @@ prepend_locked(ptier_cache *cache, ptier_op_list *list, ptier_op_list *before)
     }
 }
 
+/* A removal for the room that a full L2 keeps. Those after one that finds no memory may not go
+ * ahead of it: whoever waits for it would take it for logged. */
+void
+ptier_remove_ahead_locked(ptier_cache *cache, const ptier_op *op)
+{
+    bool *full = &cache->health[PTIER_TIER_L2].full;
+    if (*full && (op->kind == PTIER_OP_REMOVE || op->kind == PTIER_OP_CLEAR))
+        *full = ptier_op_list_push(&cache->removal_queue, op);
+}
+
 void
 ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
               const ptier_error *error)
@@ -100,8 +114,10 @@ ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
     cache->health[PTIER_TIER_L2].full = status == PTIER_RESOURCE_EXHAUSTED;
     /* What waited for the log goes on to L3, in order: what L3 has queued is older. */
     prepend_locked(cache, &cache->log_queue, list);
-    for (size_t i = 0; i < cache->log_queue.count; i++)
+    for (size_t i = 0; i < cache->log_queue.count; i++) {
         ptier_note_missed_locked(cache, &cache->log_queue.ops[i]);
+        ptier_remove_ahead_locked(cache, &cache->log_queue.ops[i]);
+    }
     prepend_locked(cache, &cache->log_queue, &cache->l3_queue);
     cache->l3_queue = cache->log_queue;
     cache->log_queue = (ptier_op_list){0};
@@ -208,6 +224,7 @@ static void
 l2_is_back_locked(ptier_cache *cache, uint64_t logged)
 {
     cache->logged = logged;
+    cache->missed_to = cache->tiers[PTIER_TIER_L3] ? cache->l3_prefix : 0;
     ptier_op_list_release(&cache->removal_queue);
     go_up_locked(cache, PTIER_TIER_L2);
     if (!ptier_tier_active(cache, PTIER_TIER_L3) || cache->l3_behind)
@@ -386,6 +403,25 @@ l3_is_back(ptier_cache *cache, const char *how)
     say_up(cache, PTIER_TIER_L3, how);
 }
 
+/* The state file says that L3 has the whole cache, before anything relies on that: the next start
+ * would take it for out of date. The maintenance thread saves it, as ever. */
+static ptier_status
+count_l3_in(ptier_cache *cache, ptier_error *error)
+{
+    int64_t deadline = ptier_monotonic_ms() + SAVE_MS;
+    pthread_mutex_lock(&cache->lock);
+    cache->l3_joins = !(cache->state.tiers & 1U << PTIER_TIER_L3);
+    while (cache->l3_joins && !cache->stopping && ptier_monotonic_ms() < deadline) {
+        pthread_cond_signal(&cache->maintenance_work);
+        ptier_wait_locked(cache, &cache->progress, WAIT_MS);
+    }
+    bool joins = cache->l3_joins;
+    cache->l3_joins = false;
+    pthread_mutex_unlock(&cache->lock);
+    return joins ? ptier_fail(error, PTIER_UNAVAILABLE, "the state file cannot be written")
+                 : PTIER_OK;
+}
+
 static void
 revive_l3(ptier_cache *cache)
 {
@@ -409,6 +445,8 @@ revive_l3(ptier_cache *cache)
     }
     if (!status)
         status = ptier_rebuild_l3(cache, &error);
+    if (!status)
+        status = count_l3_in(cache, &error);
     if (status)
         ptier_cache_log(cache, PTIER_LOG_WARN, "l3_probe", "L3 stays off: %s", error.message);
     else

@@ -7,11 +7,16 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cache/cache_internal.h"
 #include "cache/inspect.h"
 
-enum { ROWS = 1000 }; /* in one read transaction */
+enum {
+    ROWS = 1000, /* in one read transaction */
+    RETRY_PAUSE_MS = 50,
+    PATIENCE = 1200, /* times that L3 cannot be read, a minute in all */
+};
 
 static const char settled_mark; /* the map holds pointers: any will do */
 
@@ -133,6 +138,20 @@ ptier_end_indexing_locked(ptier_cache *cache)
     pthread_cond_broadcast(&cache->progress);
 }
 
+/* What cannot be read now can be read later: the next call goes on where this one had to end. */
+static ptier_status
+index_some(ptier_cache *cache, ptier_l3_scan_state *scan, unsigned *tries, ptier_error *error)
+{
+    ptier_status status =
+        ptier_l3_scan_some(cache->tiers[PTIER_TIER_L3], scan, ROWS, index_row, cache, error);
+    *tries = status ? *tries + 1 : 0;
+    if (status != PTIER_UNAVAILABLE || *tries >= PATIENCE)
+        return status;
+    ptier_tier_read_failed(cache, PTIER_TIER_L3);
+    nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_MS * 1000000L}, NULL);
+    return PTIER_OK;
+}
+
 void *
 ptier_indexing_thread(void *context)
 {
@@ -141,9 +160,10 @@ ptier_indexing_thread(void *context)
     ptier_l3_scan_state scan = {0};
     ptier_error error = {0};
     ptier_status status = PTIER_OK;
+    unsigned tries = 0;
     bool go_on = true;
     while (!status && go_on && !scan.done) {
-        status = ptier_l3_scan_some(l3, &scan, ROWS, index_row, cache, &error);
+        status = index_some(cache, &scan, &tries, &error);
         pthread_mutex_lock(&cache->lock);
         go_on = cache->indexing && !cache->stopping;
         pthread_mutex_unlock(&cache->lock);

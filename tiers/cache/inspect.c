@@ -54,15 +54,20 @@ ptier_inspect_tiers(ptier_cache *cache, ptier_findings *f)
     f->l3_stale = f->last_tiers && has(f, PTIER_TIER_L3) && !had(f, PTIER_TIER_L3);
 }
 
-/* Another set of tiers than in the last run: is what was the whole cache then still looked at? */
+/* Another set of tiers than in the last run: is what was the whole cache then still looked at, and
+ * the log that L3 did not have yet? */
 static void
-inspect_configuration(ptier_cache *cache, const ptier_findings *f)
+inspect_configuration(ptier_cache *cache, const ptier_findings *f, const ptier_progress *p)
 {
     ptier_tier_id lowest = had(f, PTIER_TIER_L3) ? PTIER_TIER_L3 : PTIER_TIER_L2;
     if (f->last_tiers && !has(f, lowest))
         ptier_report_start(cache, true,
                            "%s, which had the whole cache in the last run, is switched off",
                            ptier_tier_name(lowest));
+    else if (f->progress_known && had(f, PTIER_TIER_L2) && !has(f, PTIER_TIER_L2) &&
+             f->l3_prefix < p->logged)
+        ptier_report_start(cache, true,
+                           "L2, which has changes that L3 does not have yet, is switched off");
 }
 
 /* Shards that are missing in front L2 notices by itself. */
@@ -108,13 +113,16 @@ inspect_l3(ptier_cache *cache, const ptier_findings *f, const ptier_progress *p)
     }
     if (!f->progress_known)
         return;
+    bool log = has(f, PTIER_TIER_L2) && !f->l2_stale, in_log = log && f->l3_prefix >= p->log_from;
     if (f->l3_prefix < p->l3_prefix) {
         cache->start_report.damaged++;
-        bool in_log = has(f, PTIER_TIER_L2) && !f->l2_stale && f->l3_prefix >= p->log_from;
         ptier_report_start(cache, !in_log,
                            "L3 is older than it was: it has the changes up to %" PRIu64
                            " of %" PRIu64 "%s",
                            f->l3_prefix, p->l3_prefix, in_log ? "; L2 has the others" : "");
+    } else if (log && !in_log) {
+        cache->start_report.damaged++;
+        ptier_report_start(cache, true, "L2 lost changes that L3 does not have yet");
     }
 }
 
@@ -146,7 +154,7 @@ ptier_inspect(ptier_cache *cache, const ptier_findings *f)
     if (!f->has_data)
         return;
     inspect_run(cache, f);
-    inspect_configuration(cache, f);
+    inspect_configuration(cache, f, &p);
     if (has(f, PTIER_TIER_L2) && !f->l2_stale)
         inspect_l2(cache, f, &p);
     if (has(f, PTIER_TIER_L3) && !f->l3_stale)

@@ -155,23 +155,33 @@ collect(void *context, const ptier_op *op)
     return !c->complete && ptier_op_list_push(&c->list, op);
 }
 
-/* One batch of what the log has beyond L3's prefix. */
+/* Reads one batch of what the log has beyond L3's prefix. UNAVAILABLE: L2's trouble, the log is
+ * still there; DATA_LOSS: it is not enough to bring L3 up to date. */
+static ptier_status
+read_log(ptier_cache *cache, collection *c, ptier_error *error)
+{
+    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
+    bool more = false;
+    uint64_t lost, prefix = ptier_l3_prefix(cache->tiers[PTIER_TIER_L3]);
+    ptier_status status = ptier_l2_read_log(l2, prefix, LOG_BATCH, collect, c, &more, &lost, error);
+    c->complete |= !more;
+    cache->log_tries = status ? cache->log_tries + 1 : 0;
+    if (status && cache->log_tries < LOG_PATIENCE)
+        return PTIER_UNAVAILABLE;
+    if (status)
+        return PTIER_DATA_LOSS;
+    if (ptier_l2_log_lost_to(l2) > prefix)
+        return ptier_fail(error, PTIER_DATA_LOSS, "changes that it lacks are damaged in the log");
+    return PTIER_OK;
+}
+
 static void
 apply_log(ptier_cache *cache, uint64_t logged)
 {
-    ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     collection c = {.limit = logged};
     ptier_error error = {0};
-    bool more = false;
-    uint64_t lost = 0, prefix = ptier_l3_prefix(cache->tiers[PTIER_TIER_L3]);
-    ptier_status status =
-        ptier_l2_read_log(l2, prefix, LOG_BATCH, collect, &c, &more, &lost, &error);
-    c.complete |= !more;
-    if (lost)
-        ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_damaged",
-                        "%" PRIu64 " changes in the log cannot be read any more", lost);
-    cache->log_tries = status ? cache->log_tries + 1 : 0;
-    if (status && cache->log_tries < LOG_PATIENCE) { /* L2's trouble: the log is still there */
+    ptier_status status = read_log(cache, &c, &error);
+    if (status == PTIER_UNAVAILABLE) {
         ptier_op_list_fini(&c.list);
         ptier_tier_read_failed(cache, PTIER_TIER_L2);
         nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_MS * 1000000L}, NULL);
@@ -311,8 +321,8 @@ rewrite_locked(ptier_cache *cache)
 static bool
 has_work_locked(const ptier_cache *cache)
 {
-    bool sync_here = cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
-    return cache->l3_queue.count || cache->l3_behind || cache->usage_queue.count || sync_here ||
+    return cache->l3_queue.count || cache->l3_behind || cache->usage_queue.count ||
+           ptier_l3_syncs_locked(cache) ||
            ((cache->l3_job || cache->rewrite_wanted) && !cache->stopping);
 }
 
@@ -332,7 +342,7 @@ static void
 serve_locked(ptier_cache *cache)
 {
     bool behind = cache->l3_behind;
-    bool sync = !behind && cache->sync_wanted && !ptier_tier_active(cache, PTIER_TIER_L2);
+    bool sync = !behind && ptier_l3_syncs_locked(cache);
     uint64_t logged = cache->logged;
     if (sync)
         cache->sync_wanted = false;

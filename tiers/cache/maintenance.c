@@ -267,11 +267,13 @@ save_state(ptier_cache *cache)
     bool reserve =
         cache->data_dir && cache->state.reserved - ptier_cache_revision(cache) < REVISION_BLOCK / 2;
     bool new_store = cache->new_store_wanted, rotated = cache->keys_rotated;
+    bool joins = cache->l3_joins;
     ptier_state next = cache->state;
     pthread_mutex_unlock(&cache->lock);
-    if (!reserve && !new_store && !rotated)
+    if (!reserve && !new_store && !rotated && !joins)
         return;
     next.reserved += reserve ? REVISION_BLOCK : 0;
+    next.tiers |= joins ? 1U << PTIER_TIER_L3 : 0;
     ptier_status status = new_store ? ptier_random_id(next.store_id, &error) : PTIER_OK;
     if (rotated && !status)
         status = ptier_quarantine_renew(cache, &error);
@@ -288,8 +290,9 @@ save_state(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     if (!status) {
         cache->state = next;
-        cache->new_store_wanted = false;
-        cache->keys_rotated = false;
+        cache->new_store_wanted &= !new_store; /* else it was asked for meanwhile */
+        cache->keys_rotated &= !rotated;
+        cache->l3_joins &= !joins;
     }
     cache->reserving = false;
     pthread_cond_broadcast(&cache->progress);

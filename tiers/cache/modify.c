@@ -237,6 +237,7 @@ clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error
     ptier_status status = ptier_index_create(ptier_clock_boot(&cache->clock), &fresh);
     if (status)
         return ptier_fail(error, status, "no memory to clear the cache");
+    ptier_wait_indexed(cache); /* what is cleared is counted */
     pthread_mutex_lock(&cache->lock);
     status = ptier_change_room_locked(cache, 1, error);
     ptier_index *old = cache->index; /* only now: waiting for room gives the lock up */
@@ -264,6 +265,21 @@ clear_l1(ptier_cache *cache, uint64_t *cleared)
     ptier_count(&cache->count.evictions[PTIER_TIER_L1], *cleared);
 }
 
+/* What L2 gives up L3 has, or will have from the log; unless it is to be made anew from L2. */
+static ptier_status
+clear_l2(ptier_cache *cache, uint64_t *cleared, ptier_error *error)
+{
+    pthread_mutex_lock(&cache->lock);
+    bool needed = cache->health[PTIER_TIER_L3].rebuild;
+    pthread_mutex_unlock(&cache->lock);
+    if (needed)
+        return ptier_fail(error, PTIER_UNAVAILABLE,
+                          "L3 is to be made anew from what L2 has: clear L2 when that is done");
+    *cleared = ptier_l2_evict_all(cache->tiers[PTIER_TIER_L2]);
+    ptier_count(&cache->count.evictions[PTIER_TIER_L2], *cleared);
+    return PTIER_OK;
+}
+
 ptier_status
 ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durability,
                   uint64_t *cleared, uint64_t *revision, ptier_error *error)
@@ -283,8 +299,7 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
     } else if (tier == PTIER_TIER_L1) {
         clear_l1(cache, &count);
     } else {
-        count = ptier_l2_evict_all(cache->tiers[PTIER_TIER_L2]);
-        ptier_count(&cache->count.evictions[PTIER_TIER_L2], count);
+        status = clear_l2(cache, &count, error);
     }
     if (cleared)
         *cleared = count;

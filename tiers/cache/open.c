@@ -142,6 +142,8 @@ has_data(const char *directory)
            exists_in(directory, "l3.sqlite");
 }
 
+/* The file tells people; the directory itself is locked as well, because a file that looks stale is
+ * deleted sooner or later. Some file systems lock no directories. */
 static ptier_status
 lock_directory(ptier_cache *cache, ptier_error *error)
 {
@@ -153,7 +155,11 @@ lock_directory(ptier_cache *cache, ptier_error *error)
     cache->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (cache->lock_fd < 0)
         return ptier_fail_errno(error, errno, "cannot open %s", path);
-    if (flock(cache->lock_fd, LOCK_EX | LOCK_NB) == 0)
+    cache->directory_fd = open(cache->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (cache->directory_fd < 0)
+        return ptier_fail_errno(error, errno, "cannot open %s", cache->data_dir);
+    bool free = flock(cache->directory_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    if (free && flock(cache->lock_fd, LOCK_EX | LOCK_NB) == 0)
         return PTIER_OK;
     if (errno != EWOULDBLOCK)
         return ptier_fail_errno(error, errno, "cannot lock %s", path);
@@ -260,6 +266,14 @@ open_tiers(ptier_cache *cache, const ptier_cache_hooks *hooks, ptier_error *erro
     return status;
 }
 
+/* An L3 that is out of date is none until it has been made anew: see revive_l3. */
+static uint32_t
+tiers_that_count(const ptier_findings *f)
+{
+    uint32_t counted = f->l3_stale ? f->tiers & ~(1U << PTIER_TIER_L3) : f->tiers;
+    return counted ? counted : f->last_tiers;
+}
+
 /*
  * Everything about this run that has to be on stable storage before it makes a change: its
  * revisions skip what may have been used before; a store that lost something is another one.
@@ -279,7 +293,7 @@ begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
             return status;
     }
     cache->state.reserved += REVISION_BLOCK;
-    cache->state.tiers = f->tiers;
+    cache->state.tiers = tiers_that_count(f);
     cache->state.boot_tag = cache->clock.boot_tag;
     cache->state.clean = false;
     return ptier_state_save(cache->data_dir, &cache->state, error);
@@ -393,7 +407,7 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     ptier_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the cache");
-    cache->lock_fd = -1;
+    cache->lock_fd = cache->directory_fd = -1;
     init_locks(cache);
     init_from_hooks(cache, hooks);
     status = copy_options(cache, options, error);
@@ -480,6 +494,8 @@ free_cache(ptier_cache *cache)
     free(cache->data_dir);
     if (cache->lock_fd >= 0)
         close(cache->lock_fd);
+    if (cache->directory_fd >= 0)
+        close(cache->directory_fd);
     ptier_progress_fini(&cache->progress_file);
     pthread_cond_destroy(&cache->progress);
     pthread_cond_destroy(&cache->l3_work);

@@ -16,7 +16,8 @@
 
 typedef struct ptier_progress {
     uint64_t logged;    /* L2 has every change up to it that is its to have */
-    uint64_t log_from;  /* changes up to it may be gone from L2's log: L3 has them, synced */
+    uint64_t log_from;  /* changes up to it may be gone from L2's log: L3 has them, synced, or
+                           they are damaged, and L3 has to be made anew */
     uint64_t l3_prefix; /* L3 has committed everything up to it */
     uint32_t first_shard, last_shard; /* of L2 */
     uint64_t last_shard_bytes;

@@ -189,8 +189,7 @@ ptier_queue_locked(ptier_cache *cache, const ptier_op *op)
     if (logs)
         return true;
     ptier_note_missed_locked(cache, op);
-    if (cache->health[PTIER_TIER_L2].full && op->kind != PTIER_OP_PUT)
-        PTIER_IGNORE(ptier_op_list_push(&cache->removal_queue, &copy)); /* no memory: not ahead */
+    ptier_remove_ahead_locked(cache, &copy);
     pthread_cond_signal(&cache->l3_work);
     return true;
 }

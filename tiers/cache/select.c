@@ -274,6 +274,22 @@ read_slot(ptier_cache *cache, found *f, ptier_entry **entry)
     return status;
 }
 
+/* What was removed meanwhile is left out, and what is damaged, which the next Get deals with. */
+static ptier_status
+take_slot(ptier_cache *cache, const ptier_filter *filter, ptier_tier_id tier, found *f,
+          ptier_entry **entries, size_t *count)
+{
+    ptier_entry *entry;
+    ptier_status status = read_slot(cache, f, &entry);
+    if (status)
+        return status == PTIER_NOT_FOUND || status == PTIER_DATA_LOSS ? PTIER_OK : status;
+    if (entry_matches(cache, filter, entry) && resident_in(cache, tier, entry))
+        entries[(*count)++] = entry;
+    else
+        ptier_entry_release(entry);
+    return PTIER_OK;
+}
+
 ptier_status
 ptier_cache_list(ptier_cache *cache, uint64_t *cursor, const ptier_filter *filter,
                  ptier_tier_id tier, size_t limit, ptier_entry **entries, size_t *count,
@@ -287,18 +303,18 @@ ptier_cache_list(ptier_cache *cache, uint64_t *cursor, const ptier_filter *filte
     if (!batch)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for a page of %zu", limit);
     ptier_wait_indexed(cache);
+    const uint64_t from = *cursor;
+    ptier_status status = PTIER_OK;
     do {
         size_t hits = collect(cache, cursor, filter, batch, limit - *count);
-        for (size_t i = 0; i < hits; i++) {
-            ptier_entry *entry;
-            if (read_slot(cache, &batch[i], &entry))
-                continue; /* removed meanwhile, or damaged: the next Get deals with that */
-            if (entry_matches(cache, filter, entry) && resident_in(cache, tier, entry))
-                entries[(*count)++] = entry;
-            else
-                ptier_entry_release(entry);
-        }
-    } while (*cursor && *count < limit);
+        for (size_t i = 0; !status && i < hits; i++)
+            status = take_slot(cache, filter, tier, &batch[i], entries, count);
+    } while (!status && *cursor && *count < limit);
     free(batch);
-    return PTIER_OK;
+    if (!status)
+        return PTIER_OK;
+    while (*count)
+        ptier_entry_release(entries[--*count]);
+    *cursor = from;
+    return ptier_fail(error, status, "an entry of the page cannot be read at present");
 }

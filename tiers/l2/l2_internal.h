@@ -125,6 +125,7 @@ typedef struct l2_tier {
     uint64_t floor;  /* revisions up to it are safe in L3 */
     bool recovering; /* until ptier_l2_replay: the floor is not known yet, every node stays */
     uint64_t damaged;
+    uint64_t log_lost_to;  /* the latest change that was damaged while the log needed it; 0: none */
     l2_lost lost[L2_LOST]; /* the latest ones, in a ring */
     size_t lost_next;
     l2_shard **shards; /* oldest first; the last one is appended to */

@@ -139,6 +139,10 @@ PTIER_MUST_CHECK ptier_status ptier_l2_reencrypt(ptier_tier *tier, bool begin, b
 /* Lines found damaged after open (those before are in ptier_l2_found). Any thread. */
 uint64_t ptier_l2_damaged(ptier_tier *tier);
 
+/* The latest change whose line was found damaged after open while L3 needed it, by whomever; 0:
+ * none. From a prefix below it the log alone does not bring L3 up to date. Any thread. */
+uint64_t ptier_l2_log_lost_to(ptier_tier *tier);
+
 /* The key of a record whose line was found damaged after open (get said DATA_LOSS, read_log counted
  * it as lost, or compaction could not copy it), if its text is still legible: its hash says whether
  * it is the right one. The last 64 are kept. Any thread. */

@@ -51,6 +51,8 @@ l2_drop_damaged(l2_tier *l2, const l2_place *place)
     l2_node *n = l2_find_locked(l2, place->hash, place->revision);
     bool dropped = n && n->shard == place->shard && n->offset == place->offset;
     if (dropped) {
+        if (n->logged && n->revision > l2->log_lost_to)
+            l2->log_lost_to = n->revision;
         l2_forget_locked(l2, n);
         l2->damaged++;
         if (legible)
@@ -79,6 +81,16 @@ ptier_l2_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision, char key[P
     }
     pthread_mutex_unlock(&l2->lock);
     return found;
+}
+
+uint64_t
+ptier_l2_log_lost_to(ptier_tier *tier)
+{
+    l2_tier *l2 = (l2_tier *)tier;
+    pthread_mutex_lock(&l2->lock);
+    uint64_t lost_to = l2->log_lost_to;
+    pthread_mutex_unlock(&l2->lock);
+    return lost_to;
 }
 
 uint64_t

@@ -199,6 +199,8 @@ go_on(piece *p)
             ptier_l3_found_damage(l3, "what it says of itself");
         if (code == SQLITE_OK)
             compare(l3, p->audit, found == L3_FOUND_GOOD ? &totals : NULL);
+        else
+            p->audit->all_index = false; /* compared when it is asked for again */
     }
     if (together)
         (void)ptier_l3_run(p->reader->statements[L3_COMMIT]); /* of reads: nothing to lose */

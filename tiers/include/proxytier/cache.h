@@ -190,7 +190,8 @@ PTIER_API size_t ptier_cache_pick(ptier_cache *cache, size_t count, const ptier_
  * One page of all live entries that match. *cursor: 0 starts, 0 afterwards means the end. Every
  * entry that lives through the whole listing appears; one changed meanwhile appears in its state
  * before or after. `tier` NONE: the whole cache, else only what is resident there. At most `limit`
- * owned references are written; *count says how many (may be 0 before the end).
+ * owned references are written; *count says how many (may be 0 before the end). UNAVAILABLE: a disk
+ * hides an entry now; nothing was written, and *cursor is where to try again.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_list(ptier_cache *cache, uint64_t *cursor,
                                                          const ptier_filter *filter,
