@@ -36,10 +36,12 @@ enum {
     PENDING_RESERVE = 65536, /* on top, for what the cache itself has to remove: it cannot wait */
     L3_QUEUE_MAX = 131072,   /* of them for L3; what is more it reads from L2's log */
     MISSED_MAX = 65536,      /* entries that L2 gets back after an outage; the latest */
+    ROOM_TIMEOUT_MS = 10000, /* then writers are refused */
     FAILURES_IN_A_ROW = 3,   /* switch a tier off */
     PROBE_PERIOD_MS = 20000,
     FIRST_PROBE_MS = 1000,    /* after a tier went down */
     QUICK_START_ROWS = 50000, /* fewer are read before the start has ended */
+    INDEXING_ROWS = 1000,     /* then in one read transaction */
     WRITEBACK_MAX = 8192, /* entries on their way down from L1; beyond it they are let go (they are
                              below already) */
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
@@ -101,7 +103,10 @@ struct ptier_cache {
 
     ptier_progress_file progress_file; /* has a lock of its own, a leaf */
     int64_t probe_period_ms;
-    uint64_t quick_start_rows;
+    uint64_t quick_start_rows, indexing_rows;
+    int64_t indexing_pause_us, room_timeout_ms;
+    size_t l3_queue_max;
+    bool quick_start_always;
 
     pthread_mutex_t lock;
     ptier_start_report start_report;
@@ -169,7 +174,12 @@ typedef struct ptier_cache_hooks {
     uint64_t l2_shard_bytes;
     uint64_t l2_removal_reserve;
     int64_t probe_period_ms;
-    uint64_t quick_start_rows; /* from so many in L3 on, the index is read in the background */
+    uint64_t quick_start_rows; /* from so many in L3 on, the index is read in the background, */
+    bool quick_start_always;   /* however much is in L2 */
+    uint64_t indexing_rows;    /* ... so many at a time, */
+    int64_t indexing_pause_us; /* ... with such a pause after each */
+    size_t l3_queue_max;
+    int64_t room_timeout_ms;
 } ptier_cache_hooks;
 PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
                                                     const ptier_cache_hooks *hooks,

@@ -15,7 +15,7 @@ static void
 pass_on_locked(ptier_cache *cache, ptier_op_list *list)
 {
     bool queued = ptier_tier_active(cache, PTIER_TIER_L3) && !cache->l3_behind;
-    if (queued && cache->l3_queue.count + list->count > L3_QUEUE_MAX) {
+    if (queued && cache->l3_queue.count + list->count > cache->l3_queue_max) {
         ptier_l3_fall_behind_locked(cache);
         queued = false;
     }

@@ -7,11 +7,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cache/cache_internal.h"
 #include "cache/inspect.h"
-
-enum { ROWS = 1000 }; /* in one read transaction */
 
 static const char settled_mark; /* the map holds pointers: any will do */
 
@@ -143,10 +142,12 @@ ptier_indexing_thread(void *context)
     ptier_status status = PTIER_OK;
     bool go_on = true;
     while (!status && go_on && !scan.done) {
-        status = ptier_l3_scan_some(l3, &scan, ROWS, index_row, cache, &error);
+        status = ptier_l3_scan_some(l3, &scan, cache->indexing_rows, index_row, cache, &error);
         pthread_mutex_lock(&cache->lock);
         go_on = cache->indexing && !cache->stopping;
         pthread_mutex_unlock(&cache->lock);
+        if (cache->indexing_pause_us)
+            nanosleep(&(struct timespec){.tv_nsec = cache->indexing_pause_us * 1000}, NULL);
     }
     pthread_mutex_lock(&cache->lock);
     bool damaged = cache->index_incomplete ||

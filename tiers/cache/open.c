@@ -307,6 +307,11 @@ init_from_hooks(ptier_cache *cache, const ptier_cache_hooks *hooks)
     ptier_clock_anchor(&cache->clock);
     cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
     cache->quick_start_rows = hooks->quick_start_rows ? hooks->quick_start_rows : QUICK_START_ROWS;
+    cache->indexing_rows = hooks->indexing_rows ? hooks->indexing_rows : INDEXING_ROWS;
+    cache->quick_start_always = hooks->quick_start_always;
+    cache->indexing_pause_us = hooks->indexing_pause_us;
+    cache->room_timeout_ms = hooks->room_timeout_ms ? hooks->room_timeout_ms : ROOM_TIMEOUT_MS;
+    cache->l3_queue_max = hooks->l3_queue_max ? hooks->l3_queue_max : L3_QUEUE_MAX;
     cache->probe_period_ms = hooks->probe_period_ms ? hooks->probe_period_ms : PROBE_PERIOD_MS;
     cache->opened_boot_ms = cache->count.since_boot_ms = ptier_clock_boot(&cache->clock);
     cache->state.reserved = 1;

@@ -9,7 +9,6 @@
 #include "cache/cache_internal.h"
 
 enum {
-    ROOM_TIMEOUT_MS = 10000,
     SLOW_MS = 20,        /* a writer waits so long where the log is nearly full */
     SQUEEZE_FROM = 1024, /* dead changes in a list, before they are taken out */
 };
