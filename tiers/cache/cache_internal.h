@@ -118,6 +118,7 @@ struct ptier_cache {
     bool index_incomplete; /* and not all of it could be */
     ptier_map settled;     /* meanwhile: hashes under which the index knows all there is */
     uint64_t assigned;     /* the latest revision given to a change */
+    uint64_t queued;       /* ... that the tiers are told of: not of a loss that nobody can name */
     _Atomic uint64_t
         revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
     ptier_map pending;    /* entries not yet in the tiers that will keep them, or with news on the

@@ -204,6 +204,8 @@ ptier_commit(ptier_cache *cache, uint64_t revision, bool removals, ptier_durabil
     if (durability == PTIER_DURABILITY_DEFAULT)
         durability = cache->options.durability;
     pthread_mutex_lock(&cache->lock);
+    if (revision > cache->queued)
+        revision = cache->queued; /* no tier will ever hear of what is between */
     while (reached_locked(cache, revision, removals) < durability) {
         if (durability == PTIER_DURABILITY_SYNCED)
             cache->sync_wanted = true;

@@ -247,7 +247,7 @@ static ptier_status
 begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
 {
     ptier_start_report *report = &cache->start_report;
-    cache->assigned = cache->state.reserved;
+    cache->assigned = cache->queued = cache->state.reserved;
     atomic_store(&cache->revision, cache->assigned);
     cache->opened_revision = cache->state.reserved;
     cache->logged = cache->log_synced = cache->opened_revision; /* L2 was synced when it was read */

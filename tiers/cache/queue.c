@@ -185,6 +185,7 @@ ptier_queue_locked(ptier_cache *cache, const ptier_op *op)
     if (!logs && !ptier_tier_active(cache, PTIER_TIER_L3))
         supersede_locked(cache, &copy);
     push_in_room(list, &copy);
+    cache->queued = op->revision;
     if (logs)
         return true;
     ptier_note_missed_locked(cache, op);
