@@ -60,6 +60,7 @@ typedef struct ptier_op_list {
 typedef struct ptier_tier_health {
     bool down;                 /* not written to until a probe succeeds */
     bool full;                 /* L2, while down: its disk is full, but removals still find room */
+    bool failing;              /* about to be down */
     bool rebuild;              /* L3, while down: its file cannot be gone on with */
     int64_t next_probe_ms;     /* of CLOCK_MONOTONIC: real time also where a test moves the clock */
     _Atomic uint32_t failures; /* in a row */
@@ -145,6 +146,7 @@ struct ptier_cache {
     uint64_t log_synced;       /* ... on stable storage */
     uint64_t removals_logged;  /* while L2 is full: it has the removals up to this one */
     uint64_t l3_prefix, l3_synced;
+    uint64_t memory_until;    /* L3 came back, L2 did not: up to here changes are in memory only */
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
                                  found on disk, */
     uint64_t opened_l3;       /* ... and is in L3 once its prefix is this far */
@@ -378,6 +380,10 @@ void ptier_l3_down(ptier_cache *cache, const ptier_error *error);
 /* Probes a tier that is down or has been idle, when it is time, and brings it back if it works. */
 void ptier_heal_l2(ptier_cache *cache); /* maintenance thread */
 void ptier_heal_l3(ptier_cache *cache); /* L3's thread */
+
+/* Says in `progress` whether there are changes that are in memory only because no disk tier works,
+ * or worked. Without the lock. */
+void ptier_note_memory_only(ptier_cache *cache);
 
 /* ---- rebuild.c ---- */
 

@@ -48,10 +48,48 @@ schedule_probe_locked(ptier_cache *cache, ptier_tier_id tier, int64_t ms)
     cache->health[tier].next_probe_ms = ptier_monotonic_ms() + (ms < period ? ms : period);
 }
 
+static bool
+is_memory_only(ptier_cache *cache)
+{
+    pthread_mutex_lock(&cache->lock);
+    bool memory_only = !ptier_any_disk_tier(cache) || cache->l3_prefix < cache->memory_until;
+    pthread_mutex_unlock(&cache->lock);
+    return memory_only;
+}
+
+/* Another tier may go down or come back meanwhile: whoever has written last looks once more. */
+void
+ptier_note_memory_only(ptier_cache *cache)
+{
+    bool memory_only;
+    do {
+        memory_only = is_memory_only(cache);
+        ptier_progress_begin(&cache->progress_file)->memory_only = memory_only;
+        ptier_progress_end(&cache->progress_file);
+    } while (memory_only != is_memory_only(cache));
+}
+
+/* Before the last disk tier is down, since changes may be acknowledged from that instant on. */
+static void
+prepare_to_go_down(ptier_cache *cache, ptier_tier_id tier)
+{
+    bool last = true;
+    pthread_mutex_lock(&cache->lock);
+    cache->health[tier].failing = true;
+    for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++)
+        last &= !ptier_tier_active(cache, (ptier_tier_id)id) || cache->health[id].failing;
+    pthread_mutex_unlock(&cache->lock);
+    if (!last)
+        return;
+    ptier_progress_begin(&cache->progress_file)->memory_only = true;
+    ptier_progress_end(&cache->progress_file);
+}
+
 /* False: it was down already. */
 static bool
 go_down_locked(ptier_cache *cache, ptier_tier_id tier)
 {
+    cache->health[tier].failing = false;
     if (cache->health[tier].down)
         return false;
     cache->health[tier].down = true;
@@ -61,23 +99,12 @@ go_down_locked(ptier_cache *cache, ptier_tier_id tier)
     return true;
 }
 
-/* Says where it is written down that changes now are in memory only, or are so no longer. */
-static void
-note_memory_only(ptier_cache *cache)
-{
-    pthread_mutex_lock(&cache->lock);
-    bool memory_only = !ptier_any_disk_tier(cache);
-    pthread_mutex_unlock(&cache->lock);
-    ptier_progress_begin(&cache->progress_file)->memory_only = memory_only;
-    ptier_progress_end(&cache->progress_file);
-}
-
 static void
 say_down(ptier_cache *cache, ptier_tier_id tier, const ptier_error *error)
 {
+    ptier_note_memory_only(cache);
     ptier_cache_log(cache, PTIER_LOG_ERROR, down_events[tier], "%s is switched off: %s",
                     ptier_tier_name(tier), error->message);
-    note_memory_only(cache);
 }
 
 /* Nothing may be dropped here: for want of memory it is tried again. */
@@ -95,6 +122,7 @@ void
 ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
               const ptier_error *error)
 {
+    prepare_to_go_down(cache, PTIER_TIER_L2);
     pthread_mutex_lock(&cache->lock);
     bool news = go_down_locked(cache, PTIER_TIER_L2);
     cache->health[PTIER_TIER_L2].full = status == PTIER_RESOURCE_EXHAUSTED;
@@ -107,9 +135,11 @@ ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
     cache->log_queue = (ptier_op_list){0};
     pthread_cond_signal(&cache->l3_work);
     pthread_mutex_unlock(&cache->lock);
-    ptier_progress *p = ptier_progress_begin(&cache->progress_file);
-    p->stale_below = UINT32_MAX; /* until it is back */
-    ptier_progress_end(&cache->progress_file);
+    if (cache->tiers[PTIER_TIER_L3]) { /* else nobody has what it misses */
+        ptier_progress_begin(&cache->progress_file)->stale_below =
+            UINT32_MAX; /* until it is back */
+        ptier_progress_end(&cache->progress_file);
+    }
     if (news)
         say_down(cache, PTIER_TIER_L2, error);
 }
@@ -118,6 +148,7 @@ void
 ptier_l3_down(ptier_cache *cache, const ptier_error *error)
 {
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
+    prepare_to_go_down(cache, PTIER_TIER_L3);
     pthread_mutex_lock(&cache->lock);
     bool news = go_down_locked(cache, PTIER_TIER_L3);
     if (ptier_l3_condition_of(l3) != PTIER_L3_SOUND)
@@ -173,7 +204,7 @@ say_up(ptier_cache *cache, ptier_tier_id tier, const char *how)
     ptier_tier_worked(cache, tier);
     ptier_cache_log(cache, PTIER_LOG_INFO, up_events[tier], "%s works again%s",
                     ptier_tier_name(tier), how);
-    note_memory_only(cache);
+    ptier_note_memory_only(cache);
 }
 
 static bool
@@ -207,6 +238,7 @@ static void
 l2_is_back_locked(ptier_cache *cache, uint64_t logged)
 {
     cache->logged = logged;
+    cache->memory_until = 0;
     ptier_op_list_release(&cache->removal_queue);
     go_up_locked(cache, PTIER_TIER_L2);
     if (!ptier_tier_active(cache, PTIER_TIER_L3) || cache->l3_behind)
@@ -378,7 +410,10 @@ l3_is_back(ptier_cache *cache, const char *how)
     pthread_mutex_lock(&cache->lock);
     cache->l3_prefix = ptier_l3_prefix(l3);
     cache->l3_synced = ptier_l3_synced_prefix(l3);
-    ptier_op_list_squeeze(&cache->l3_queue);
+    ptier_op_list *queue = &cache->l3_queue;
+    ptier_op_list_squeeze(queue);
+    if (queue->count && !ptier_tier_active(cache, PTIER_TIER_L2))
+        cache->memory_until = queue->ops[queue->count - 1].revision;
     cache->l3_behind = cache->tiers[PTIER_TIER_L2] && cache->logged > cache->l3_prefix;
     go_up_locked(cache, PTIER_TIER_L3);
     pthread_mutex_unlock(&cache->lock);

@@ -84,8 +84,13 @@ note_prefix(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     cache->l3_prefix = ptier_l3_prefix(l3);
     cache->l3_synced = ptier_l3_synced_prefix(l3);
+    bool caught_up = cache->memory_until && cache->l3_prefix >= cache->memory_until;
+    if (caught_up)
+        cache->memory_until = 0;
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
+    if (caught_up)
+        ptier_note_memory_only(cache);
 }
 
 /* ---- from the queue ---- */

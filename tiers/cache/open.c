@@ -509,13 +509,12 @@ end_run(ptier_cache *cache)
     }
     /* What L3 has not applied is in the log, where there is one. */
     uint64_t waiting = ptier_tier_active(cache, PTIER_TIER_L2) ? 0 : ptier_waiting_locked(cache);
-    if (waiting) {
+    if (waiting)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "changes_lost",
                         "%" PRIu64 " changes end with the process: no disk tier took them",
                         waiting);
-        ptier_progress_begin(&cache->progress_file)->memory_only = true;
-        ptier_progress_end(&cache->progress_file);
-    }
+    ptier_progress_begin(&cache->progress_file)->memory_only = waiting != 0;
+    ptier_progress_end(&cache->progress_file);
     if (!status)
         status = ptier_progress_sync(&cache->progress_file, &error);
     cache->state.clean = true;
