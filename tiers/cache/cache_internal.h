@@ -139,7 +139,9 @@ struct ptier_cache {
     ptier_op_list l3_batch; /* what L3's thread applies now; changed by it alone */
     bool l3_behind; /* before l3_queue L3 has to read from L2's log, from its prefix to logged */
     ptier_op_list removal_queue; /* while L2 is full: for the room that it keeps for them */
-    ptier_ref *missed; /* what was put while L2 was down and L3 took it: a ring of MISSED_MAX */
+    ptier_map removals_waiting;  /* without any disk tier: revisions of the removals in l3_queue */
+    uint64_t caught_up; /* L2 is coming back, and has been given what waits up to this revision */
+    ptier_ref *missed;  /* what was put while L2 was down and L3 took it: a ring of MISSED_MAX */
     uint64_t missed_count;
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t logged;           /* L2 has everything up to this revision that it is to have */

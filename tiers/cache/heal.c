@@ -193,6 +193,7 @@ static void
 go_up_locked(ptier_cache *cache, ptier_tier_id tier)
 {
     cache->health[tier].down = cache->health[tier].full = cache->health[tier].rebuild = false;
+    ptier_map_fini(&cache->removals_waiting);
     schedule_probe_locked(cache, tier, cache->probe_period_ms);
     ptier_tell_tier_event(cache, PTIER_EVENT_TIER_RECOVERED, tier, NULL);
     pthread_cond_broadcast(&cache->progress);
@@ -256,6 +257,8 @@ catch_up_l2(ptier_cache *cache, ptier_error *error)
         ptier_op_list missed = {0};
         pthread_mutex_lock(&cache->lock);
         bool collected = collect_missed_locked(cache, written, &missed);
+        if (missed.count)
+            written = cache->caught_up = missed.ops[missed.count - 1].revision;
         if (collected && missed.count == 0) {
             l2_is_back_locked(cache, cache->assigned);
             pthread_mutex_unlock(&cache->lock);
@@ -264,8 +267,6 @@ catch_up_l2(ptier_cache *cache, ptier_error *error)
         pthread_mutex_unlock(&cache->lock);
         ptier_status status = collected ? l2->ops->apply(l2, missed.ops, missed.count, false, error)
                                         : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory");
-        if (missed.count)
-            written = missed.ops[missed.count - 1].revision;
         ptier_op_list_fini(&missed);
         if (status)
             return status;
@@ -310,6 +311,9 @@ revive_l2(ptier_cache *cache, void *context)
         status = cull_l2(cache, &error);
     if (!status)
         status = catch_up_l2(cache, &error);
+    pthread_mutex_lock(&cache->lock);
+    cache->caught_up = 0;
+    pthread_mutex_unlock(&cache->lock);
     *revived = !status;
     if (status) {
         ptier_cache_log(cache, PTIER_LOG_WARN, "l2_probe", "L2 stays off: %s", error.message);

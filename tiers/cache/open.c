@@ -448,6 +448,7 @@ free_cache(ptier_cache *cache)
     ptier_map_fini(&cache->writeback);
     ptier_map_fini(&cache->pending);
     ptier_map_fini(&cache->settled);
+    ptier_map_fini(&cache->removals_waiting);
     free(cache->missed);
     ptier_quarantine_fini(cache);
     ptier_op_list_fini(&cache->log_queue);
