@@ -319,9 +319,13 @@ uint64_t ptier_waiting_locked(const ptier_cache *cache);
 
 bool ptier_any_disk_tier(const ptier_cache *cache); /* that is up; under the change lock */
 
-/* Waits until `count` more changes may be made: room in the queues, revisions reserved. */
+/*
+ * Waits until `count` more changes may be made: room in the queues and in the log, revisions
+ * reserved. `removals`: they are nothing else; a full log takes them, since each takes an entry
+ * away, and there are no more lines of them than there were entries.
+ */
 PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
-                                                       ptier_error *error);
+                                                       bool removals, ptier_error *error);
 
 /* Whether there is room now, reserve included: for the threads that make room themselves. */
 bool ptier_room_now_locked(const ptier_cache *cache, size_t count);

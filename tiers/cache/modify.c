@@ -29,7 +29,7 @@ remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *remov
         bool current = ptier_is_current_locked(cache, old);
         if (current) {
             bool expired = ptier_entry_expired(old, ptier_clock_boot(&cache->clock));
-            status = ptier_change_room_locked(cache, 1, error);
+            status = ptier_change_room_locked(cache, 1, true, error);
             current = ptier_is_current_locked(cache, old); /* waiting for room gave the lock up */
             if (!status && current)
                 status =
@@ -157,7 +157,8 @@ apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *repor
     if (entry)
         count_report(entry, report);
     pthread_mutex_lock(&cache->lock);
-    status = ptier_change_room_locked(cache, 1, error);
+    if (a->verdict != STATISTIC)
+        status = ptier_change_room_locked(cache, 1, a->verdict == REMOVAL, error);
     if (!status && !ptier_is_current_locked(cache, old))
         status = PTIER_ABORTED;
     if (!status && a->verdict == REMOVAL)
@@ -238,7 +239,7 @@ clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error
     if (status)
         return ptier_fail(error, status, "no memory to clear the cache");
     pthread_mutex_lock(&cache->lock);
-    status = ptier_change_room_locked(cache, 1, error);
+    status = ptier_change_room_locked(cache, 1, true, error);
     ptier_index *old = cache->index; /* only now: waiting for room gives the lock up */
     if (!status) {
         *cleared = ptier_index_count(old);

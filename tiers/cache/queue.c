@@ -307,16 +307,16 @@ refuse_locked(const ptier_cache *cache, bool log_full, ptier_error *error)
 }
 
 ptier_status
-ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
+ptier_change_room_locked(ptier_cache *cache, size_t count, bool removals, ptier_error *error)
 {
     const uint64_t log_max = cache->options.log_max_bytes;
-    int64_t deadline = ptier_monotonic_ms() + ROOM_TIMEOUT_MS;
-    if (log_over(cache, log_max - log_max / 8))
+    int64_t deadline = ptier_monotonic_ms() + cache->room_timeout_ms;
+    if (!removals && log_over(cache, log_max - log_max / 8))
         ptier_wait_locked(cache, &cache->progress, SLOW_MS);
     for (;;) {
         if (cache->stopping)
             return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
-        bool log_full = log_over(cache, log_max);
+        bool log_full = !removals && log_over(cache, log_max);
         if (!log_full && has_room_locked(cache, count, PENDING_MAX))
             return PTIER_OK;
         pthread_cond_signal(&cache->maintenance_work);
