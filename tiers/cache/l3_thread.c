@@ -172,11 +172,12 @@ apply_log(ptier_cache *cache, uint64_t logged)
     ptier_status status =
         ptier_l2_read_log(l2, prefix, LOG_BATCH, collect, &c, &more, &lost, &error);
     c.complete |= !more;
-    if (lost)
-        ptier_cache_log(cache, PTIER_LOG_ERROR, "l2_damaged",
-                        "%" PRIu64 " changes in the log cannot be read any more", lost);
-    cache->log_tries = status ? cache->log_tries + 1 : 0;
-    if (status && cache->log_tries < LOG_PATIENCE) { /* L2's trouble: the log is still there */
+    if (lost) /* L3 would keep what these changes replaced and removed */
+        status = ptier_fail(&error, PTIER_DATA_LOSS,
+                            "%" PRIu64 " changes in the log cannot be read any more", lost);
+    cache->log_tries = status && !lost ? cache->log_tries + 1 : 0;
+    if (cache->log_tries &&
+        cache->log_tries < LOG_PATIENCE) { /* L2's trouble: the log is still there */
         ptier_op_list_fini(&c.list);
         ptier_tier_read_failed(cache, PTIER_TIER_L2);
         nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_MS * 1000000L}, NULL);
