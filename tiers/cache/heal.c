@@ -445,8 +445,12 @@ revive_l3(ptier_cache *cache)
         l3_is_back(cache, "");
         return;
     }
-    if (!status)
+    if (!status) {
+        pthread_mutex_lock(&cache->lock);
+        cache->health[PTIER_TIER_L3].rebuild = true; /* the upper tiers may have the only copies */
+        pthread_mutex_unlock(&cache->lock);
         status = ptier_rebuild_l3(cache, &error);
+    }
     if (status)
         ptier_cache_log(cache, PTIER_LOG_WARN, "l3_probe", "L3 stays off: %s", error.message);
     else

@@ -271,6 +271,9 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
 {
     uint64_t count = 0, at = 0;
     ptier_status status = PTIER_OK;
+    pthread_mutex_lock(&cache->lock);
+    bool rebuild = cache->health[cache->lowest].rebuild;
+    pthread_mutex_unlock(&cache->lock);
     if ((unsigned)tier > PTIER_TIER_L3 || (tier && !cache->tiers[tier]))
         return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled",
                           ptier_tier_name(tier));
@@ -278,6 +281,10 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
         return ptier_fail(error, PTIER_FAILED_PRECONDITION,
                           "%s is the lowest tier: it is the whole cache; clear all tiers instead",
                           ptier_tier_name(tier));
+    if (tier && rebuild)
+        return ptier_fail(error, PTIER_UNAVAILABLE,
+                          "%s has to be made anew from what the other tiers hold: try again later",
+                          ptier_tier_name(cache->lowest));
     if (tier == PTIER_TIER_NONE) {
         status = clear_all(cache, &count, &at, error);
         ptier_commit(cache, at, true, durability, NULL);
