@@ -238,6 +238,7 @@ clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error
     ptier_status status = ptier_index_create(ptier_clock_boot(&cache->clock), &fresh);
     if (status)
         return ptier_fail(error, status, "no memory to clear the cache");
+    ptier_wait_indexed(cache); /* else nobody knows how many there were */
     pthread_mutex_lock(&cache->lock);
     status = ptier_change_room_locked(cache, 1, true, error);
     ptier_index *old = cache->index; /* only now: waiting for room gives the lock up */
