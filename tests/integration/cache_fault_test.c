@@ -23,7 +23,9 @@
 enum { WAITING = 3 };
 
 static atomic_bool hold, fail_writes, fail_reads;
-static atomic_int held; /* writes that have been held back */
+static atomic_int reason = ENOSPC;
+static atomic_int held;            /* writes that have been held back */
+static _Atomic(const char *) only; /* writes with this text are concerned; NULL: all */
 
 static bool
 is_shard(int fd)
@@ -35,16 +37,23 @@ is_shard(int fd)
     return strstr(path, "/shard_") != NULL;
 }
 
+static bool
+is_concerned(int fd, const void *buf, size_t n)
+{
+    const char *text = atomic_load(&only);
+    return is_shard(fd) && (!text || memmem(buf, n, text, strlen(text)));
+}
+
 ssize_t
 write(int fd, const void *buf, size_t n)
 {
-    if ((atomic_load(&hold) || atomic_load(&fail_writes)) && is_shard(fd)) {
+    if ((atomic_load(&hold) || atomic_load(&fail_writes)) && is_concerned(fd, buf, n)) {
         int64_t deadline = ptier_test_now() + 10000;
         atomic_fetch_add(&held, 1);
         while (atomic_load(&hold) && ptier_test_now() < deadline)
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         if (atomic_load(&fail_writes)) {
-            errno = ENOSPC;
+            errno = atomic_load(&reason);
             return -1;
         }
     }
@@ -108,6 +117,8 @@ tear_down(void **state)
     atomic_store(&fail_l3_reads, false);
     sqlite3_close(l3_lock);
     l3_lock = NULL;
+    atomic_store(&only, NULL);
+    atomic_store(&reason, ENOSPC);
     ptier_test_box_fini(&box);
     return 0;
 }
@@ -417,6 +428,47 @@ an_index_that_cannot_be_read_now_is_read_later(void **state)
     assert_false(report.new_store);
 }
 
+static bool
+is_catching_up(void)
+{
+    pthread_mutex_lock(&box.cache->lock);
+    bool catching_up = box.cache->caught_up > 0;
+    pthread_mutex_unlock(&box.cache->lock);
+    return catching_up;
+}
+
+/* What L2 has just been given is what the change replaces, not what was there before. */
+static void
+a_change_while_l2_catches_up_leaves_no_older_record_there(void **state)
+{
+    (void)state;
+    ptier_test_box_fini(&box);
+    ptier_test_box_init(&box, BOX_L1 | BOX_L2);
+    box.hooks.probe_period_ms = 20;
+    ptier_test_box_open(&box);
+    atomic_store(&reason, EIO); /* a full disk would be asked for room for removals */
+    atomic_store(&fail_writes, true);
+    for (int i = 0; i < 4; i++)
+        (void)ptier_test_box_put(&box, i);
+    assert_true(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    atomic_store(&only, "10.0.0.3");
+    atomic_store(&hold, true);
+    atomic_store(&fail_writes, false);
+    BOX_AWAIT(is_catching_up());
+    assert_true(ptier_test_box_delete(&box, 0));
+    assert_true(ptier_test_box_delete(&box, 1));
+    (void)ptier_test_box_put(&box, 1);
+    (void)ptier_test_box_put(&box, 2);
+    assert_true(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    atomic_store(&hold, false);
+    BOX_AWAIT(!ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    assert_int_equal(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].entries, 3);
+    assert_int_equal(ptier_test_box_entries(&box), 3);
+    ptier_test_box_reopen(&box);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ptier_test_box_has(&box, i), i > 0);
+}
+
 int
 main(void)
 {
@@ -438,6 +490,8 @@ main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(
             a_removal_that_compaction_cannot_copy_is_missed_after_a_kill, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_change_while_l2_catches_up_leaves_no_older_record_there,
+                                        set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,9 @@ uint64_t ptier_model_below(ptier_model_run *run, uint64_t limit);
 /* One operation, any. */
 void ptier_model_step(ptier_model_run *run);
 
+/* Clears the cache. */
+void ptier_model_clear(ptier_model_run *run);
+
 /* Reads every key. */
 void ptier_model_read_all(ptier_model_run *run);
 

@@ -7,8 +7,9 @@
 #include <unistd.h>
 
 #include "hash.h"
+#include "support/sample_entry.h"
 
-enum { SHARD_BYTES = 16384, HASHES = 40 };
+enum { SHARD_BYTES = 16384, HASHES = 40, INDEXING_ROWS_MAX = 20, INDEXING_PAUSE_MAX_US = 2000 };
 
 void
 ptier_model_die(const ptier_model_run *run, const char *format, ...)
@@ -406,6 +407,12 @@ set_options(ptier_model_run *run, ptier_cache_options *options, ptier_cache_hook
     *hooks = (ptier_cache_hooks){.clock = &run->clock.clock, .l2_shard_bytes = SHARD_BYTES};
     if (run->colliding)
         hooks->hash_key = few_hashes;
+    if (run->quick) {
+        hooks->quick_start_rows = 1;
+        hooks->quick_start_always = true;
+        hooks->indexing_rows = 1 + ptier_test_random(&run->random, INDEXING_ROWS_MAX);
+        hooks->indexing_pause_us = (int64_t)ptier_test_random(&run->random, INDEXING_PAUSE_MAX_US);
+    }
 }
 
 /* Memory forgets: a cache without a disk tier begins anew. */
@@ -489,6 +496,7 @@ ptier_model_open(ptier_model_run *run)
     take_feed(run, &deleted); /* what the last process was told and did not take in */
     ptier_status status = ptier_cache_open_with(&options, &hooks, &run->cache, &error);
     PTIER_MODEL_CHECK(run, !status, "%s", error.message);
+    run->quick_starts += run->cache->indexing_started;
     check_identity(run);
     if (was_killed && run->tiers != 1)
         resolve_after_kill(run);

@@ -41,6 +41,7 @@ typedef struct ptier_model_run {
     int tiers;                         /* bits 1, 2, 4 */
     uint64_t bounds[PTIER_TIER_COUNT]; /* 0: unlimited */
     bool colliding;                    /* few different hashes for all keys */
+    bool quick; /* start-up reads the index in the background, more or less slowly */
     uint64_t seed;
 
     /* Where it is. */
@@ -48,7 +49,7 @@ typedef struct ptier_model_run {
     unsigned epoch;       /* counts processes */
     bool ending_by_kill;  /* the present process ends itself so */
     bool machine_crashed; /* it did, and then the machine was restarted */
-    uint64_t kills, reboots, removals[PTIER_REASON_COUNT];
+    uint64_t kills, reboots, quick_starts, removals[PTIER_REASON_COUNT];
     char doing[160];
     char directory[PTIER_TEST_PATH];
     ptier_test_clock clock;

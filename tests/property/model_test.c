@@ -25,10 +25,12 @@
 #include "support/settings.h"
 
 enum {
-    VARIANTS = 3,
+    VARIANTS = 3, /* and as many with quick starts, where there is an L3 */
     COMBINATIONS = 7,
     ALARM_S = 120,
     EPOCH_OPERATIONS = 1500,
+    QUICK_OPERATIONS = 80, /* of an epoch: it is its beginning that counts */
+    AWAY_MAX_MS = 400000,
     SHORT = PTIER_TEST_SANITIZED ? 21000 : 150000,
 };
 
@@ -41,7 +43,9 @@ run_epoch(ptier_model_run *run, uint64_t operations)
 {
     (void)alarm(ALARM_S);
     ptier_model_open(run);
-    if (ptier_model_below(run, 3) == 0)
+    if (run->quick && ptier_model_below(run, 20) == 0)
+        ptier_model_clear(run);
+    if (ptier_model_below(run, run->quick ? 15 : 3) == 0)
         ptier_model_read_all(run);
     for (uint64_t end = run->operations + operations; run->operations < end;)
         ptier_model_step(run);
@@ -67,6 +71,8 @@ static void
 between_epochs(ptier_model_run *run)
 {
     bool reboots = ptier_model_below(run, 10) == 0;
+    if (run->quick && ptier_model_below(run, 3) == 0) /* some expire meanwhile */
+        ptier_test_clock_advance(&run->clock, (int64_t)ptier_model_below(run, AWAY_MAX_MS));
     if (ptier_model_below(run, 10) == 0 && (reboots || !run->reboots))
         atomic_fetch_add(&run->clock.wall_ms, ptier_model_below(run, 2) ? 86400000 : -86400000);
     if (reboots) {
@@ -96,15 +102,16 @@ run_process(ptier_model_run *run, uint64_t operations)
 /* ---- one configuration ---- */
 
 /* Variant 0: the lowest tier is unlimited, so the model is exact. 1: it is bounded. 2: keys
- * collide.
+ * collide. From 3 on the same with quick starts, which a large L2 rules out.
  */
 static void
 set_bounds(ptier_model_run *run, int variant)
 {
-    uint64_t lowest = variant == 1 ? PTIER_MODEL_KEYS / 3 : 0;
-    run->colliding = variant == 2;
-    run->bounds[PTIER_TIER_L1] = 12;
-    run->bounds[PTIER_TIER_L2] = 40;
+    uint64_t lowest = variant % VARIANTS == 1 ? PTIER_MODEL_KEYS / 3 : 0;
+    run->colliding = variant % VARIANTS == 2;
+    run->quick = variant >= VARIANTS;
+    run->bounds[PTIER_TIER_L1] = run->quick ? 4 : 12;
+    run->bounds[PTIER_TIER_L2] = run->quick ? 8 : 40;
     run->bounds[ptier_model_lowest(run)] = lowest;
     if (run->tiers == 1 && variant != 1)
         run->bounds[PTIER_TIER_L1] = 16 * PTIER_MODEL_KEYS; /* L1 always has a bound */
@@ -118,24 +125,28 @@ run_variant(int tiers, int variant, uint64_t operations)
     assert_true(run != MAP_FAILED);
     run->tiers = tiers;
     run->seed = seed;
-    run->random = (seed + 1) * 1000003 + (uint64_t)(tiers * VARIANTS + variant);
+    run->random = (seed + 1) * 1000003 + (uint64_t)(tiers * 2 * VARIANTS + variant);
     set_bounds(run, variant);
     ptier_test_clock_init(&run->clock);
     ptier_test_dir_make(run->directory);
     while (run->operations < operations) {
-        run_process(run, 1 + ptier_model_below(run, EPOCH_OPERATIONS));
+        run_process(run,
+                    1 + ptier_model_below(run, run->quick ? QUICK_OPERATIONS : EPOCH_OPERATIONS));
         between_epochs(run);
     }
     print_message("model: tiers %d, variant %d: %llu operations, %u processes, %llu of them "
-                  "killed, %llu reboots, revision %llu; removals: %llu capacity, %llu TTL, %llu "
+                  "killed, %llu reboots, %llu quick starts, revision %llu; removals: %llu "
+                  "capacity, %llu TTL, %llu "
                   "health, %llu deleted\n",
                   tiers, variant, (unsigned long long)run->operations, run->epoch,
                   (unsigned long long)run->kills, (unsigned long long)run->reboots,
-                  (unsigned long long)run->revision,
+                  (unsigned long long)run->quick_starts, (unsigned long long)run->revision,
                   (unsigned long long)run->removals[PTIER_REASON_CAPACITY],
                   (unsigned long long)run->removals[PTIER_REASON_TTL],
                   (unsigned long long)run->removals[PTIER_REASON_HEALTH],
                   (unsigned long long)run->removals[PTIER_REASON_DELETED]);
+    if (run->quick)
+        assert_true(run->quick_starts > 0);
     ptier_test_dir_remove(run->directory);
     munmap(run, sizeof *run);
 }
@@ -147,7 +158,7 @@ run_tiers(int tiers)
     if (!seed)
         seed = ptier_test_setting("PTIER_MODEL_SEED", (uint64_t)time(NULL));
     print_message("model: seed %llu\n", (unsigned long long)seed);
-    for (int variant = 0; variant < VARIANTS; variant++)
+    for (int variant = 0; variant < (tiers & 4 ? 2 * VARIANTS : VARIANTS); variant++)
         run_variant(tiers, variant, operations / COMBINATIONS / VARIANTS + 1);
 }
 

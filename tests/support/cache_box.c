@@ -32,8 +32,10 @@ record_change(void *context, const ptier_change *change)
     ptier_test_change *c = &box->changes[box->change_count++];
     *c = (ptier_test_change){
         .type = change->type, .reason = change->reason, .revision = change->revision};
-    if (change->entry)
+    if (change->entry) {
+        c->of = change->entry->revision;
         (void)snprintf(c->key, sizeof c->key, "%s", ptier_entry_key(change->entry));
+    }
     pthread_mutex_unlock(&box->lock);
 }
 

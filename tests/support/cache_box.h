@@ -15,8 +15,9 @@
 typedef struct ptier_test_change {
     ptier_event_type type;
     ptier_reason reason;
-    uint64_t revision;
-    char key[80]; /* "": CLEARED */
+    uint64_t revision,
+        of;       /* of the change; of the entry that it is about: a removed one's is older */
+    char key[80]; /* "": CLEARED, or a loss that nobody can name */
 } ptier_test_change;
 
 typedef struct ptier_test_box {

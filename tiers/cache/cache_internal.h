@@ -36,10 +36,12 @@ enum {
     PENDING_RESERVE = 65536, /* on top, for what the cache itself has to remove: it cannot wait */
     L3_QUEUE_MAX = 131072,   /* of them for L3; what is more it reads from L2's log */
     MISSED_MAX = 65536,      /* entries that L2 gets back after an outage; the latest */
+    ROOM_TIMEOUT_MS = 10000, /* then writers are refused */
     FAILURES_IN_A_ROW = 3,   /* switch a tier off */
     PROBE_PERIOD_MS = 20000,
     FIRST_PROBE_MS = 1000,    /* after a tier went down */
     QUICK_START_ROWS = 50000, /* fewer are read before the start has ended */
+    INDEXING_ROWS = 1000,     /* then in one read transaction */
     WRITEBACK_MAX = 8192, /* entries on their way down from L1; beyond it they are let go (they are
                              below already) */
     REVISION_BLOCK = 1 << 20,    /* reserved in the state file at a time */
@@ -58,6 +60,7 @@ typedef struct ptier_op_list {
 typedef struct ptier_tier_health {
     bool down;                 /* not written to until a probe succeeds */
     bool full;                 /* L2, while down: its disk is full, but removals still find room */
+    bool failing;              /* about to be down */
     bool rebuild;              /* L3, while down: its file cannot be gone on with */
     int64_t next_probe_ms;     /* of CLOCK_MONOTONIC: real time also where a test moves the clock */
     _Atomic uint32_t failures; /* in a row */
@@ -104,7 +107,10 @@ struct ptier_cache {
 
     ptier_progress_file progress_file; /* has a lock of its own, a leaf */
     int64_t probe_period_ms;
-    uint64_t quick_start_rows;
+    uint64_t quick_start_rows, indexing_rows;
+    int64_t indexing_pause_us, room_timeout_ms;
+    size_t l3_queue_max;
+    bool quick_start_always;
 
     pthread_mutex_t lock;
     ptier_start_report start_report;
@@ -118,6 +124,7 @@ struct ptier_cache {
     bool index_incomplete; /* and not all of it could be */
     ptier_map settled;     /* meanwhile: hashes under which the index knows all there is */
     uint64_t assigned;     /* the latest revision given to a change */
+    uint64_t queued;       /* ... that the tiers are told of: not of a loss that nobody can name */
     _Atomic uint64_t
         revision; /* the latest that is visible everywhere; written under the lock, read anywhere */
     ptier_map pending;    /* entries not yet in the tiers that will keep them, or with news on the
@@ -137,7 +144,9 @@ struct ptier_cache {
     ptier_op_list l3_batch; /* what L3's thread applies now; changed by it alone */
     bool l3_behind; /* before l3_queue L3 has to read from L2's log, from its prefix to logged */
     ptier_op_list removal_queue; /* while L2 is full: for the room that it keeps for them */
-    ptier_ref *missed; /* what was put while L2 was down and L3 took it: a ring of MISSED_MAX */
+    ptier_map removals_waiting;  /* without any disk tier: revisions of the removals in l3_queue */
+    uint64_t caught_up; /* L2 is coming back, and has been given what waits up to this revision */
+    ptier_ref *missed;  /* what was put while L2 was down and L3 took it: a ring of MISSED_MAX */
     uint64_t missed_count;
     ptier_op_list usage_queue; /* entries whose usage figures L3's thread is to write */
     uint64_t logged;           /* L2 has everything up to this revision that it is to have */
@@ -145,6 +154,7 @@ struct ptier_cache {
     uint64_t missed_to;        /* up to it L2 has missed changes that L3 took */
     uint64_t removals_logged;  /* while L2 is full: it has the removals up to this one */
     uint64_t l3_prefix, l3_synced;
+    uint64_t memory_until;    /* L3 came back, L2 did not: up to here changes are in memory only */
     uint64_t opened_revision; /* revisions up to it are of earlier runs: what is left of them was
                                  found on disk, */
     uint64_t opened_l3;       /* ... and is in L3 once its prefix is this far */
@@ -179,7 +189,12 @@ typedef struct ptier_cache_hooks {
     uint64_t l2_shard_bytes;
     uint64_t l2_removal_reserve;
     int64_t probe_period_ms;
-    uint64_t quick_start_rows; /* from so many in L3 on, the index is read in the background */
+    uint64_t quick_start_rows; /* from so many in L3 on, the index is read in the background, */
+    bool quick_start_always;   /* however much is in L2 */
+    uint64_t indexing_rows;    /* ... so many at a time, */
+    int64_t indexing_pause_us; /* ... with such a pause after each */
+    size_t l3_queue_max;
+    int64_t room_timeout_ms;
 } ptier_cache_hooks;
 PTIER_MUST_CHECK ptier_status ptier_cache_open_with(const ptier_cache_options *options,
                                                     const ptier_cache_hooks *hooks,
@@ -327,9 +342,13 @@ uint64_t ptier_waiting_locked(const ptier_cache *cache);
 
 bool ptier_any_disk_tier(const ptier_cache *cache); /* that is up; under the change lock */
 
-/* Waits until `count` more changes may be made: room in the queues, revisions reserved. */
+/*
+ * Waits until `count` more changes may be made: room in the queues and in the log, revisions
+ * reserved. `removals`: they are nothing else; a full log takes them, since each takes an entry
+ * away, and there are no more lines of them than there were entries.
+ */
 PTIER_MUST_CHECK ptier_status ptier_change_room_locked(ptier_cache *cache, size_t count,
-                                                       ptier_error *error);
+                                                       bool removals, ptier_error *error);
 
 /* Whether there is room now, reserve included: for the threads that make room themselves. */
 bool ptier_room_now_locked(const ptier_cache *cache, size_t count);
@@ -393,6 +412,10 @@ void ptier_l3_down(ptier_cache *cache, const ptier_error *error);
 /* Probes a tier that is down or has been idle, when it is time, and brings it back if it works. */
 void ptier_heal_l2(ptier_cache *cache); /* maintenance thread */
 void ptier_heal_l3(ptier_cache *cache); /* L3's thread */
+
+/* Says in `progress` whether there are changes that are in memory only because no disk tier works,
+ * or worked. Without the lock. */
+void ptier_note_memory_only(ptier_cache *cache);
 
 /* ---- rebuild.c ---- */
 

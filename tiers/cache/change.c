@@ -197,6 +197,7 @@ ptier_change_remove_locked(ptier_cache *cache, ptier_entry *old, ptier_reason re
 {
     uint32_t slot = ptier_index_find(cache->index, old->hash, old->revision);
     assert(slot != PTIER_SLOT_NONE);
+    ptier_settle_hash_locked(cache, old->hash); /* else its row would be found again */
     const ptier_op op = {.kind = PTIER_OP_REMOVE,
                          .revision = next_revision_locked(cache),
                          .replaces = old->revision,

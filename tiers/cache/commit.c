@@ -15,7 +15,7 @@ static void
 pass_on_locked(ptier_cache *cache, ptier_op_list *list)
 {
     bool queued = ptier_tier_active(cache, PTIER_TIER_L3) && !cache->l3_behind;
-    if (queued && cache->l3_queue.count + list->count > L3_QUEUE_MAX) {
+    if (queued && cache->l3_queue.count + list->count > cache->l3_queue_max) {
         ptier_l3_fall_behind_locked(cache);
         queued = false;
     }
@@ -214,6 +214,8 @@ ptier_commit(ptier_cache *cache, uint64_t revision, bool removals, ptier_durabil
     if (durability == PTIER_DURABILITY_DEFAULT)
         durability = cache->options.durability;
     pthread_mutex_lock(&cache->lock);
+    if (revision > cache->queued)
+        revision = cache->queued; /* no tier will ever hear of what is between */
     while (reached_locked(cache, revision, removals) < durability) {
         if (durability == PTIER_DURABILITY_SYNCED)
             cache->sync_wanted = true;

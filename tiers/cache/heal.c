@@ -52,10 +52,48 @@ schedule_probe_locked(ptier_cache *cache, ptier_tier_id tier, int64_t ms)
     cache->health[tier].next_probe_ms = ptier_monotonic_ms() + (ms < period ? ms : period);
 }
 
+static bool
+is_memory_only(ptier_cache *cache)
+{
+    pthread_mutex_lock(&cache->lock);
+    bool memory_only = !ptier_any_disk_tier(cache) || cache->l3_prefix < cache->memory_until;
+    pthread_mutex_unlock(&cache->lock);
+    return memory_only;
+}
+
+/* Another tier may go down or come back meanwhile: whoever has written last looks once more. */
+void
+ptier_note_memory_only(ptier_cache *cache)
+{
+    bool memory_only;
+    do {
+        memory_only = is_memory_only(cache);
+        ptier_progress_begin(&cache->progress_file)->memory_only = memory_only;
+        ptier_progress_end(&cache->progress_file);
+    } while (memory_only != is_memory_only(cache));
+}
+
+/* Before the last disk tier is down, since changes may be acknowledged from that instant on. */
+static void
+prepare_to_go_down(ptier_cache *cache, ptier_tier_id tier)
+{
+    bool last = true;
+    pthread_mutex_lock(&cache->lock);
+    cache->health[tier].failing = true;
+    for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++)
+        last &= !ptier_tier_active(cache, (ptier_tier_id)id) || cache->health[id].failing;
+    pthread_mutex_unlock(&cache->lock);
+    if (!last)
+        return;
+    ptier_progress_begin(&cache->progress_file)->memory_only = true;
+    ptier_progress_end(&cache->progress_file);
+}
+
 /* False: it was down already. */
 static bool
 go_down_locked(ptier_cache *cache, ptier_tier_id tier)
 {
+    cache->health[tier].failing = false;
     if (cache->health[tier].down)
         return false;
     cache->health[tier].down = true;
@@ -65,23 +103,12 @@ go_down_locked(ptier_cache *cache, ptier_tier_id tier)
     return true;
 }
 
-/* Says where it is written down that changes now are in memory only, or are so no longer. */
-static void
-note_memory_only(ptier_cache *cache)
-{
-    pthread_mutex_lock(&cache->lock);
-    bool memory_only = !ptier_any_disk_tier(cache);
-    pthread_mutex_unlock(&cache->lock);
-    ptier_progress_begin(&cache->progress_file)->memory_only = memory_only;
-    ptier_progress_end(&cache->progress_file);
-}
-
 static void
 say_down(ptier_cache *cache, ptier_tier_id tier, const ptier_error *error)
 {
+    ptier_note_memory_only(cache);
     ptier_cache_log(cache, PTIER_LOG_ERROR, down_events[tier], "%s is switched off: %s",
                     ptier_tier_name(tier), error->message);
-    note_memory_only(cache);
 }
 
 /* Nothing may be dropped here: for want of memory it is tried again. */
@@ -109,6 +136,7 @@ void
 ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
               const ptier_error *error)
 {
+    prepare_to_go_down(cache, PTIER_TIER_L2);
     pthread_mutex_lock(&cache->lock);
     bool news = go_down_locked(cache, PTIER_TIER_L2);
     cache->health[PTIER_TIER_L2].full = status == PTIER_RESOURCE_EXHAUSTED;
@@ -123,9 +151,11 @@ ptier_l2_down(ptier_cache *cache, ptier_op_list *list, ptier_status status,
     cache->log_queue = (ptier_op_list){0};
     pthread_cond_signal(&cache->l3_work);
     pthread_mutex_unlock(&cache->lock);
-    ptier_progress *p = ptier_progress_begin(&cache->progress_file);
-    p->stale_below = UINT32_MAX; /* until it is back */
-    ptier_progress_end(&cache->progress_file);
+    if (cache->tiers[PTIER_TIER_L3]) { /* else nobody has what it misses */
+        ptier_progress_begin(&cache->progress_file)->stale_below =
+            UINT32_MAX; /* until it is back */
+        ptier_progress_end(&cache->progress_file);
+    }
     if (news)
         say_down(cache, PTIER_TIER_L2, error);
 }
@@ -134,6 +164,7 @@ void
 ptier_l3_down(ptier_cache *cache, const ptier_error *error)
 {
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
+    prepare_to_go_down(cache, PTIER_TIER_L3);
     pthread_mutex_lock(&cache->lock);
     bool news = go_down_locked(cache, PTIER_TIER_L3);
     if (ptier_l3_condition_of(l3) != PTIER_L3_SOUND)
@@ -178,6 +209,7 @@ static void
 go_up_locked(ptier_cache *cache, ptier_tier_id tier)
 {
     cache->health[tier].down = cache->health[tier].full = cache->health[tier].rebuild = false;
+    ptier_map_fini(&cache->removals_waiting);
     schedule_probe_locked(cache, tier, cache->probe_period_ms);
     ptier_tell_tier_event(cache, PTIER_EVENT_TIER_RECOVERED, tier, NULL);
     pthread_cond_broadcast(&cache->progress);
@@ -190,7 +222,7 @@ say_up(ptier_cache *cache, ptier_tier_id tier, const char *how)
     ptier_cache_log(cache, PTIER_LOG_INFO, up_events[tier], "%s works again%s",
                     ptier_tier_name(tier), how);
     ptier_tell_missing_key(cache); /* what took the files may have taken more */
-    note_memory_only(cache);
+    ptier_note_memory_only(cache);
 }
 
 static bool
@@ -225,6 +257,7 @@ l2_is_back_locked(ptier_cache *cache, uint64_t logged)
 {
     cache->logged = logged;
     cache->missed_to = cache->tiers[PTIER_TIER_L3] ? cache->l3_prefix : 0;
+    cache->memory_until = 0;
     ptier_op_list_release(&cache->removal_queue);
     go_up_locked(cache, PTIER_TIER_L2);
     if (!ptier_tier_active(cache, PTIER_TIER_L3) || cache->l3_behind)
@@ -242,6 +275,8 @@ catch_up_l2(ptier_cache *cache, ptier_error *error)
         ptier_op_list missed = {0};
         pthread_mutex_lock(&cache->lock);
         bool collected = collect_missed_locked(cache, written, &missed);
+        if (missed.count)
+            written = cache->caught_up = missed.ops[missed.count - 1].revision;
         if (collected && missed.count == 0) {
             l2_is_back_locked(cache, cache->assigned);
             pthread_mutex_unlock(&cache->lock);
@@ -250,8 +285,6 @@ catch_up_l2(ptier_cache *cache, ptier_error *error)
         pthread_mutex_unlock(&cache->lock);
         ptier_status status = collected ? l2->ops->apply(l2, missed.ops, missed.count, false, error)
                                         : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory");
-        if (missed.count)
-            written = missed.ops[missed.count - 1].revision;
         ptier_op_list_fini(&missed);
         if (status)
             return status;
@@ -296,6 +329,9 @@ revive_l2(ptier_cache *cache, void *context)
         status = cull_l2(cache, &error);
     if (!status)
         status = catch_up_l2(cache, &error);
+    pthread_mutex_lock(&cache->lock);
+    cache->caught_up = 0;
+    pthread_mutex_unlock(&cache->lock);
     *revived = !status;
     if (status) {
         ptier_cache_log(cache, PTIER_LOG_WARN, "l2_probe", "L2 stays off: %s", error.message);
@@ -396,7 +432,10 @@ l3_is_back(ptier_cache *cache, const char *how)
     pthread_mutex_lock(&cache->lock);
     cache->l3_prefix = ptier_l3_prefix(l3);
     cache->l3_synced = ptier_l3_synced_prefix(l3);
-    ptier_op_list_squeeze(&cache->l3_queue);
+    ptier_op_list *queue = &cache->l3_queue;
+    ptier_op_list_squeeze(queue);
+    if (queue->count && !ptier_tier_active(cache, PTIER_TIER_L2))
+        cache->memory_until = queue->ops[queue->count - 1].revision;
     cache->l3_behind = cache->tiers[PTIER_TIER_L2] && cache->logged > cache->l3_prefix;
     go_up_locked(cache, PTIER_TIER_L3);
     pthread_mutex_unlock(&cache->lock);
@@ -443,8 +482,12 @@ revive_l3(ptier_cache *cache)
         l3_is_back(cache, "");
         return;
     }
-    if (!status)
+    if (!status) {
+        pthread_mutex_lock(&cache->lock);
+        cache->health[PTIER_TIER_L3].rebuild = true; /* the upper tiers may have the only copies */
+        pthread_mutex_unlock(&cache->lock);
         status = ptier_rebuild_l3(cache, &error);
+    }
     if (!status)
         status = count_l3_in(cache, &error);
     if (status)

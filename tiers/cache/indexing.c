@@ -13,7 +13,6 @@
 #include "cache/inspect.h"
 
 enum {
-    ROWS = 1000, /* in one read transaction */
     RETRY_PAUSE_MS = 50,
     PATIENCE = 1200, /* times that L3 cannot be read, a minute in all */
 };
@@ -142,8 +141,8 @@ ptier_end_indexing_locked(ptier_cache *cache)
 static ptier_status
 index_some(ptier_cache *cache, ptier_l3_scan_state *scan, unsigned *tries, ptier_error *error)
 {
-    ptier_status status =
-        ptier_l3_scan_some(cache->tiers[PTIER_TIER_L3], scan, ROWS, index_row, cache, error);
+    ptier_status status = ptier_l3_scan_some(cache->tiers[PTIER_TIER_L3], scan,
+                                             cache->indexing_rows, index_row, cache, error);
     *tries = status ? *tries + 1 : 0;
     if (status != PTIER_UNAVAILABLE || *tries >= PATIENCE)
         return status;
@@ -167,6 +166,8 @@ ptier_indexing_thread(void *context)
         pthread_mutex_lock(&cache->lock);
         go_on = cache->indexing && !cache->stopping;
         pthread_mutex_unlock(&cache->lock);
+        if (cache->indexing_pause_us)
+            nanosleep(&(struct timespec){.tv_nsec = cache->indexing_pause_us * 1000}, NULL);
     }
     pthread_mutex_lock(&cache->lock);
     bool damaged = cache->index_incomplete ||

@@ -84,8 +84,13 @@ note_prefix(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     cache->l3_prefix = ptier_l3_prefix(l3);
     cache->l3_synced = ptier_l3_synced_prefix(l3);
+    bool caught_up = cache->memory_until && cache->l3_prefix >= cache->memory_until;
+    if (caught_up)
+        cache->memory_until = 0;
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
+    if (caught_up)
+        ptier_note_memory_only(cache);
 }
 
 /* ---- from the queue ---- */
@@ -162,7 +167,7 @@ read_log(ptier_cache *cache, collection *c, ptier_error *error)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     bool more = false;
-    uint64_t lost, prefix = ptier_l3_prefix(cache->tiers[PTIER_TIER_L3]);
+    uint64_t lost = 0, prefix = ptier_l3_prefix(cache->tiers[PTIER_TIER_L3]);
     ptier_status status = ptier_l2_read_log(l2, prefix, LOG_BATCH, collect, c, &more, &lost, error);
     c->complete |= !more;
     cache->log_tries = status ? cache->log_tries + 1 : 0;
@@ -170,7 +175,7 @@ read_log(ptier_cache *cache, collection *c, ptier_error *error)
         return PTIER_UNAVAILABLE;
     if (status)
         return PTIER_DATA_LOSS;
-    if (ptier_l2_log_lost_to(l2) > prefix)
+    if (lost || ptier_l2_log_lost_to(l2) > prefix)
         return ptier_fail(error, PTIER_DATA_LOSS, "changes that it lacks are damaged in the log");
     return PTIER_OK;
 }

@@ -73,6 +73,8 @@ ptier_lose_record(ptier_cache *cache, uint64_t hash, uint64_t revision, const ch
     char key[PTIER_KEY_MAX + 1] = "";
     bool known = find_key(cache, hash, revision, hint, key);
     ptier_entry *gone = ptier_placeholder(known ? key : "", hash, revision);
+    PTIER_IGNORE(
+        ptier_settle_hash(cache, hash)); /* others under it may be readable; if not, they go too */
     uint64_t others = known ? others_up_to(cache, key, hash, revision) : revision;
     pthread_mutex_lock(&cache->lock);
     uint32_t slot = ptier_index_find(cache->index, hash, revision);

@@ -42,8 +42,10 @@ expire_batch(ptier_cache *cache, const due_item *items, size_t count)
     ptier_entry *entries[EXPIRY_BATCH];
     size_t gone = 0;
     for (size_t i = 0; i < count; i++) {
-        ptier_status status =
-            ptier_load_revision(cache, items[i].hash, items[i].revision, &entries[i], NULL);
+        ptier_status status = ptier_settle_hash(cache, items[i].hash);
+        if (!status)
+            status =
+                ptier_load_revision(cache, items[i].hash, items[i].revision, &entries[i], NULL);
         if (status)
             entries[i] = NULL;
         if (status == PTIER_DATA_LOSS)

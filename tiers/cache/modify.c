@@ -29,7 +29,7 @@ remove_key(ptier_cache *cache, const char *key, ptier_reason reason, bool *remov
         bool current = ptier_is_current_locked(cache, old);
         if (current) {
             bool expired = ptier_entry_expired(old, ptier_clock_boot(&cache->clock));
-            status = ptier_change_room_locked(cache, 1, error);
+            status = ptier_change_room_locked(cache, 1, true, error);
             current = ptier_is_current_locked(cache, old); /* waiting for room gave the lock up */
             if (!status && current)
                 status =
@@ -157,7 +157,8 @@ apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *repor
     if (entry)
         count_report(entry, report);
     pthread_mutex_lock(&cache->lock);
-    status = ptier_change_room_locked(cache, 1, error);
+    if (a->verdict != STATISTIC)
+        status = ptier_change_room_locked(cache, 1, a->verdict == REMOVAL, error);
     if (!status && !ptier_is_current_locked(cache, old))
         status = PTIER_ABORTED;
     if (!status && a->verdict == REMOVAL)
@@ -239,7 +240,7 @@ clear_all(ptier_cache *cache, uint64_t *cleared, uint64_t *revision, ptier_error
         return ptier_fail(error, status, "no memory to clear the cache");
     ptier_wait_indexed(cache); /* what is cleared is counted */
     pthread_mutex_lock(&cache->lock);
-    status = ptier_change_room_locked(cache, 1, error);
+    status = ptier_change_room_locked(cache, 1, true, error);
     ptier_index *old = cache->index; /* only now: waiting for room gives the lock up */
     if (!status) {
         *cleared = ptier_index_count(old);
@@ -286,6 +287,9 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
 {
     uint64_t count = 0, at = 0;
     ptier_status status = PTIER_OK;
+    pthread_mutex_lock(&cache->lock);
+    bool rebuild = cache->health[cache->lowest].rebuild;
+    pthread_mutex_unlock(&cache->lock);
     if ((unsigned)tier > PTIER_TIER_L3 || (tier && !cache->tiers[tier]))
         return ptier_fail(error, PTIER_FAILED_PRECONDITION, "tier %s is not enabled",
                           ptier_tier_name(tier));
@@ -293,6 +297,10 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
         return ptier_fail(error, PTIER_FAILED_PRECONDITION,
                           "%s is the lowest tier: it is the whole cache; clear all tiers instead",
                           ptier_tier_name(tier));
+    if (tier && rebuild)
+        return ptier_fail(error, PTIER_UNAVAILABLE,
+                          "%s has to be made anew from what the other tiers hold: try again later",
+                          ptier_tier_name(cache->lowest));
     if (tier == PTIER_TIER_NONE) {
         status = clear_all(cache, &count, &at, error);
         ptier_commit(cache, at, true, durability, NULL);

@@ -282,7 +282,7 @@ static ptier_status
 begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
 {
     ptier_start_report *report = &cache->start_report;
-    cache->assigned = cache->state.reserved;
+    cache->assigned = cache->queued = cache->state.reserved;
     atomic_store(&cache->revision, cache->assigned);
     cache->opened_revision = cache->state.reserved;
     cache->logged = cache->log_synced = cache->opened_revision; /* L2 was synced when it was read */
@@ -343,6 +343,11 @@ init_from_hooks(ptier_cache *cache, const ptier_cache_hooks *hooks)
     cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
     cache->derive_key = hooks->derive_key ? hooks->derive_key : ptier_key_derive;
     cache->quick_start_rows = hooks->quick_start_rows ? hooks->quick_start_rows : QUICK_START_ROWS;
+    cache->indexing_rows = hooks->indexing_rows ? hooks->indexing_rows : INDEXING_ROWS;
+    cache->quick_start_always = hooks->quick_start_always;
+    cache->indexing_pause_us = hooks->indexing_pause_us;
+    cache->room_timeout_ms = hooks->room_timeout_ms ? hooks->room_timeout_ms : ROOM_TIMEOUT_MS;
+    cache->l3_queue_max = hooks->l3_queue_max ? hooks->l3_queue_max : L3_QUEUE_MAX;
     cache->probe_period_ms = hooks->probe_period_ms ? hooks->probe_period_ms : PROBE_PERIOD_MS;
     cache->opened_boot_ms = cache->count.since_boot_ms = ptier_clock_boot(&cache->clock);
     cache->state.reserved = 1;
@@ -479,6 +484,7 @@ free_cache(ptier_cache *cache)
     ptier_map_fini(&cache->writeback);
     ptier_map_fini(&cache->pending);
     ptier_map_fini(&cache->settled);
+    ptier_map_fini(&cache->removals_waiting);
     free(cache->missed);
     ptier_quarantine_fini(cache);
     ptier_op_list_fini(&cache->log_queue);
@@ -542,13 +548,12 @@ end_run(ptier_cache *cache)
     }
     /* What L3 has not applied is in the log, where there is one. */
     uint64_t waiting = ptier_tier_active(cache, PTIER_TIER_L2) ? 0 : ptier_waiting_locked(cache);
-    if (waiting) {
+    if (waiting)
         ptier_cache_log(cache, PTIER_LOG_ERROR, "changes_lost",
                         "%" PRIu64 " changes end with the process: no disk tier took them",
                         waiting);
-        ptier_progress_begin(&cache->progress_file)->memory_only = true;
-        ptier_progress_end(&cache->progress_file);
-    }
+    ptier_progress_begin(&cache->progress_file)->memory_only = waiting != 0;
+    ptier_progress_end(&cache->progress_file);
     if (!status)
         status = ptier_progress_sync(&cache->progress_file, &error);
     cache->state.clean = true;

@@ -93,7 +93,7 @@ publish(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_put
         size_t *left, uint64_t *last, ptier_error *error)
 {
     pthread_mutex_lock(&cache->lock);
-    ptier_status status = ptier_change_room_locked(cache, 2 * count, error);
+    ptier_status status = ptier_change_room_locked(cache, 2 * count, false, error);
     *left = 0;
     for (size_t i = 0; !status && i < count; i++) {
         if (items[i].done)

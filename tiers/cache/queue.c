@@ -9,7 +9,6 @@
 #include "cache/cache_internal.h"
 
 enum {
-    ROOM_TIMEOUT_MS = 10000,
     SLOW_MS = 20,        /* a writer waits so long where the log is nearly full */
     SQUEEZE_FROM = 1024, /* dead changes in a list, before they are taken out */
 };
@@ -134,28 +133,72 @@ find_revision(const ptier_op_list *list, uint64_t revision)
     return low < list->count && list->ops[low].revision == revision ? &list->ops[low] : NULL;
 }
 
-/*
- * Nothing takes changes off the list, so that of each key only the newest stays: an outage of any
- * length needs memory for the keys that changed, not for every change. What the disk has of the key
- * is then replaced by this one.
- */
+typedef struct removal_of {
+    const ptier_op_list *list;
+    const char *key;
+} removal_of;
+
+/* The map has revisions in the place of pointers. */
+static bool
+removes_key(const void *value, const void *context)
+{
+    const removal_of *wanted = context;
+    const ptier_op *op = find_revision(wanted->list, (uintptr_t)value);
+    return op && op->kind == PTIER_OP_REMOVE &&
+           strcmp(ptier_entry_key(op->entry), wanted->key) == 0;
+}
+
+/* The change of the same key that waits; NULL: none. What was put after a removal replaces nothing,
+ * hence the map. */
+static ptier_op *
+find_older_locked(const ptier_cache *cache, const ptier_op *op)
+{
+    const ptier_op_list *list = &cache->l3_queue;
+    uint64_t revision = op->replaces;
+    if (!revision) {
+        const removal_of wanted = {.list = list, .key = ptier_entry_key(op->entry)};
+        revision = (uintptr_t)ptier_map_find(&cache->removals_waiting, op->entry->hash, removes_key,
+                                             &wanted);
+    }
+    ptier_op *old = revision ? find_revision(list, revision) : NULL;
+    return old && old->kind != PTIER_OP_NONE ? old : NULL;
+}
+
 static void
-supersede_locked(ptier_cache *cache, ptier_op *op)
+bury_locked(ptier_cache *cache, ptier_op *old)
 {
     ptier_op_list *list = &cache->l3_queue;
-    if (op->kind == PTIER_OP_CLEAR) {
-        ptier_op_list_release(list);
-        return;
-    }
-    ptier_op *old = op->replaces ? find_revision(list, op->replaces) : NULL;
-    if (!old || old->kind == PTIER_OP_NONE)
-        return;
-    op->replaces = old->replaces;
+    if (old->kind == PTIER_OP_REMOVE)
+        ptier_map_remove(&cache->removals_waiting, old->entry->hash,
+                         (void *)(uintptr_t)old->revision);
     release_op(old);
     old->kind = PTIER_OP_NONE;
     list->dead++;
     if (list->dead > SQUEEZE_FROM && list->dead > list->count / 2)
         ptier_op_list_squeeze(list);
+}
+
+/*
+ * Nothing takes changes off the list, so that of each key only the newest stays: an outage of any
+ * length needs memory for the keys that changed, not for every change. What the disk has of the key
+ * is then replaced by this one; that may be the older change itself, if L2 is just coming back.
+ */
+static void
+supersede_locked(ptier_cache *cache, ptier_op *op)
+{
+    if (op->kind == PTIER_OP_CLEAR) {
+        ptier_op_list_release(&cache->l3_queue);
+        ptier_map_fini(&cache->removals_waiting);
+        return;
+    }
+    ptier_op *old = find_older_locked(cache, op);
+    if (old && old->revision > cache->caught_up)
+        op->replaces = old->replaces;
+    if (old)
+        bury_locked(cache, old);
+    if (op->kind == PTIER_OP_REMOVE) /* no memory: it is not superseded */
+        PTIER_IGNORE(ptier_map_insert(&cache->removals_waiting, op->entry->hash,
+                                      (void *)(uintptr_t)op->revision));
 }
 
 /* ---- the way in ---- */
@@ -186,6 +229,7 @@ ptier_queue_locked(ptier_cache *cache, const ptier_op *op)
     if (!logs && !ptier_tier_active(cache, PTIER_TIER_L3))
         supersede_locked(cache, &copy);
     push_in_room(list, &copy);
+    cache->queued = op->revision;
     if (logs)
         return true;
     ptier_note_missed_locked(cache, op);
@@ -262,16 +306,16 @@ refuse_locked(const ptier_cache *cache, bool log_full, ptier_error *error)
 }
 
 ptier_status
-ptier_change_room_locked(ptier_cache *cache, size_t count, ptier_error *error)
+ptier_change_room_locked(ptier_cache *cache, size_t count, bool removals, ptier_error *error)
 {
     const uint64_t log_max = cache->options.log_max_bytes;
-    int64_t deadline = ptier_monotonic_ms() + ROOM_TIMEOUT_MS;
-    if (log_over(cache, log_max - log_max / 8))
+    int64_t deadline = ptier_monotonic_ms() + cache->room_timeout_ms;
+    if (!removals && log_over(cache, log_max - log_max / 8))
         ptier_wait_locked(cache, &cache->progress, SLOW_MS);
     for (;;) {
         if (cache->stopping)
             return ptier_fail(error, PTIER_UNAVAILABLE, "the cache is closing");
-        bool log_full = log_over(cache, log_max);
+        bool log_full = !removals && log_over(cache, log_max);
         if (!log_full && has_room_locked(cache, count, PENDING_MAX))
             return PTIER_OK;
         pthread_cond_signal(&cache->maintenance_work);

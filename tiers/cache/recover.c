@@ -106,7 +106,7 @@ may_start_quickly(ptier_cache *cache, const ptier_findings *f)
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
     return l3->ops->count(l3) >= cache->quick_start_rows && f->progress_known &&
            cache->l3_prefix == cache->progress_file.now.l3_prefix &&
-           (!l2 || l2->ops->count(l2) <= l3->ops->count(l3) / 4);
+           (!l2 || cache->quick_start_always || l2->ops->count(l2) <= l3->ops->count(l3) / 4);
 }
 
 /* Rows first: what can be read of them. */

@@ -143,7 +143,7 @@ l3_lag_locked(const ptier_cache *cache)
         return 0;
     if (reached >= cache->opened_l3 && reached < cache->opened_revision)
         reached = cache->opened_revision;
-    return ptier_cache_revision(cache) - reached;
+    return cache->queued > reached ? cache->queued - reached : 0;
 }
 
 static void

@@ -230,7 +230,8 @@ l2_end_recovery_locked(l2_tier *l2, uint64_t floor)
     }
     qsort(nodes, count, sizeof *nodes, compare_revisions);
     for (size_t i = 0; i < count; i++)
-        log_list_insert(l2, nodes[i]);
+        if (!nodes[i]->logged) /* a node may be met twice: forgetting others moves cells */
+            log_list_insert(l2, nodes[i]);
     free(nodes);
     return true;
 }

@@ -116,6 +116,9 @@ ptier_l3_reopen(ptier_tier *tier, ptier_error *error)
     if (!first)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory to open L3 anew");
     int code = ptier_l3_open_connection(l3, first, "BEGIN IMMEDIATE;ROLLBACK;");
+    /* Where it may not write, SQLite opens for reading: what is open does so as well. */
+    if (code == SQLITE_OK && sqlite3_db_readonly(first->db, "main") == 1)
+        code = SQLITE_READONLY;
     ptier_status status = PTIER_OK;
     if (code != SQLITE_OK && !ptier_l3_is_damage(code)) {
         status = ptier_l3_fail(l3, first, code, "open", error);

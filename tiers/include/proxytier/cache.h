@@ -90,7 +90,7 @@ typedef struct ptier_cache_options {
     uint64_t l2_entries;    /* 5,000; 0 unlimited */
     uint64_t l3_entries;    /* 0 unlimited */
     uint64_t log_max_bytes; /* 1 GiB: of changes that L3 does not have yet; near it writers are
-                               slowed, beyond it refused (RESOURCE_EXHAUSTED) */
+                               slowed, beyond it refused (RESOURCE_EXHAUSTED); removals are not */
     ptier_eviction l1_eviction;
 
     int64_t default_ttl_ms; /* 3,600,000; 0 never expires */
@@ -254,7 +254,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_report(
 /*
  * NONE: empties the cache (one CLEARED change; *revision is its revision). A tier: gives up what is
  * resident there; nothing that is only there is lost. FAILED_PRECONDITION for the lowest enabled
- * tier. *cleared counts entries.
+ * tier; UNAVAILABLE while that has to be made anew from the others. *cleared counts entries.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier,
                                                           ptier_durability durability,
