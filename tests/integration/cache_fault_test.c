@@ -469,6 +469,32 @@ a_change_while_l2_catches_up_leaves_no_older_record_there(void **state)
         assert_int_equal(ptier_test_box_has(&box, i), i > 0);
 }
 
+static void
+a_tier_that_fails_again_soon_is_probed_less_often(void **state)
+{
+    (void)state;
+    ptier_tier_health *health;
+    ptier_test_box_fini(&box);
+    ptier_test_box_init(&box, BOX_L1 | BOX_L2);
+    box.hooks.probe_period_ms = 7000;
+    ptier_test_box_open(&box);
+    health = &box.cache->health[PTIER_TIER_L2];
+    atomic_store(&reason, EIO);
+    const int64_t pauses[] = {1000, 2000, 4000, 7000};
+    for (int i = 0; i < 4; i++) {
+        atomic_store(&fail_writes, true);
+        (void)ptier_test_box_put(&box, i);
+        assert_true(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+        atomic_store(&fail_writes, false);
+        pthread_mutex_lock(&box.cache->lock);
+        int64_t pause = health->next_probe_ms - ptier_monotonic_ms();
+        health->next_probe_ms = 0;
+        pthread_mutex_unlock(&box.cache->lock);
+        assert_in_range(pause, pauses[i] / 2, pauses[i]);
+        BOX_AWAIT(!ptier_test_box_statistics(&box).tiers[PTIER_TIER_L2].degraded);
+    }
+}
+
 int
 main(void)
 {
@@ -492,6 +518,8 @@ main(void)
             a_removal_that_compaction_cannot_copy_is_missed_after_a_kill, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_change_while_l2_catches_up_leaves_no_older_record_there,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_tier_that_fails_again_soon_is_probed_less_often, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

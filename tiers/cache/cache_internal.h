@@ -63,6 +63,8 @@ typedef struct ptier_tier_health {
     bool failing;              /* about to be down */
     bool rebuild;              /* L3, while down: its file cannot be gone on with */
     int64_t next_probe_ms;     /* of CLOCK_MONOTONIC: real time also where a test moves the clock */
+    int64_t up_again_ms;       /* when it came back last; 0: it never was down */
+    int64_t first_pause_ms;    /* before the first probe of this outage, or the last one */
     _Atomic uint32_t failures; /* in a row */
     _Atomic int64_t last_success_boot_ms;
 } ptier_tier_health;
@@ -166,6 +168,7 @@ struct ptier_cache {
     bool rewrite_wanted;      /* L3's thread is asked to write its file anew, without free space */
     uint64_t rewrites;        /* how often it was done, or tried */
     ptier_error rewrite_error;         /* of the last time */
+    int64_t state_retry_ms;            /* after a failure; maintenance thread only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_may_stop;                  /* once the others have stopped */
     bool stopping;

@@ -89,6 +89,19 @@ prepare_to_go_down(ptier_cache *cache, ptier_tier_id tier)
     ptier_progress_end(&cache->progress_file);
 }
 
+/* A tier that fails again soon after it came back, as on a disk with a little room left, is probed
+ * ever more seldom. */
+static int64_t
+first_pause_locked(ptier_cache *cache, ptier_tier_id tier)
+{
+    ptier_tier_health *h = &cache->health[tier];
+    int64_t period = cache->probe_period_ms;
+    bool again = h->up_again_ms && ptier_monotonic_ms() - h->up_again_ms < period;
+    int64_t pause = again ? 2 * h->first_pause_ms : FIRST_PROBE_MS;
+    h->first_pause_ms = pause < period ? pause : period;
+    return h->first_pause_ms;
+}
+
 /* False: it was down already. */
 static bool
 go_down_locked(ptier_cache *cache, ptier_tier_id tier)
@@ -97,7 +110,7 @@ go_down_locked(ptier_cache *cache, ptier_tier_id tier)
     if (cache->health[tier].down)
         return false;
     cache->health[tier].down = true;
-    schedule_probe_locked(cache, tier, FIRST_PROBE_MS);
+    schedule_probe_locked(cache, tier, first_pause_locked(cache, tier));
     ptier_tell_tier_event(cache, PTIER_EVENT_TIER_DEGRADED, tier, NULL);
     pthread_cond_broadcast(&cache->progress);
     return true;
@@ -209,6 +222,7 @@ static void
 go_up_locked(ptier_cache *cache, ptier_tier_id tier)
 {
     cache->health[tier].down = cache->health[tier].full = cache->health[tier].rebuild = false;
+    cache->health[tier].up_again_ms = ptier_monotonic_ms();
     ptier_map_fini(&cache->removals_waiting);
     schedule_probe_locked(cache, tier, cache->probe_period_ms);
     ptier_tell_tier_event(cache, PTIER_EVENT_TIER_RECOVERED, tier, NULL);

@@ -13,6 +13,7 @@ enum {
     WRITEBACK_BATCH = 256,
     EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
     WRITEBACK_ROUNDS = 4,
+    STATE_RETRY_MS = 1000,
     COMPACT_STEPS = 4, /* in one round, each as leader of the log group for itself */
 };
 
@@ -272,7 +273,8 @@ save_state(ptier_cache *cache)
     bool joins = cache->l3_joins;
     ptier_state next = cache->state;
     pthread_mutex_unlock(&cache->lock);
-    if (!reserve && !new_store && !rotated && !joins)
+    bool wanted = reserve || new_store || rotated || joins;
+    if (!wanted || ptier_monotonic_ms() < cache->state_retry_ms)
         return;
     next.reserved += reserve ? REVISION_BLOCK : 0;
     next.tiers |= joins ? 1U << PTIER_TIER_L3 : 0;
@@ -286,9 +288,11 @@ save_state(ptier_cache *cache)
     }
     if (!status)
         status = ptier_state_save(cache->data_dir, &next, &error);
-    if (status)
+    if (status) {
         ptier_cache_log(cache, PTIER_LOG_ERROR, "state", "cannot save the state file: %s",
                         error.message);
+        cache->state_retry_ms = ptier_monotonic_ms() + STATE_RETRY_MS;
+    }
     pthread_mutex_lock(&cache->lock);
     if (!status) {
         cache->state = next;

@@ -274,10 +274,15 @@ log_over(const ptier_cache *cache, uint64_t bound)
 }
 
 static bool
+has_revisions_locked(const ptier_cache *cache, size_t count)
+{
+    return !cache->data_dir || cache->assigned + 1 + count < cache->state.reserved;
+}
+
+static bool
 has_room_locked(const ptier_cache *cache, size_t count, uint64_t limit)
 {
-    return ptier_waiting_locked(cache) + count <= limit &&
-           (!cache->data_dir || cache->assigned + 1 + count < cache->state.reserved);
+    return ptier_waiting_locked(cache) + count <= limit && has_revisions_locked(cache, count);
 }
 
 bool
@@ -287,9 +292,14 @@ ptier_room_now_locked(const ptier_cache *cache, size_t count)
 }
 
 static ptier_status
-refuse_locked(const ptier_cache *cache, bool log_full, ptier_error *error)
+refuse_locked(const ptier_cache *cache, size_t count, bool log_full, ptier_error *error)
 {
     uint64_t waiting = ptier_waiting_locked(cache);
+    if (!has_revisions_locked(cache, count))
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
+                          "no revisions are left, since the state file in %s cannot be written: "
+                          "mend the disk",
+                          cache->data_dir);
     if (!ptier_any_disk_tier(cache))
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
                           "no disk tier works, and %llu changes in memory are as many as may wait "
@@ -322,7 +332,7 @@ ptier_change_room_locked(ptier_cache *cache, size_t count, bool removals, ptier_
         pthread_cond_signal(&cache->l3_work);
         int64_t left = deadline - ptier_monotonic_ms();
         if (left <= 0 || (cache->data_dir && !ptier_any_disk_tier(cache)))
-            return refuse_locked(cache, log_full, error);
+            return refuse_locked(cache, count, log_full, error);
         ptier_wait_locked(cache, &cache->progress, left);
     }
 }
