@@ -136,10 +136,11 @@ check_allowed(ptier_call *call)
 }
 
 ptier_status
-ptier_call_begin(ptier_call *call, ptier_role role, int64_t received_ms, const void *message,
+ptier_call_begin(ptier_call *call, const ptier_peer *peer, int64_t received_ms, const void *message,
                  size_t length)
 {
-    call->role = role;
+    call->role = peer->role;
+    call->identity = peer->identity;
     call->method = NULL;
     call->items = 0;
     call->started_us =

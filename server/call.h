@@ -30,6 +30,12 @@ typedef enum ptier_role {
     PTIER_ROLE_ADMIN = 3,
 } ptier_role;
 
+/* Who calls, as far as the front door can tell. */
+typedef struct ptier_peer {
+    ptier_role role;
+    uint64_t identity; /* equal for equal callers: a hash of the user, or of the token's name */
+} ptier_peer;
+
 /* Where a method may run. */
 typedef enum ptier_lane {
     PTIER_LANE_INLINE = 0, /* never blocks: on the thread that received it */
@@ -68,6 +74,7 @@ typedef struct ptier_method {
 typedef struct ptier_call {
     ptier_service *service;
     ptier_role role;
+    uint64_t identity; /* see ptier_peer */
     const ptier_method *method;
     int64_t deadline_ms; /* CLOCK_MONOTONIC */
     const uint8_t *body; /* borrowed from the message until the reply is written */
@@ -89,7 +96,7 @@ void ptier_call_fini(ptier_call *call);
  * says where ptier_call_run may be run. Otherwise the call is over: write the reply. The message is
  * borrowed until then.
  */
-PTIER_MUST_CHECK ptier_status ptier_call_begin(ptier_call *call, ptier_role role,
+PTIER_MUST_CHECK ptier_status ptier_call_begin(ptier_call *call, const ptier_peer *peer,
                                                int64_t received_ms, const void *message,
                                                size_t length);
 

@@ -202,3 +202,17 @@ ptier_peer_role(nng_pipe pipe)
         return PTIER_ROLE_ROTATOR; /* loopback tcp, which the configuration asked for */
     return PTIER_ROLE_NONE;
 }
+
+/* Any numbers will do that keep the two kinds apart. */
+#define IDENTITY_UID ((uint64_t)1 << 32)
+#define IDENTITY_TCP ((uint64_t)2 << 32)
+
+ptier_peer
+ptier_peer_of(nng_pipe pipe)
+{
+    ptier_peer peer = {.role = ptier_peer_role(pipe), .identity = IDENTITY_TCP};
+    uint64_t uid;
+    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0)
+        peer.identity = IDENTITY_UID | (uint32_t)uid;
+    return peer;
+}

@@ -38,6 +38,9 @@ PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
  * rotator. */
 ptier_role ptier_peer_role(nng_pipe pipe);
 
+/* The same with who it is: over ipc its uid, over tcp one for all. */
+ptier_peer ptier_peer_of(nng_pipe pipe);
+
 ptier_status ptier_status_from_nng(int code);
 
 #endif

@@ -164,8 +164,9 @@ received(rpc_context *context)
     atomic_store(&context->pipe, (uint32_t)nng_pipe_id(pipe));
     atomic_store(&context->state, CONTEXT_WORKING);
     atomic_fetch_add(&context->rpc->busy, 1);
+    ptier_peer peer = ptier_peer_of(pipe);
     ptier_status status =
-        ptier_call_begin(&context->call, ptier_peer_role(pipe), ptier_monotonic_ms(),
+        ptier_call_begin(&context->call, &peer, ptier_monotonic_ms(),
                          nng_msg_body(context->request), nng_msg_len(context->request));
     if (status != PTIER_OK) {
         send_reply(context);

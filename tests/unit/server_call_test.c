@@ -53,7 +53,8 @@ check_with(ptier_service *service, ptier_role role, const char *method, int64_t 
     ptier_call call;
     ptier_call_init(&call, service);
     size_t length = frame(message, method, timeout_ms, id_bytes);
-    if (ptier_call_begin(&call, role, ptier_monotonic_ms() - age_ms, message, length) == PTIER_OK)
+    ptier_peer peer = {.role = role};
+    if (ptier_call_begin(&call, &peer, ptier_monotonic_ms() - age_ms, message, length) == PTIER_OK)
         ptier_call_run(&call);
     ptier_status status = reply_status(&call);
     ptier_call_fini(&call);
