@@ -92,8 +92,17 @@ ptier_call_expired(const ptier_call *call)
     return ptier_monotonic_ms() >= call->deadline_ms;
 }
 
-/* The header's fields that count now; the others (token, request id) are for roles by token and
- * deduplication. */
+/* A token that is given always counts, see auth.h. */
+static ptier_status
+log_in(ptier_call *call, const char *token)
+{
+    if (!*token)
+        return PTIER_OK;
+    return ptier_auth_login(call->service->auth, &call->peer, token, &call->role, &call->identity,
+                            &call->error);
+}
+
+/* The header's fields that count now; the request id is for deduplication. */
 static ptier_status
 read_header(ptier_call *call, const ptier_frame *frame, int64_t received_ms)
 {
@@ -117,19 +126,22 @@ read_header(ptier_call *call, const ptier_frame *frame, int64_t received_ms)
     if (!call->method)
         return ptier_fail(&call->error, PTIER_UNIMPLEMENTED, "this daemon has no method %.100s",
                           *header->method ? header->method : "\"\"");
-    return PTIER_OK;
+    return log_in(call, header->token);
 }
 
 static ptier_status
 check_allowed(ptier_call *call)
 {
     const ptier_method *method = call->method;
+    if (call->role == PTIER_ROLE_NONE && method->role > PTIER_ROLE_NONE)
+        return ptier_fail(&call->error, PTIER_UNAUTHENTICATED,
+                          "%s needs a token: `proxytier token add` makes one, PROXYTIER_TOKEN or "
+                          "--token-file hands it over",
+                          method->name);
     if (call->role < method->role)
-        return ptier_fail(&call->error, PTIER_PERMISSION_DENIED, "%s needs the role %s",
-                          method->name,
-                          method->role == PTIER_ROLE_ADMIN     ? "admin"
-                          : method->role == PTIER_ROLE_ROTATOR ? "rotator"
-                                                               : "reader");
+        return ptier_fail(&call->error, PTIER_PERMISSION_DENIED,
+                          "%s needs the role %s; yours is %s", method->name,
+                          ptier_role_name(method->role), ptier_role_name(call->role));
     if (!method->while_stopping && atomic_load(&call->service->stopping))
         return ptier_fail(&call->error, PTIER_UNAVAILABLE, "the daemon is stopping");
     return PTIER_OK;
@@ -139,6 +151,7 @@ ptier_status
 ptier_call_begin(ptier_call *call, const ptier_peer *peer, int64_t received_ms, const void *message,
                  size_t length)
 {
+    call->peer = *peer;
     call->role = peer->role;
     call->identity = peer->identity;
     call->method = NULL;
@@ -213,22 +226,6 @@ ptier_call_run(ptier_call *call)
     if (call->status == PTIER_INTERNAL || call->status == PTIER_DATA_LOSS)
         ptier_log_write(call->service->log, PTIER_LOG_WARN, "call_failed", "%s: %s",
                         call->method->name, call->error.message);
-}
-
-const char *
-ptier_role_name(ptier_role role)
-{
-    switch (role) {
-    case PTIER_ROLE_ADMIN:
-        return "admin";
-    case PTIER_ROLE_ROTATOR:
-        return "rotator";
-    case PTIER_ROLE_READER:
-        return "reader";
-    case PTIER_ROLE_NONE:
-        break;
-    }
-    return "none";
 }
 
 /* The message of a failure is left out: it may quote the client. */

@@ -14,6 +14,7 @@
 #include <proxytier/cache.h>
 
 #include "arena.h"
+#include "auth.h"
 #include "bytes.h"
 #include "gate.h"
 #include "journal.h"
@@ -22,19 +23,6 @@
 #define PTIER_MESSAGE_MAX        ((size_t)16 * 1024 * 1024) /* one request or reply, framing included */
 #define PTIER_PAGE_MAX           1000
 #define PTIER_TIMEOUT_DEFAULT_MS 5000
-
-typedef enum ptier_role {
-    PTIER_ROLE_NONE = 0,
-    PTIER_ROLE_READER = 1,  /* no credentials in replies */
-    PTIER_ROLE_ROTATOR = 2, /* credentials, puts, reports */
-    PTIER_ROLE_ADMIN = 3,
-} ptier_role;
-
-/* Who calls, as far as the front door can tell. */
-typedef struct ptier_peer {
-    ptier_role role;
-    uint64_t identity; /* equal for equal callers: a hash of the user, or of the token's name */
-} ptier_peer;
 
 /* Where a method may run. */
 typedef enum ptier_lane {
@@ -50,7 +38,8 @@ typedef struct ptier_service {
     ptier_journal *journal;
     ptier_log *log;
     ptier_gate *gate;
-    const char *event_url; /* NULL: events are not offered */
+    ptier_auth *auth;
+    const char *event_urls[PTIER_DOOR_COUNT]; /* NULL: events are not offered there */
     uint8_t boot_id[PTIER_ID_BYTES];
     uint32_t heartbeat_ms;
     uint32_t failure_threshold;
@@ -73,8 +62,9 @@ typedef struct ptier_method {
 
 typedef struct ptier_call {
     ptier_service *service;
-    ptier_role role;
+    ptier_role role;   /* of the token, or else of the peer */
     uint64_t identity; /* see ptier_peer */
+    ptier_peer peer;
     const ptier_method *method;
     int64_t deadline_ms; /* CLOCK_MONOTONIC */
     const uint8_t *body; /* borrowed from the message until the reply is written */
@@ -121,12 +111,14 @@ void ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error
 /* Ends the call: no memory, or over the request's budget. */
 void ptier_call_no_memory(ptier_call *call);
 
-const char *ptier_role_name(ptier_role role);
-
 bool ptier_call_expired(const ptier_call *call);
 
 int64_t ptier_monotonic_ms(void);
 int64_t ptier_boottime_ms(void);
+
+/* All of them. */
+extern const ptier_method ptier_methods[];
+extern const size_t ptier_method_count;
 
 /* The method of a full name, "/package.Service/Method". NULL: none. */
 const ptier_method *ptier_method_find(const char *full_name);

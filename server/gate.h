@@ -6,26 +6,36 @@
 #define PTIER_GATE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <nng/nng.h>
 
 #include <proxytier/status.h>
 
+#include "auth.h"
 #include "log.h"
 
+/* What is behind a gate: an event socket looks at connections only, it knows no tokens. */
+typedef struct ptier_gate_side {
+    struct ptier_gate *gate;
+    bool events;
+} ptier_gate_side;
+
 typedef struct ptier_gate {
-    ptier_log *log; /* borrowed */
+    ptier_log *log;         /* borrowed */
+    const ptier_auth *auth; /* borrowed */
+    ptier_gate_side calls, events;
     uint64_t limit;
     _Atomic uint64_t count;    /* connections, those being refused included */
     _Atomic uint64_t unlogged; /* refused since the last line about it */
     _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
 } ptier_gate;
 
-void ptier_gate_init(ptier_gate *gate, uint64_t limit, ptier_log *log);
+void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth, ptier_log *log);
 
 /* Puts the gate in front of a socket that has no listener yet. */
-PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket,
+PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events,
                                                ptier_error *error);
 
 #endif

@@ -26,6 +26,18 @@ fill_limits(Proxytier__V1__Limits *limits)
     limits->label_value_bytes = PTIER_LABEL_VALUE_MAX;
 }
 
+/*
+ * The one by the door that the caller came through, if it may use that: over ipc the user decides,
+ * whatever the token says, since the event socket sees the user only. NULL: none.
+ */
+static const char *
+event_url(const ptier_call *call)
+{
+    if (call->peer.door == PTIER_DOOR_IPC && call->peer.role < PTIER_ROLE_READER)
+        return NULL;
+    return call->service->event_urls[call->peer.door];
+}
+
 PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse)
 {
     (void)service;
@@ -35,7 +47,7 @@ PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse)
     Proxytier__V1__GetInfoResponse response = PROXYTIER__V1__GET_INFO_RESPONSE__INIT;
     Proxytier__V1__Limits limits;
     char *feature_list[FEATURE_COUNT];
-    char *urls[1] = {words(our->event_url)};
+    char *urls[1] = {words(event_url(call))};
     uint8_t store_id[PTIER_ID_BYTES];
     for (size_t i = 0; i < FEATURE_COUNT; i++)
         feature_list[i] = words(features[i]);
@@ -46,7 +58,7 @@ PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse)
     response.features = feature_list;
     response.n_features = FEATURE_COUNT;
     response.limits = &limits;
-    response.n_event_urls = our->event_url ? 1 : 0;
+    response.n_event_urls = urls[0] ? 1 : 0;
     response.event_urls = urls;
     response.boot_id.data = our->boot_id;
     response.boot_id.len = PTIER_ID_BYTES;

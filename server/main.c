@@ -19,10 +19,13 @@
 
 #define EXIT_USAGE 2
 
+#define LOOK_MS 500 /* how often files are looked at that may have changed */
+
 /* What ends the daemon: a signal, or a Shutdown call by way of an eventfd. */
 typedef struct stop_request {
     int signals;
     int asked;
+    bool ended, reload;
 } stop_request;
 
 static int
@@ -60,12 +63,22 @@ on_shutdown_call(void *context)
     (void)written; /* fails only when it is set already */
 }
 
+/* SIGHUP asks to read the token file anew: it is noted, and never ends anything. */
 static bool
-stop_requested(const stop_request *stop, int wait_ms)
+stop_requested(stop_request *stop, int wait_ms)
 {
     struct pollfd fds[2] = {{.fd = stop->signals, .events = POLLIN},
                             {.fd = stop->asked, .events = POLLIN}};
-    return poll(fds, 2, wait_ms) > 0;
+    struct signalfd_siginfo signal;
+    if (stop->ended || poll(fds, 2, wait_ms) <= 0)
+        return stop->ended;
+    stop->ended = fds[1].revents != 0;
+    while (read(stop->signals, &signal, sizeof signal) == (ssize_t)sizeof signal)
+        if (signal.ssi_signo == SIGHUP)
+            stop->reload = true;
+        else
+            stop->ended = true;
+    return stop->ended;
 }
 
 static bool
@@ -112,7 +125,7 @@ warm_all(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, stop_
 static ptier_status
 serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
-    stop_request stop = {-1, -1};
+    stop_request stop = {.signals = -1, .asked = -1};
     ptier_daemon *daemon = NULL;
     ptier_status status = stop_request_init(&stop, error);
     if (status == PTIER_OK)
@@ -124,10 +137,12 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
         ptier_log_write(log, PTIER_LOG_INFO, "serving",
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
                         config->listen.items[0], config->data_dir,
-                        config->events ? config->events : "none");
+                        config->events.count ? config->events.items[0] : "none");
         warm_all(daemon, config, log, &stop);
-        while (!stop_requested(&stop, -1))
-            ; /* interrupted: wait on */
+        while (!stop_requested(&stop, LOOK_MS)) {
+            ptier_daemon_reload(daemon, stop.reload);
+            stop.reload = false;
+        }
         ptier_log_write(log, PTIER_LOG_INFO, "stopping",
                         "refusing new calls, finishing those that run");
         ptier_daemon_stop(daemon);

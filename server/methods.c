@@ -47,7 +47,8 @@ static const Proxytier__V1__Health_Service health_service =
         .lane = PTIER_LANE_##where,                                                                \
         .while_stopping = (stopping),                                                              \
     },
-static const ptier_method methods[] = {METHOD_RULES(METHOD_ROW)};
+const ptier_method ptier_methods[] = {METHOD_RULES(METHOD_ROW)};
+const size_t ptier_method_count = sizeof ptier_methods / sizeof *ptier_methods;
 
 const ptier_method *
 ptier_method_find(const char *full_name)
@@ -59,11 +60,11 @@ ptier_method_find(const char *full_name)
     if (!slash)
         return NULL;
     size_t length = (size_t)(slash - service);
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
-        const char *name = methods[i].service->descriptor->name;
-        if (strcmp(methods[i].name, slash + 1) == 0 && strncmp(name, service, length) == 0 &&
+    for (size_t i = 0; i < ptier_method_count; i++) {
+        const char *name = ptier_methods[i].service->descriptor->name;
+        if (strcmp(ptier_methods[i].name, slash + 1) == 0 && strncmp(name, service, length) == 0 &&
             name[length] == '\0')
-            return &methods[i];
+            return &ptier_methods[i];
     }
     return NULL;
 }

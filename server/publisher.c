@@ -168,7 +168,8 @@ publisher_main(void *argument)
 }
 
 static ptier_status
-open_socket(ptier_publisher *publisher, ptier_error *error)
+open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_count,
+            const ptier_listen_options *options, ptier_error *error)
 {
     nng_listener listener;
     int rv = nng_pub0_open(&publisher->socket);
@@ -181,22 +182,24 @@ open_socket(ptier_publisher *publisher, ptier_error *error)
         status = ptier_fail(error, ptier_status_from_nng(rv), "cannot set up the event socket: %s",
                             nng_strerror(rv));
     if (status == PTIER_OK)
-        status = ptier_gate_guard(publisher->service->gate, publisher->socket, error);
-    if (status == PTIER_OK)
-        status = ptier_listen(publisher->socket, publisher->service->event_url, &listener, error);
+        status = ptier_gate_guard(publisher->service->gate, publisher->socket, true, error);
+    for (size_t i = 0; i < url_count && status == PTIER_OK; i++)
+        status = ptier_listen(publisher->socket, urls[i], options, &listener, error);
     if (status != PTIER_OK)
         (void)nng_close(publisher->socket); /* fails only for a bad handle */
     return status;
 }
 
 ptier_status
-ptier_publisher_start(ptier_service *service, ptier_publisher **publisher, ptier_error *error)
+ptier_publisher_start(ptier_service *service, const char *const *urls, size_t url_count,
+                      const ptier_listen_options *options, ptier_publisher **publisher,
+                      ptier_error *error)
 {
     ptier_publisher *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     made->service = service;
-    ptier_status status = open_socket(made, error);
+    ptier_status status = open_socket(made, urls, url_count, options, error);
     if (status == PTIER_OK && pthread_create(&made->thread, NULL, publisher_main, made) != 0) {
         (void)nng_close(made->socket); /* fails only for a bad handle */
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the event thread");

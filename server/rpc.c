@@ -164,7 +164,7 @@ received(rpc_context *context)
     atomic_store(&context->pipe, (uint32_t)nng_pipe_id(pipe));
     atomic_store(&context->state, CONTEXT_WORKING);
     atomic_fetch_add(&context->rpc->busy, 1);
-    ptier_peer peer = ptier_peer_of(pipe);
+    ptier_peer peer = ptier_auth_peer(context->rpc->service->auth, pipe);
     ptier_status status =
         ptier_call_begin(&context->call, &peer, ptier_monotonic_ms(),
                          nng_msg_body(context->request), nng_msg_len(context->request));
@@ -253,8 +253,8 @@ free_contexts(ptier_rpc *rpc)
 }
 
 ptier_status
-ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_count, ptier_rpc **rpc,
-                ptier_error *error)
+ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_count,
+                const ptier_listen_options *options, ptier_rpc **rpc, ptier_error *error)
 {
     static const size_t limits[PTIER_LANE_COUNT] = {
         [PTIER_LANE_READ] = READ_LIMIT, [PTIER_LANE_WRITE] = WRITE_LIMIT};
@@ -279,10 +279,10 @@ ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_coun
     }
     status = open_contexts(made, error);
     if (status == PTIER_OK)
-        status = ptier_gate_guard(service->gate, made->socket, error);
+        status = ptier_gate_guard(service->gate, made->socket, false, error);
     for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         nng_listener listener;
-        status = ptier_listen(made->socket, urls[i], &listener, error);
+        status = ptier_listen(made->socket, urls[i], options, &listener, error);
     }
     if (status == PTIER_OK) {
         for (size_t i = 0; i < made->context_count; i++)

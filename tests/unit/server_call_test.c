@@ -102,7 +102,7 @@ roles_are_compared_before_anything_runs(void **state)
     assert_int_equal(check_with(&service, PTIER_ROLE_READER, put, 0, 0, 0),
                      PTIER_PERMISSION_DENIED);
     assert_int_equal(check_with(&service, PTIER_ROLE_NONE, "/proxytier.v1.ProxyCache/Get", 0, 0, 0),
-                     PTIER_PERMISSION_DENIED);
+                     PTIER_UNAUTHENTICATED);
 }
 
 static void
