@@ -108,6 +108,7 @@ free_client(ptier_client *client)
         explicit_bzero(client->token, strlen(client->token));
         free(client->token);
     }
+    ptier_tls_fini(&client->tls);
     pthread_cond_destroy(&client->left);
     pthread_mutex_destroy(&client->lock);
     free(client);
@@ -142,7 +143,9 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
     client->retries = options.retries;
     status = copy_token(client, options.token, error);
     if (status == PTIER_OK)
-        status = ptier_transport_open(url, &client->transport, error);
+        status = ptier_tls_init(&client->tls, &options, url, error);
+    if (status == PTIER_OK)
+        status = ptier_transport_open(url, &client->tls, &client->transport, error);
     if (status != PTIER_OK) {
         free_client(client);
         return status;

@@ -8,6 +8,7 @@
 
 #include <proxytier/client.h>
 
+#include "tls.h"
 #include "transport.h"
 
 #define PTIER_BOOT_ID_BYTES 16
@@ -16,6 +17,7 @@ struct ptier_client {
     pid_t pid; /* of the process that opened it */
     ptier_transport *transport;
     char *token; /* "" when there is none */
+    ptier_tls tls;
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
 

@@ -299,6 +299,7 @@ dial_events(ptier_subscription *sub, const char *url)
     sub->dialer = dialer;
     pthread_mutex_unlock(&sub->lock);
     if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, MESSAGE_MAX)) != 0 ||
+        (rv = ptier_tls_dialer(dialer, url, &sub->client->tls)) != 0 ||
         (rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MIN_MS)) != 0 ||
         (rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MAX_MS)) != 0)
         return rv;
@@ -336,7 +337,11 @@ start_listening(ptier_subscription *sub)
         return false;
     sub->silence_ms =
         (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
-    return info.event_url[0] != '\0' && open_socket(sub, info.event_url) == 0;
+    char address[PTIER_URL_MAX + 1];
+    return info.event_url[0] != '\0' &&
+           ptier_event_address(ptier_transport_url(sub->client->transport), info.event_url, address,
+                               sizeof address) == PTIER_OK &&
+           open_socket(sub, address) == 0;
 }
 
 /* The next message, NULL with *rv: NNG_ETIMEDOUT at `until`; NNG_ECONNRESET when the connection is

@@ -7,6 +7,7 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "monotonic.h"
+#include "tls.h"
 #include "transport_internal.h"
 
 #define REPLY_MAX      ((size_t)64 << 20)
@@ -61,7 +62,8 @@ dial(ptier_transport *t)
     int rv = nng_dialer_create(&dialer, t->socket, t->url);
     if (rv != 0)
         return rv;
-    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, REPLY_MAX)) != 0) {
+    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, REPLY_MAX)) != 0 ||
+        (rv = ptier_tls_dialer(dialer, t->url, t->tls)) != 0) {
         (void)nng_dialer_close(dialer); /* was never started */
         return rv;
     }

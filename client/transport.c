@@ -65,7 +65,8 @@ free_transport(ptier_transport *t)
 }
 
 ptier_status
-ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *error)
+ptier_transport_open(const char *url, const ptier_tls *tls, ptier_transport **transport,
+                     ptier_error *error)
 {
     ptier_transport *t = calloc(1, sizeof *t);
     *transport = NULL;
@@ -79,6 +80,7 @@ ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *
         free(t);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
     }
+    t->tls = tls;
     t->down_since = ptier_monotonic_ms();
     int rv = open_socket(t);
     if (rv != 0) {
@@ -95,6 +97,12 @@ ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *
     }
     *transport = t;
     return PTIER_OK;
+}
+
+const char *
+ptier_transport_url(const ptier_transport *t)
+{
+    return t->url;
 }
 
 /* Cancelling an operation that is just about to begin has no effect, hence the repetition. */
@@ -172,6 +180,13 @@ fail_not_allowed(const ptier_transport *t, ptier_error *error)
 }
 
 static ptier_status
+fail_unreachable_for(const ptier_transport *t, int rv, ptier_error *error)
+{
+    return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
+                      nng_strerror(rv));
+}
+
+static ptier_status
 fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
 {
     switch (rv) {
@@ -183,12 +198,24 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                           t->url);
     case NNG_EPERM:
         return fail_not_allowed(t, error);
+    case NNG_EPEERAUTH: /* which of these it was nng seldom knows */
+    case NNG_ECRYPTO:
+        return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                          "no agreement on TLS with %s: its certificate is not of our CA "
+                          "(tls_ca_file), not for this name (tls_server_name) or out of date; or "
+                          "ours (tls_cert_file) is not of its CA",
+                          t->url);
+    case NNG_ECONNSHUT: /* nng's word for a server that misses the client's certificate */
+        if (t->tls->config && !t->tls->has_cert)
+            return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                              "%s breaks TLS off: it wants a client certificate (tls_cert_file)",
+                              t->url);
+        return fail_unreachable_for(t, rv, error);
     case 0: /* no attempt failed, none came to an end: somebody is there and hangs */
         return ptier_fail(error, PTIER_DEADLINE_EXCEEDED,
                           "no connection to %s in time: is proxytierd well there?", t->url);
     default:
-        return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
-                          nng_strerror(rv));
+        return fail_unreachable_for(t, rv, error);
     }
 }
 

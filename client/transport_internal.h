@@ -23,6 +23,7 @@ typedef struct ptier_slot {
 
 struct ptier_transport {
     char *url;
+    const ptier_tls *tls; /* borrowed */
     nng_socket socket;
     pthread_t supervisor;
     pthread_mutex_t lock;

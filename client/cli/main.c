@@ -23,6 +23,8 @@ static const ptier_cli_command commands[] = {
     {"watch", "", "Follow changes as they happen", ptier_cmd_watch},
     {"info", "", "Show what the daemon says of itself", ptier_cmd_info},
     {"keygen", "[FILE]", "Make a new encryption key (default: to stdout)", ptier_cmd_keygen},
+    {"token", "add|list|remove", "Say who may call a daemon, with which role", ptier_cmd_token},
+    {"tls-init", "DIR", "Make certificates for a daemon and its clients", ptier_cmd_tls_init},
     {"rotate-keys", "", "Encrypt everything at rest anew with the daemon's present key",
      ptier_cmd_rotate},
     {"shutdown", "", "Ask the daemon to stop", ptier_cmd_shutdown},

@@ -9,10 +9,10 @@
  * DEADLINE_EXCEEDED that one may have, ABORTED that a call which must not be done twice
  * (report_health, clear, a restoring put) was sent and the connection lost: it may or may not have
  * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
- * PERMISSION_DENIED: this user or role may not; over ipc only the daemon's own user and root may
- * connect. Ownership:
- * input strings and records are borrowed for the call. Results are owned by the caller and freed by
- * the function named at their type; strings inside a result live as long as the result.
+ * PERMISSION_DENIED: this user or role may not. UNAUTHENTICATED: a wrong, expired or missing token,
+ * or a certificate (the daemon's, or ours) that the other side does not take. Ownership: input
+ * strings and records are borrowed for the call. Results are owned by the caller and freed by the
+ * function named at their type; strings inside a result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -32,11 +32,18 @@ typedef struct ptier_client ptier_client;
 /* Start from ptier_client_options_init. Strings are borrowed during open only. */
 typedef struct ptier_client_options {
     size_t size;
-    const char *url; /* ipc:///path or tcp://127.0.0.1:port; NULL: PROXYTIER_URL, then the per-user
-                        socket */
-    const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides) */
+    const char *url;     /* ipc:///path, tls+tcp://host:port or tcp://127.0.0.1:port; NULL:
+                            PROXYTIER_URL, then the per-user socket */
+    const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides). One
+                            that is given always counts, also when it is wrong */
     uint32_t timeout_ms; /* of a call; 5,000 */
     uint32_t retries;    /* of calls that are safe to retry, within the timeout; 3 */
+
+    /* For tls+tcp addresses, PEM files. NULL: PROXYTIER_TLS_CA_FILE and so on, then none. */
+    const char *tls_ca_file;   /* who signed the daemon's certificate: must be there */
+    const char *tls_cert_file; /* our own certificate, and its key, where the daemon wants one */
+    const char *tls_key_file;
+    const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
 } ptier_client_options;
 
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
@@ -48,8 +55,10 @@ PTIER_API void ptier_client_options_init(ptier_client_options *options);
  */
 PTIER_API size_t ptier_default_url(char *url, size_t room);
 
-/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url.
- * `options` NULL: defaults. */
+/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url, or what
+ * TLS lacks; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file. `options` NULL:
+ * defaults.
+ */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_options *options,
                                                           ptier_client **client,
                                                           ptier_error *error);
@@ -212,7 +221,7 @@ typedef struct ptier_server_info {
     char version[32];
     char protocol[32];
     char role[16];
-    char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered */
+    char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered to us this way */
     uint8_t boot_id[16], store_id[16];
     uint64_t revision;
     uint32_t heartbeat_ms, failure_threshold;
