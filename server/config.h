@@ -50,6 +50,7 @@ typedef struct ptier_config {
     char *tls_ca;             /* NULL: clients need no certificate */
     bool insecure_tcp;
     uint64_t failed_logins;
+    int64_t handshake_timeout_ms;
 
     /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its
      * own. */

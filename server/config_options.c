@@ -92,6 +92,8 @@ const ptier_option ptier_options[] = {
      "events kept in memory for subscribers that missed some"},
     {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
      "connections at a time, calls and events together; a client with a subscription has two"},
+    {"handshake-timeout", PTIER_OPTION_DURATION, AT(handshake_timeout_ms), 100, MINUTE, "10s",
+     "DURATION", "how long a connection over tcp or tls may take for its handshake"},
     {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",
      "let a crash write a core file, and debuggers of the same user attach: credentials and keys "
      "are in memory"},

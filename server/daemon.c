@@ -19,6 +19,7 @@ struct ptier_daemon {
     ptier_service service;
     ptier_gate gate;
     ptier_auth *auth;
+    ptier_handshakes *handshakes;
     nng_tls_config *tls;
     ptier_journal *journal;
     ptier_cache *cache;
@@ -121,7 +122,9 @@ open_security(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, 
     if (status == PTIER_OK && config->tls_cert)
         status = ptier_tls_server(config->tls_cert, config->tls_key, config->tls_ca, &daemon->tls,
                                   error);
-    ptier_gate_init(&daemon->gate, config->max_connections, daemon->auth, log);
+    if (status == PTIER_OK)
+        status = ptier_handshakes_create(config->handshake_timeout_ms, &daemon->handshakes, error);
+    ptier_gate_init(&daemon->gate, config->max_connections, daemon->auth, daemon->handshakes, log);
     return status;
 }
 
@@ -197,14 +200,25 @@ ptier_daemon_stop(ptier_daemon *daemon)
     ptier_journal_destroy(daemon->journal);
     if (daemon->tls)
         nng_tls_config_free(daemon->tls);
+    ptier_handshakes_destroy(daemon->handshakes);
     ptier_auth_destroy(daemon->auth);
     free(daemon);
 }
 
 void
-ptier_daemon_reload(ptier_daemon *daemon, bool always)
+ptier_daemon_tend(ptier_daemon *daemon, bool reload)
 {
-    ptier_auth_reload(daemon->auth, always);
+    ptier_auth_reload(daemon->auth, reload);
+    unsigned cut = ptier_handshakes_reap(daemon->handshakes, ptier_monotonic_ms());
+    if (cut)
+        ptier_log_write(daemon->service.log, PTIER_LOG_WARN, "handshakes_cut",
+                        "%u connections took too long for their handshake, or were too many", cut);
+}
+
+void
+ptier_daemon_accepted(ptier_daemon *daemon, int fd)
+{
+    ptier_handshakes_begin(daemon->handshakes, fd, ptier_monotonic_ms());
 }
 
 ptier_cache *

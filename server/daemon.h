@@ -23,8 +23,12 @@ PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, pti
 /* Refuse, drain, flush, close. NULL is fine. */
 void ptier_daemon_stop(ptier_daemon *daemon);
 
-/* Reads the token file anew if it changed since the last look, or `always`. */
-void ptier_daemon_reload(ptier_daemon *daemon, bool always);
+/* To be called about twice a second: reads the token file anew if it changed, or `reload`; cuts
+ * connections that stall in their handshake. */
+void ptier_daemon_tend(ptier_daemon *daemon, bool reload);
+
+/* A connection that was accepted, for the latter. Any thread. */
+void ptier_daemon_accepted(ptier_daemon *daemon, int fd);
 
 /* Borrowed until stop. */
 ptier_cache *ptier_daemon_cache(ptier_daemon *daemon);

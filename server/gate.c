@@ -6,10 +6,12 @@
 #define LOG_PAUSE_MS 1000 /* a flood of refusals must not become a flood of lines */
 
 void
-ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth, ptier_log *log)
+ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
+                ptier_handshakes *handshakes, ptier_log *log)
 {
     gate->log = log;
     gate->auth = auth;
+    gate->handshakes = handshakes;
     gate->calls = (ptier_gate_side){gate, false};
     gate->events = (ptier_gate_side){gate, true};
     gate->limit = limit;
@@ -63,6 +65,8 @@ on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
     }
     uint64_t before = atomic_fetch_add(&gate->count, 1);
     ptier_peer peer = ptier_auth_peer(gate->auth, pipe);
+    if (peer.door != PTIER_DOOR_IPC)
+        ptier_handshakes_done(gate->handshakes, pipe);
     if (!may_connect(side, &peer))
         refuse(gate, pipe, &peer);
     else if (before >= gate->limit)

@@ -14,6 +14,7 @@
 #include <proxytier/status.h>
 
 #include "auth.h"
+#include "handshakes.h"
 #include "log.h"
 
 /* What is behind a gate: an event socket looks at connections only, it knows no tokens. */
@@ -23,8 +24,9 @@ typedef struct ptier_gate_side {
 } ptier_gate_side;
 
 typedef struct ptier_gate {
-    ptier_log *log;         /* borrowed */
-    const ptier_auth *auth; /* borrowed */
+    ptier_log *log;               /* borrowed */
+    const ptier_auth *auth;       /* borrowed */
+    ptier_handshakes *handshakes; /* borrowed */
     ptier_gate_side calls, events;
     uint64_t limit;
     _Atomic uint64_t count;    /* connections, those being refused included */
@@ -32,7 +34,8 @@ typedef struct ptier_gate {
     _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
 } ptier_gate;
 
-void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth, ptier_log *log);
+void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
+                     ptier_handshakes *handshakes, ptier_log *log);
 
 /* Puts the gate in front of a socket that has no listener yet. */
 PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events,

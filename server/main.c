@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "call.h"
 #include "config.h"
 #include "daemon.h"
 #include "log.h"
@@ -26,6 +27,8 @@ typedef struct stop_request {
     int signals;
     int asked;
     bool ended, reload;
+    ptier_daemon *daemon; /* to be tended meanwhile; NULL: not yet */
+    int64_t tended_ms;
 } stop_request;
 
 static int
@@ -81,10 +84,30 @@ stop_requested(stop_request *stop, int wait_ms)
     return stop->ended;
 }
 
+static void
+tend(stop_request *stop)
+{
+    int64_t now = ptier_monotonic_ms();
+    if (now - stop->tended_ms < LOOK_MS / 2 && !stop->reload)
+        return;
+    ptier_daemon_tend(stop->daemon, stop->reload);
+    stop->reload = false;
+    stop->tended_ms = now;
+}
+
 static bool
 stop_warming(void *context)
 {
-    return stop_requested(context, 0);
+    stop_request *stop = context;
+    bool stopping = stop_requested(stop, 0);
+    tend(stop);
+    return stopping;
+}
+
+static void
+on_accept(void *context, int fd)
+{
+    ptier_daemon_accepted(context, fd);
 }
 
 /* One descriptor a connection: take what the system allows. */
@@ -138,13 +161,14 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
                         config->listen.items[0], config->data_dir,
                         config->events.count ? config->events.items[0] : "none");
+        stop.daemon = daemon;
+        ptier_nng_workaround_watch_accepts(on_accept, daemon);
         warm_all(daemon, config, log, &stop);
-        while (!stop_requested(&stop, LOOK_MS)) {
-            ptier_daemon_reload(daemon, stop.reload);
-            stop.reload = false;
-        }
+        while (!stop_requested(&stop, LOOK_MS))
+            tend(&stop);
         ptier_log_write(log, PTIER_LOG_INFO, "stopping",
                         "refusing new calls, finishing those that run");
+        ptier_nng_workaround_watch_accepts(NULL, NULL);
         ptier_daemon_stop(daemon);
         ptier_log_write(log, PTIER_LOG_INFO, "stopped", "all written and closed");
     }

@@ -12,4 +12,10 @@
  * them (build fault). */
 PTIER_MUST_CHECK ptier_status ptier_nng_workaround_check(ptier_error *error);
 
+/* `watch` hears of every connection that this process accepts, before anybody reads of it; on nng's
+ * threads, and it must not wait. NULL ends that: it does not run after this returned. One at a
+ * time.
+ */
+void ptier_nng_workaround_watch_accepts(void (*watch)(void *context, int fd), void *context);
+
 #endif
