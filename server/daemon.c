@@ -158,7 +158,7 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
     ptier_daemon *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    ptier_status status = open_security(made, config, log, error);
+    ptier_status status = open_security(made, config, log, error); /* also makes the gate */
     if (status == PTIER_OK)
         status = prepare_addresses(config, error);
     if (status == PTIER_OK)
@@ -200,6 +200,7 @@ ptier_daemon_stop(ptier_daemon *daemon)
     ptier_journal_destroy(daemon->journal);
     if (daemon->tls)
         nng_tls_config_free(daemon->tls);
+    ptier_gate_fini(&daemon->gate);
     ptier_handshakes_destroy(daemon->handshakes);
     ptier_auth_destroy(daemon->auth);
     free(daemon);

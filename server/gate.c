@@ -1,6 +1,8 @@
 /* See gate.h. nng tells the end of every pipe whose beginning it told, of refused ones too. */
 #include "gate.h"
 
+#include <stdlib.h>
+
 #include "listen.h"
 
 #define LOG_PAUSE_MS 1000 /* a flood of refusals must not become a flood of lines */
@@ -18,6 +20,16 @@ ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
     atomic_init(&gate->count, 0);
     atomic_init(&gate->unlogged, 0);
     atomic_init(&gate->logged_ms, 0);
+    pthread_mutex_init(&gate->lock, NULL);
+    gate->strangers = NULL;
+    gate->stranger_count = gate->stranger_room = 0;
+}
+
+void
+ptier_gate_fini(ptier_gate *gate)
+{
+    free(gate->strangers);
+    pthread_mutex_destroy(&gate->lock);
 }
 
 /* `stranger` NULL: there are too many. */
@@ -54,12 +66,48 @@ may_connect(const ptier_gate_side *side, const ptier_peer *peer)
     return side->events ? peer->door == PTIER_DOOR_TLS : ptier_auth_has_tokens(side->gate->auth);
 }
 
+/* Notes a stranger's pipe. False: there are too many. */
+static bool
+let_stranger_in(ptier_gate *gate, uint32_t pipe)
+{
+    bool room = false;
+    pthread_mutex_lock(&gate->lock);
+    if (gate->stranger_count == gate->stranger_room) {
+        size_t wanted = gate->stranger_room ? gate->stranger_room * 2 : 64;
+        uint32_t *grown = realloc(gate->strangers, wanted * sizeof *grown);
+        if (grown) {
+            gate->strangers = grown;
+            gate->stranger_room = wanted;
+        }
+    }
+    if (gate->stranger_count < gate->stranger_room &&
+        gate->stranger_count < gate->limit - gate->limit / 4) {
+        gate->strangers[gate->stranger_count++] = pipe;
+        room = true;
+    }
+    pthread_mutex_unlock(&gate->lock);
+    return room;
+}
+
+static void
+forget_stranger(ptier_gate *gate, uint32_t pipe)
+{
+    pthread_mutex_lock(&gate->lock);
+    for (size_t i = 0; i < gate->stranger_count; i++)
+        if (gate->strangers[i] == pipe) {
+            gate->strangers[i] = gate->strangers[--gate->stranger_count];
+            break;
+        }
+    pthread_mutex_unlock(&gate->lock);
+}
+
 static void
 on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
 {
     const ptier_gate_side *side = argument;
     ptier_gate *gate = side->gate;
     if (event == NNG_PIPE_EV_REM_POST) {
+        forget_stranger(gate, (uint32_t)nng_pipe_id(pipe));
         atomic_fetch_sub(&gate->count, 1);
         return;
     }
@@ -69,7 +117,8 @@ on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
         ptier_handshakes_done(gate->handshakes, pipe);
     if (!may_connect(side, &peer))
         refuse(gate, pipe, &peer);
-    else if (before >= gate->limit)
+    else if (before >= gate->limit ||
+             (peer.role < PTIER_ROLE_READER && !let_stranger_in(gate, (uint32_t)nng_pipe_id(pipe))))
         refuse(gate, pipe, NULL);
 }
 

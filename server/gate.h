@@ -1,10 +1,13 @@
 /*
- * Who may connect, and how many at a time: one gate for the sockets of calls and of events. Its
- * callback runs on nng's threads; thread-safe. Must outlive the sockets that use it.
+ * Who may connect, and how many at a time: one gate for the sockets of calls and of events. A
+ * quarter of the connections is kept for peers who have a role by themselves, so that strangers
+ * from the network cannot lock the administrator out. Its callback runs on nng's threads;
+ * thread-safe. Must outlive the sockets that use it.
  */
 #ifndef PTIER_GATE_H
 #define PTIER_GATE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -32,8 +35,14 @@ typedef struct ptier_gate {
     _Atomic uint64_t count;    /* connections, those being refused included */
     _Atomic uint64_t unlogged; /* refused since the last line about it */
     _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
+
+    pthread_mutex_t lock; /* guards the rest */
+    uint32_t *strangers;  /* owned: pipes of peers without a role of their own */
+    size_t stranger_count, stranger_room;
 } ptier_gate;
 
+/* "fini" when the sockets that use it are closed. */
+void ptier_gate_fini(ptier_gate *gate);
 void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
                      ptier_handshakes *handshakes, ptier_log *log);
 

@@ -193,6 +193,37 @@ too_many_stalled_handshakes_lock_nobody_out(void **state)
         close(fds[i]);
 }
 
+/* They have their handshakes, and stay: the administrator gets in all the same. */
+static void
+strangers_leave_room_for_the_administrator(void **state)
+{
+    security_box *box = *state;
+    static const uint8_t greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    int fds[40];
+    size_t refused = 0;
+    raw_client client;
+    security_box_start(box, false, WITH("--max-connections", "16"));
+    for (size_t i = 0; i < 40; i++)
+        fds[i] = stall(box->tcp_url, greeting, sizeof greeting);
+    int64_t deadline = now_ms() + PATIENCE_MS;
+    while (refused < 40 - 12) {
+        assert_true(now_ms() < deadline);
+        (void)poll(NULL, 0, 10); /* between two looks */
+        refused = 0;
+        for (size_t i = 0; i < 40; i++)
+            refused += is_cut(fds[i]);
+    }
+    assert_int_equal(refused, 40 - 12);
+    raw_client_open(&client, box->daemon.url);
+    assert_int_equal(check(&client), PTIER_OK);
+    raw_client_close(&client);
+    for (size_t i = 0; i < 40; i++)
+        close(fds[i]);
+    raw_client_open(&client, box->tcp_url); /* they were given back */
+    assert_int_equal(check(&client), PTIER_OK);
+    raw_client_close(&client);
+}
+
 static int
 set_up(void **state)
 {
@@ -220,6 +251,7 @@ main(void)
         TEST(stalled_handshakes_are_cut_and_leave_nothing),
         TEST(finished_handshakes_are_left_alone),
         TEST(too_many_stalled_handshakes_lock_nobody_out),
+        TEST(strangers_leave_room_for_the_administrator),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
