@@ -174,8 +174,8 @@ static ptier_status
 fail_not_allowed(const ptier_transport *t, ptier_error *error)
 {
     return ptier_fail(error, PTIER_PERMISSION_DENIED,
-                      "not allowed to connect to %s: only the daemon's own user and root may "
-                      "connect",
+                      "not allowed to connect to %s: the daemon lets in its own user, root and "
+                      "whom its configuration names",
                       t->url);
 }
 
