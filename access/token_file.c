@@ -197,7 +197,7 @@ read_text(const char *path, bool foreign, char **text, struct stat *about, ptier
 static ptier_status
 list_of(const char *path, const char *text, ptier_token_list *list, ptier_error *error)
 {
-    char *copy = strdup(text);
+    char *copy = text ? strdup(text) : NULL;
     list->count = 0;
     list->entries = calloc(PTIER_TOKENS_MAX, sizeof *list->entries);
     ptier_status status = copy && list->entries

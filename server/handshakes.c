@@ -91,7 +91,7 @@ take_address(const struct sockaddr_storage *from, uint8_t address[16], uint16_t 
 static bool
 ends_of_socket(int fd, ends *both)
 {
-    struct sockaddr_storage peer, ours;
+    struct sockaddr_storage peer = {0}, ours = {0};
     socklen_t peer_length = sizeof peer, our_length = sizeof ours;
     uint8_t unused[16];
     return getpeername(fd, (struct sockaddr *)&peer, &peer_length) == 0 &&

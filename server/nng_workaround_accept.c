@@ -25,9 +25,9 @@ ptier_nng_workaround_watch_accepts(void (*watch)(void *context, int fd), void *c
 }
 
 __attribute__((visibility("default"))) int
-accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict length, int flags)
+accept4(int fd, struct sockaddr *restrict addr, socklen_t *restrict addr_len, int flags)
 {
-    int accepted = (int)syscall(SYS_accept4, fd, address, length, flags);
+    int accepted = (int)syscall(SYS_accept4, fd, addr, addr_len, flags);
     if (accepted < 0)
         return accepted;
     pthread_mutex_lock(&lock);
@@ -38,7 +38,7 @@ accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict length, i
 }
 
 __attribute__((visibility("default"))) int
-accept(int fd, struct sockaddr *restrict address, socklen_t *restrict length)
+accept(int fd, struct sockaddr *restrict addr, socklen_t *restrict addr_len)
 {
-    return accept4(fd, address, length, 0);
+    return accept4(fd, addr, addr_len, 0);
 }
