@@ -12,6 +12,7 @@
 #include "monotonic.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "unpack.h"
 
 #define REQUEST_ID_BYTES 16
 #define RETRY_PAUSE_MS   40 /* before the second try; doubles */
@@ -118,10 +119,12 @@ read_header(attempt *a, const nng_msg *message, ptier_error *error)
     if (!arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ptier_status status = PTIER_OK;
-    Proxytier__V1__ResponseHeader *header = proxytier__v1__response_header__unpack(
-        &arena->allocator, a->frame.header_length, a->frame.header);
+    const Proxytier__V1__ResponseHeader *header =
+        (const void *)ptier_unpack_reply(&proxytier__v1__response_header__descriptor, arena,
+                                         a->frame.header, a->frame.header_length, &detail);
     if (!header) {
-        status = ptier_fail(error, PTIER_INTERNAL, "the header of the reply is damaged");
+        status = ptier_fail(error, PTIER_INTERNAL, "the header of the reply is damaged: %s",
+                            detail.message);
     } else {
         learn_boot(a->client, &header->boot_id);
         a->answered = true;
@@ -257,12 +260,14 @@ unpack_reply(const attempt *a, const ProtobufCMessageDescriptor *type, ptier_are
     *arena = ptier_arena_create(PTIER_REPLY_BUDGET(a->frame.body_length));
     if (!*arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_error detail = {.message = ""};
     ProtobufCMessage *message =
-        protobuf_c_message_unpack(type, &(*arena)->allocator, a->frame.body_length, a->frame.body);
+        ptier_unpack_reply(type, *arena, a->frame.body, a->frame.body_length, &detail);
     if (!message) {
         ptier_arena_destroy(*arena);
         *arena = NULL;
-        return ptier_fail(error, PTIER_INTERNAL, "the reply to %s is damaged", a->facts.name);
+        return ptier_fail(error, PTIER_INTERNAL, "the reply to %s is damaged: %s", a->facts.name,
+                          detail.message);
     }
     memcpy(reply, &message, sizeof message);
     return PTIER_OK;
