@@ -11,8 +11,8 @@ ptier_unpack_reply(const ProtobufCMessageDescriptor *schema, ptier_arena *arena,
         return NULL;
     ProtobufCMessage *message = protobuf_c_message_unpack(schema, &arena->allocator, length, data);
     if (!message && arena->exhausted)
-        (void)ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
-                         "a %s message takes too much memory", schema->name);
+        (void)ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "a %s message takes too much memory",
+                         schema->name);
     else if (!message)
         (void)ptier_fail(error, PTIER_INVALID_ARGUMENT, "the bytes are not a %s message",
                          schema->name);

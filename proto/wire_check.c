@@ -226,3 +226,41 @@ ptier_wire_check_reply(const ProtobufCMessageDescriptor *schema, const uint8_t *
     walk w = {.request = false, .error = error};
     return check_message(&w, schema, (span){data, data + length}, 0);
 }
+
+uint64_t
+ptier_wire_number(const uint8_t *data, size_t length, unsigned field)
+{
+    static const uint64_t fixed[8] = {[1] = 8, [5] = 4};
+    span in = {data, data + length};
+    uint64_t tag, value, found = 0;
+    while (in.at < in.end) {
+        if (!read_varint(&in, &tag))
+            return 1;
+        unsigned wire_type = (unsigned)tag & 7;
+        if (wire_type == 0 || wire_type == 2) {
+            if (!read_varint(&in, &value) || (wire_type == 2 && !skip(&in, value)))
+                return 1;
+            if (wire_type == 0 && tag >> 3 == field)
+                found = value;
+        } else if (fixed[wire_type] == 0 || !skip(&in, fixed[wire_type])) {
+            return 1;
+        }
+    }
+    return found;
+}
+
+void
+ptier_utf8_clean(char *text)
+{
+    uint8_t *at = (uint8_t *)text;
+    size_t left = strlen(text);
+    while (left > 0) {
+        size_t length = utf8_sequence(at, left);
+        if (length == 0) {
+            *at = '?';
+            length = 1;
+        }
+        at += length;
+        left -= length;
+    }
+}

@@ -14,9 +14,11 @@
 
 #include <proxytier/status.h>
 
-#define PTIER_WIRE_DEPTH_MAX  8  /* our deepest message has 4 levels; there are no recursive ones */
-#define PTIER_WIRE_AGAIN_MAX  8  /* times that a field which is no list may be given: the last wins */
-#define PTIER_WIRE_NESTED_MAX 64 /* items of a list inside an item of a list: labels */
+#define PTIER_WIRE_DEPTH_MAX 8 /* our deepest message has 4 levels; there are no recursive ones */
+#define PTIER_WIRE_AGAIN_MAX                                                                       \
+    8 /* times that a field which is no list may be given: the last wins                           \
+       */
+#define PTIER_WIRE_NESTED_MAX  64    /* items of a list inside an item of a list: labels */
 #define PTIER_WIRE_UNKNOWN_MAX 40000 /* fields that the schema does not know, in one message */
 
 /*
@@ -34,5 +36,12 @@ PTIER_MUST_CHECK ptier_status ptier_wire_check(const ProtobufCMessageDescriptor 
 PTIER_MUST_CHECK ptier_status ptier_wire_check_reply(const ProtobufCMessageDescriptor *schema,
                                                      const uint8_t *data, size_t length,
                                                      ptier_error *error);
+
+/* The last value of a number field of a message, not of nested ones. 0: not there; 1 when the bytes
+ * are no message. */
+uint64_t ptier_wire_number(const uint8_t *data, size_t length, unsigned field);
+
+/* Makes the text valid UTF-8: what is not becomes '?'. */
+void ptier_utf8_clean(char *text);
 
 #endif

@@ -25,7 +25,8 @@
 #define FRAME_BUDGET  ((size_t)16 * 1024 * 1024)
 #define CACHE_ENTRIES 16
 
-/* Kind 0 is a whole message as it comes from the socket; then the requests, then what clients read. */
+/* Kind 0 is a whole message as it comes from the socket; then the requests, then what clients read.
+ */
 static const ProtobufCServiceDescriptor *const services[] = {
     &proxytier__v1__proxy_cache__descriptor, &proxytier__v1__events__descriptor,
     &proxytier__v1__admin__descriptor,       &proxytier__v1__server_info__descriptor,
@@ -310,10 +311,10 @@ decode_seed(unsigned kind, uint8_t *out, size_t room)
     *at++ = (uint8_t)kind;
     if (kind == 0)
         at += write_header(at, 2); /* Put */
-    const ProtobufCMessageDescriptor *schema =
-        kind == 0                ? method_at(2, &service)->input
-        : kind <= method_count() ? method_at(kind - 1, &service)->input
-                                 : reply_schema(kind - 1 - method_count());
+    const ProtobufCMessageDescriptor *schema = kind == 0 ? method_at(2, &service)->input
+                                               : kind <= method_count()
+                                                   ? method_at(kind - 1, &service)->input
+                                                   : reply_schema(kind - 1 - method_count());
     fill(&body, schema, 0);
     PROMISE((size_t)(at - out) + body.length <= room);
     if (body.length)
