@@ -164,7 +164,8 @@ ptier_dedup_begin(ptier_dedup *dedup, const ptier_dedup_call *call, int64_t now_
     *result = entry;
     if (!call->retry)
         return PTIER_DEDUP_NEW;
-    int64_t first = call->first_sent_ms ? call->first_sent_ms : now_ms - dedup->limits.window_ms;
+    int64_t youngest = now_ms - dedup->limits.window_ms + 1; /* of which all was forgotten */
+    int64_t first = call->first_sent_ms ? call->first_sent_ms : youngest;
     return first > dedup->horizon_ms ? PTIER_DEDUP_NEW : PTIER_DEDUP_UNSURE;
 }
 
