@@ -250,10 +250,10 @@ take_message(ptier_subscription *sub, nng_msg *message)
     if (length < PTIER_TOPIC_BYTES)
         return GO_ON;
     ptier_arena_reset(sub->arena, PTIER_REPLY_BUDGET(length));
-    const Proxytier__V1__EventBatch *batch = (const void *)ptier_unpack_reply(
-        &proxytier__v1__event_batch__descriptor, sub->arena,
-        (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES, length - PTIER_TOPIC_BYTES,
-        NULL);
+    const Proxytier__V1__EventBatch *batch =
+        (const void *)ptier_unpack_reply(&proxytier__v1__event_batch__descriptor, sub->arena,
+                                         (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES,
+                                         length - PTIER_TOPIC_BYTES, NULL);
     return batch ? meet_batch(sub, batch) : GO_ON; /* a damaged one shows as a gap */
 }
 
