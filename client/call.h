@@ -34,7 +34,8 @@
     X(RESET_STATISTICS, "/proxytier.v1.Admin/ResetStatistics", false, false)                       \
     X(BACKUP, "/proxytier.v1.Admin/Backup", false, false)                                          \
     X(GET_INFO, "/proxytier.v1.ServerInfo/GetInfo", true, false)                                   \
-    X(CHECK, "/proxytier.v1.Health/Check", true, false)
+    X(CHECK, "/proxytier.v1.Health/Check", true, false)                                            \
+    X(GET_DESCRIPTORS, "/proxytier.v1.Reflection/GetDescriptors", true, false)
 
 typedef enum ptier_method {
 #define PTIER_METHOD_ENUM(name, text, twice, secret) PTIER_METHOD_##name,

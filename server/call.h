@@ -57,7 +57,8 @@ typedef struct ptier_service {
     int64_t default_ttl_ms;
     void (*on_shutdown)(void *context); /* the Shutdown call; any thread; must not block */
     void *shutdown_context;
-    atomic_uint degraded_tiers; /* bit (1 << ptier_tier_id) each */
+    unsigned enabled_tiers;     /* bit (1 << ptier_tier_id) each */
+    atomic_uint degraded_tiers; /* the same */
     atomic_bool stopping;       /* refuse everything but Health.Check */
     atomic_bool hurrying;       /* the time to finish is over: what waits is refused */
     atomic_bool backing_up;     /* one at a time: it keeps a worker busy for long */

@@ -125,6 +125,9 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         service->log = log;
         service->gate = &made->gate;
         service->event_url = config->events;
+        service->enabled_tiers = (config->l1_enabled ? 1u << PTIER_TIER_L1 : 0) |
+                                 (config->l2_enabled ? 1u << PTIER_TIER_L2 : 0) |
+                                 (config->l3_enabled ? 1u << PTIER_TIER_L3 : 0);
         ptier_cache_boot_id(made->cache, service->boot_id);
         service->heartbeat_ms = (uint32_t)config->heartbeat_ms;
         service->failure_threshold = (uint32_t)config->failure_threshold;

@@ -18,6 +18,8 @@ static const Proxytier__V1__ServerInfo_Service info_service =
     PROXYTIER__V1__SERVER_INFO__INIT(ptier_handle_);
 static const Proxytier__V1__Health_Service health_service =
     PROXYTIER__V1__HEALTH__INIT(ptier_handle_);
+static const Proxytier__V1__Reflection_Service reflection_service =
+    PROXYTIER__V1__REFLECTION__INIT(ptier_handle_);
 
 /* X(service table, index, name, least role, lane, effect, also while stopping) */
 #define METHOD_RULES(X)                                                                            \
@@ -38,7 +40,8 @@ static const Proxytier__V1__Health_Service health_service =
     X(admin_service, 4, "ResetStatistics", ADMIN, READ, ONCE, false)                               \
     X(admin_service, 5, "Backup", ADMIN, READ, ONCE, false)                                        \
     X(info_service, 0, "GetInfo", READER, INLINE, NONE, false)                                     \
-    X(health_service, 0, "Check", NONE, INLINE, NONE, true)
+    X(health_service, 0, "Check", NONE, INLINE, NONE, true)                                        \
+    X(reflection_service, 0, "GetDescriptors", READER, INLINE, NONE, false)
 
 #define PUT_MANY_RESTORE 4 /* the field */
 

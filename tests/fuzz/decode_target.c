@@ -30,7 +30,7 @@
 static const ProtobufCServiceDescriptor *const services[] = {
     &proxytier__v1__proxy_cache__descriptor, &proxytier__v1__events__descriptor,
     &proxytier__v1__admin__descriptor,       &proxytier__v1__server_info__descriptor,
-    &proxytier__v1__health__descriptor,
+    &proxytier__v1__health__descriptor,      &proxytier__v1__reflection__descriptor,
 };
 #define SERVICE_COUNT (sizeof services / sizeof *services)
 

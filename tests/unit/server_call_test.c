@@ -72,7 +72,7 @@ methods_follow_their_descriptors(void **state)
     const ProtobufCServiceDescriptor *const services[] = {
         &proxytier__v1__proxy_cache__descriptor, &proxytier__v1__events__descriptor,
         &proxytier__v1__admin__descriptor,       &proxytier__v1__server_info__descriptor,
-        &proxytier__v1__health__descriptor,
+        &proxytier__v1__health__descriptor,      &proxytier__v1__reflection__descriptor,
     };
     for (size_t s = 0; s < sizeof services / sizeof *services; s++)
         for (unsigned m = 0; m < services[s]->n_methods; m++) {
