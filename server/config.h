@@ -41,6 +41,7 @@ typedef struct ptier_config {
     int64_t heartbeat_ms;
     uint64_t journal_events;
     uint64_t max_connections;
+    int64_t drain_timeout_ms;
     bool core_dumps;
 
     /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its

@@ -74,6 +74,8 @@ const ptier_option ptier_options[] = {
      "events kept in memory for subscribers that missed some"},
     {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
      "connections at a time, calls and events together; a client with a subscription has two"},
+    {"drain-timeout", PTIER_OPTION_DURATION, AT(drain_timeout_ms), 0, MINUTE, "5s", "DURATION",
+     "how long a daemon that is stopping works on calls that wait; then they are refused"},
     {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",
      "let a crash write a core file, and debuggers of the same user attach: credentials and keys "
      "are in memory"},

@@ -10,7 +10,6 @@
 #include "publisher.h"
 #include "rpc.h"
 
-#define DRAIN_MS 5000
 #define TIER_EVENTS_PER_TICK                                                                       \
     256 /* promotions and tier evictions between two heartbeats; more are told as a count */
 
@@ -21,6 +20,7 @@ struct ptier_daemon {
     ptier_cache *cache;
     ptier_publisher *publisher;
     ptier_rpc *rpc;
+    int64_t drain_ms;
 };
 
 /* Keeps what Health.Check says up to date, and passes the event on. */
@@ -112,6 +112,7 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ptier_gate_init(&made->gate, config->max_connections, log);
+    made->drain_ms = config->drain_timeout_ms;
     ptier_status status = prepare_addresses(config, error);
     if (status == PTIER_OK)
         status = ptier_journal_create((size_t)config->journal_events, TIER_EVENTS_PER_TICK,
@@ -153,7 +154,7 @@ ptier_daemon_stop(ptier_daemon *daemon)
 {
     if (!daemon)
         return;
-    ptier_rpc_stop(daemon->rpc, DRAIN_MS);
+    ptier_rpc_stop(daemon->rpc, daemon->drain_ms);
     ptier_publisher_stop(daemon->publisher);
     ptier_cache_close(daemon->cache);
     ptier_journal_destroy(daemon->journal);
