@@ -108,6 +108,77 @@ decode_kinds(void)
     return 1 + 2 * method_count() + 2;
 }
 
+/* ---- what got through the check, looked at once more and in another way ---- */
+
+/* By code points, not by bytes. */
+static void
+check_text(const char *text)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const uint8_t *at = (const uint8_t *)text;
+    while (*at) {
+        unsigned length = *at < 0x80 ? 1 : *at >> 5 == 6 ? 2 : *at >> 4 == 14 ? 3 : 4;
+        PROMISE(length < 4 || *at >> 3 == 30);
+        uint32_t letter = length == 1 ? *at : *at & (0x7fu >> length);
+        for (unsigned i = 1; i < length; i++) {
+            PROMISE(at[i] >> 6 == 2);
+            letter = letter << 6 | (at[i] & 0x3f);
+        }
+        PROMISE(letter >= least[length] && letter <= 0x10ffff);
+        PROMISE(letter < 0xd800 || letter > 0xdfff);
+        at += length;
+    }
+}
+
+static void check_unpacked(const ProtobufCMessage *message, bool request);
+
+static void
+check_member(const ProtobufCFieldDescriptor *field, const char *member, bool request)
+{
+    const void *pointer;
+    int number;
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_STRING:
+        memcpy(&pointer, member, sizeof pointer);
+        if (pointer)
+            check_text(pointer);
+        break;
+    case PROTOBUF_C_TYPE_MESSAGE:
+        memcpy(&pointer, member, sizeof pointer);
+        if (pointer)
+            check_unpacked(pointer, request);
+        break;
+    case PROTOBUF_C_TYPE_ENUM:
+        memcpy(&number, member, sizeof number);
+        PROMISE(!request || protobuf_c_enum_descriptor_get_value(field->descriptor, number));
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+check_unpacked(const ProtobufCMessage *message, bool request)
+{
+    for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
+        const char *base = (const char *)message;
+        size_t count = 1, step = field->type == PROTOBUF_C_TYPE_ENUM ? sizeof(int) : sizeof(void *);
+        const char *members = base + field->offset;
+        uint32_t chosen = field->id;
+        if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+            memcpy(&chosen, base + field->quantifier_offset, sizeof chosen);
+        if (chosen != field->id)
+            continue;
+        if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+            memcpy(&count, base + field->quantifier_offset, sizeof count);
+            memcpy(&members, base + field->offset, sizeof members);
+        }
+        for (size_t k = 0; k < count; k++)
+            check_member(field, members + k * step, request);
+    }
+}
+
 /* ---- the daemon's side ---- */
 
 /* What goes out must be readable at the other end. */
@@ -130,6 +201,17 @@ check_reply(const ProtobufCMessageDescriptor *schema)
     PROMISE(ptier_unpack_reply(schema, target.arena, frame.body, frame.body_length, &error));
 }
 
+/* Of a call that came as far as its handler. */
+static void
+check_request(const ProtobufCMessageDescriptor *schema)
+{
+    ptier_arena_reset(target.arena, FRAME_BUDGET);
+    const ProtobufCMessage *request = protobuf_c_message_unpack(
+        schema, &target.arena->allocator, target.call.body_length, target.call.body);
+    PROMISE(request);
+    check_unpacked(request, true);
+}
+
 static bool
 touches_files(const ptier_method *method)
 {
@@ -149,6 +231,8 @@ decode_request(const uint8_t *message, size_t length)
         else
             ptier_call_run(&target.call);
         PROMISE(target.call.arena.used <= target.call.arena.budget + 64);
+        if (target.call.executed)
+            check_request(method->service->descriptor->methods[method->index].input);
     }
     ptier_bytes_reset(&target.reply, INPUT_MAX);
     PROMISE(ptier_call_finish(&target.call, &target.reply) == PTIER_OK);
@@ -204,6 +288,7 @@ decode_reply(const ProtobufCMessageDescriptor *schema, const uint8_t *data, size
     if (!message)
         return;
     target.counts.unpacked++;
+    check_unpacked(message, false);
     if (schema == &proxytier__v1__event_batch__descriptor) {
         follow(message);
     } else if (schema == &proxytier__v1__get_many_response__descriptor) {
