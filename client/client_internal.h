@@ -8,10 +8,9 @@
 
 #include <proxytier/client.h>
 
+#include "run.h"
 #include "tls.h"
 #include "transport.h"
-
-#define PTIER_BOOT_ID_BYTES 16
 
 struct ptier_client {
     pid_t pid; /* of the process that opened it */
@@ -25,8 +24,7 @@ struct ptier_client {
     pthread_cond_t left;  /* running went down */
     bool closing;
     size_t running; /* public calls under way */
-    bool boot_known;
-    uint8_t boot_id[PTIER_BOOT_ID_BYTES]; /* of the daemon that answered last */
+    ptier_run run;  /* of the daemon that answered last */
 };
 
 /*

@@ -17,6 +17,7 @@
 #include "framing.h"
 #include "info_call.h"
 #include "monotonic.h"
+#include "unpack.h"
 
 #define HEARTBEAT_DEFAULT_MS 250
 #define HEARTBEATS_LOST      4
@@ -249,9 +250,10 @@ take_message(ptier_subscription *sub, nng_msg *message)
     if (length < PTIER_TOPIC_BYTES)
         return GO_ON;
     ptier_arena_reset(sub->arena, PTIER_REPLY_BUDGET(length));
-    Proxytier__V1__EventBatch *batch = proxytier__v1__event_batch__unpack(
-        &sub->arena->allocator, length - PTIER_TOPIC_BYTES,
-        (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES);
+    const Proxytier__V1__EventBatch *batch =
+        (const void *)ptier_unpack_reply(&proxytier__v1__event_batch__descriptor, sub->arena,
+                                         (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES,
+                                         length - PTIER_TOPIC_BYTES, NULL);
     return batch ? meet_batch(sub, batch) : GO_ON; /* a damaged one shows as a gap */
 }
 

@@ -21,11 +21,18 @@ ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
     ptier_transport *t = context;
     (void)event;
+    bool gone = false;
     pthread_mutex_lock(&t->lock);
-    t->pipe = nng_pipe_id(pipe);
-    t->connected = true;
-    t->mute = false;
-    t->unanswered_since = 0;
+    for (size_t i = 0; i < PTIER_GONE_KEPT; i++)
+        gone = gone || t->gone[i] == nng_pipe_id(pipe);
+    if (gone) {
+        t->dropped = true;
+    } else {
+        t->pipe = nng_pipe_id(pipe);
+        t->connected = true;
+        t->mute = false;
+        t->unanswered_since = 0;
+    }
     pthread_cond_broadcast(&t->changed);
     pthread_mutex_unlock(&t->lock);
 }
@@ -43,6 +50,8 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
     pthread_mutex_lock(&t->lock);
     bool ours = t->connected && t->pipe == nng_pipe_id(pipe);
     nng_dialer dialer = t->dialer;
+    if (!ours) /* nng may tell the end of a short connection before its beginning */
+        t->gone[t->gone_count++ % PTIER_GONE_KEPT] = nng_pipe_id(pipe);
     if (ours) {
         t->dropped = true;
         t->connected = false;

@@ -14,6 +14,7 @@
 #include <nng/protocol/reqrep0/req.h>
 
 #include "monotonic.h"
+#include "nng_workaround_stream.h"
 #include "transport_internal.h"
 
 #define PATIENCE_MS     150  /* a caller waits this long for a daemon that went down a moment ago */
@@ -39,6 +40,7 @@ static int
 open_socket(ptier_transport *t)
 {
     sigset_t all, before;
+    ptier_nng_workaround_stream();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* nng starts its threads here */
     int rv = nng_req0_open(&t->socket);

@@ -41,6 +41,7 @@ typedef struct ptier_config {
     int64_t heartbeat_ms;
     uint64_t journal_events;
     uint64_t max_connections;
+    int64_t drain_timeout_ms;
     bool core_dumps;
     char *token_file; /* NULL: there are no tokens */
     ptier_text_list rotator_users;

@@ -11,7 +11,6 @@
 #include "rpc.h"
 #include "tls.h"
 
-#define DRAIN_MS 5000
 #define TIER_EVENTS_PER_TICK                                                                       \
     256 /* promotions and tier evictions between two heartbeats; more are told as a count */
 
@@ -25,6 +24,7 @@ struct ptier_daemon {
     ptier_cache *cache;
     ptier_publisher *publisher;
     ptier_rpc *rpc;
+    int64_t drain_ms;
 };
 
 /* Keeps what Health.Check says up to date, and passes the event on. */
@@ -158,6 +158,7 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
     ptier_daemon *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    made->drain_ms = config->drain_timeout_ms;
     ptier_status status = open_security(made, config, log, error); /* also makes the gate */
     if (status == PTIER_OK)
         status = prepare_addresses(config, error);
@@ -173,6 +174,9 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         service->log = log;
         service->gate = &made->gate;
         service->auth = made->auth;
+        service->enabled_tiers = (config->l1_enabled ? 1u << PTIER_TIER_L1 : 0) |
+                                 (config->l2_enabled ? 1u << PTIER_TIER_L2 : 0) |
+                                 (config->l3_enabled ? 1u << PTIER_TIER_L3 : 0);
         ptier_cache_boot_id(made->cache, service->boot_id);
         service->heartbeat_ms = (uint32_t)config->heartbeat_ms;
         service->failure_threshold = (uint32_t)config->failure_threshold;
@@ -194,7 +198,7 @@ ptier_daemon_stop(ptier_daemon *daemon)
 {
     if (!daemon)
         return;
-    ptier_rpc_stop(daemon->rpc, DRAIN_MS);
+    ptier_rpc_stop(daemon->rpc, daemon->drain_ms);
     ptier_publisher_stop(daemon->publisher);
     ptier_cache_close(daemon->cache);
     ptier_journal_destroy(daemon->journal);

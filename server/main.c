@@ -1,5 +1,6 @@
 /* proxytierd: the table of contents. Exit codes: 0 ended as asked, 1 could not start, 2 usage. */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -121,6 +122,14 @@ raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer connections are possible otherwise */
 }
 
+/* Large messages go back to the system when they are freed: otherwise glibc learns from the first
+ * ones to keep such pieces, in the heap of every thread that ever received one. */
+static void
+return_large_messages(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024); /* if not, only memory is wasted */
+}
+
 /*
  * Credentials and keys are all over the heap, the crypto library's included, so that a core file is
  * kept from holding them by not being written. Neither a limit of size (a piped core ignores it)
@@ -188,6 +197,7 @@ main(int argc, char **argv)
     bool done = false;
 
     allow_core_dumps(false); /* before any key is read */
+    return_large_messages();
     ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
     if (status != PTIER_OK)
         return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);

@@ -1,7 +1,7 @@
 /*
  * Cures for faults of nng 1.5 (Debian 12) that let a rude client end or leak the service; harmless
- * with later versions. They replace functions for the whole process, so only executables may link
- * them, never the SDK.
+ * with later versions. They replace functions for the whole process, one of them the C library's,
+ * so only executables may link them, never the SDK; it has those of nng_workaround_stream.h only.
  */
 #ifndef PTIER_NNG_WORKAROUND_H
 #define PTIER_NNG_WORKAROUND_H

@@ -17,8 +17,8 @@ PTIER_MUST_CHECK ptier_status ptier_rpc_start(ptier_service *service, const char
                                               ptier_rpc **rpc, ptier_error *error);
 
 /*
- * Refuses new work (service->stopping), waits until what runs is answered, at most drain_ms,
- * closes, frees. NULL is fine.
+ * Refuses new work (service->stopping), waits until what runs is answered, at most drain_ms; then
+ * what still waits is refused, and listings end; waits for what runs, closes, frees. NULL is fine.
  */
 void ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms);
 

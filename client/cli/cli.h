@@ -252,6 +252,7 @@ ptier_cli_exit ptier_cmd_export(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_backup(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_clear(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_stats(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_describe(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_watch(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_info(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_keygen(ptier_cli *cli);

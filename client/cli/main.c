@@ -22,6 +22,8 @@ static const ptier_cli_command commands[] = {
     {"stats", "", "Show statistics per tier", ptier_cmd_stats},
     {"watch", "", "Follow changes as they happen", ptier_cmd_watch},
     {"info", "", "Show what the daemon says of itself", ptier_cmd_info},
+    {"describe", "[FILE]", "Show the daemon's protocol (FILE: as a FileDescriptorSet)",
+     ptier_cmd_describe},
     {"keygen", "[FILE]", "Make a new encryption key (default: to stdout)", ptier_cmd_keygen},
     {"token", "add|list|remove", "Say who may call a daemon, with which role", ptier_cmd_token},
     {"tls-init", "DIR", "Make certificates for a daemon and its clients", ptier_cmd_tls_init},

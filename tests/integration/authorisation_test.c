@@ -46,6 +46,7 @@ static const struct row {
     {"/proxytier.v1.Admin/Backup", PTIER_ROLE_ADMIN, PTIER_INVALID_ARGUMENT},
     {"/proxytier.v1.ServerInfo/GetInfo", PTIER_ROLE_READER, PTIER_OK},
     {"/proxytier.v1.Health/Check", PTIER_ROLE_NONE, PTIER_OK},
+    {"/proxytier.v1.Reflection/GetDescriptors", PTIER_ROLE_READER, PTIER_OK},
 };
 
 typedef enum way { WAY_OWNER, WAY_ROTATOR, WAY_NOBODY, WAY_TCP, WAY_TLS, WAY_MUTUAL, WAYS } way;

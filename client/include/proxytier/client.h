@@ -6,13 +6,16 @@
  * The library is silent: it never writes to stdout or stderr and installs no signal handlers.
  * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's;
  * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
- * DEADLINE_EXCEEDED that one may have, ABORTED that a call which must not be done twice
- * (report_health, clear, a restoring put) was sent and the connection lost: it may or may not have
- * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
- * PERMISSION_DENIED: this user or role may not. UNAUTHENTICATED: a wrong, expired or missing token,
- * or a certificate (the daemon's, or ours) that the other side does not take. Ownership: input
- * strings and records are borrowed for the call. Results are owned by the caller and freed by the
- * function named at their type; strings inside a result live as long as the result.
+ * DEADLINE_EXCEEDED that one may have. A call whose connection is lost is sent again under the same
+ * id, and a daemon that has done it already only repeats its reply: no call is done twice. ABORTED
+ * is what is left where nobody can know: a call that must not be done twice (report_health, clear,
+ * reset_statistics, backup, shutdown, a restoring put) was sent, and its daemon was restarted, or
+ * not reached again within 45 s and the call's timeout and retries: it was done once, or not. Where
+ * nothing listens UNAVAILABLE comes at once, not after the timeout. PERMISSION_DENIED: this user or
+ * role may not. UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's,
+ * or ours) that the other side does not take. Ownership: input strings and records are borrowed for
+ * the call. Results are owned by the caller and freed by the function named at their type; strings
+ * inside a result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -37,7 +40,7 @@ typedef struct ptier_client_options {
     const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides). One
                             that is given always counts, also when it is wrong */
     uint32_t timeout_ms; /* of a call; 5,000 */
-    uint32_t retries;    /* of calls that are safe to retry, within the timeout; 3 */
+    uint32_t retries;    /* of a call whose connection was lost, within the timeout; 3 */
 
     /* For tls+tcp addresses, PEM files. NULL: PROXYTIER_TLS_CA_FILE and so on, then none. */
     const char *tls_ca_file;   /* who signed the daemon's certificate: must be there */
@@ -201,7 +204,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *clien
 
 /*
  * Counters and latencies start again at zero. *last (may be NULL) gets them up to this moment.
- * Never sent twice: ABORTED when it is unknown whether the daemon did it. Role admin.
+ * ABORTED when it is unknown whether the daemon did it. Role admin.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_reset_statistics(ptier_client *client,
                                                                ptier_statistics *last,
