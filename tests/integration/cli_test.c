@@ -569,7 +569,8 @@ a_daemon_that_hangs_is_code_5(void **state)
 static void
 another_user_is_refused_with_code_6(void **state)
 {
-    static const char advice[] = "the daemon lets in its own user, root and whom its configuration names";
+    static const char advice[] =
+        "the daemon lets in its own user, root and whom its configuration names";
     struct fixture *f = *state;
     char path[96];
 

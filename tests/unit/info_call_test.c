@@ -90,7 +90,8 @@ whole_daemon_lists_what_is_switched_on(void **state)
     (void)state;
     static const char *const expected[] = {"calls", "events", "l1", "l2", "l3"};
     ptier_status status;
-    ptier_service service = {.event_urls = {[PTIER_DOOR_IPC] = "ipc:///somewhere"}, .enabled_tiers = 0xe};
+    ptier_service service = {.event_urls = {[PTIER_DOOR_IPC] = "ipc:///somewhere"},
+                             .enabled_tiers = 0xe};
     Proxytier__V1__CheckRequest request = PROXYTIER__V1__CHECK_REQUEST__INIT;
     ProtobufCMessage *message = perform(&service, "/proxytier.v1.Health/Check", &request.base,
                                         &proxytier__v1__check_response__descriptor, &status);
