@@ -202,11 +202,16 @@ kept_position_is_gone_on_from(void **state)
         peer_emit(&f->peer, TIERS, 40, true);
     }
     beat_until(f, &f->told[0].changes, 230);
+    peer_emit(&f->peer, CHANGES, 40, false); /* the link gets them when the other has replayed */
     subscribe(f, 1, true, &kept);
-    beat_until(f, &f->told[1].changes, 200);
+    beat_until(f, &f->told[1].changes, 240);
+    beat_until(f, &f->told[0].changes, 270);
     beat_until(f, &f->told[1].tiers, 200);
     assert_int_equal(f->told[1].resyncs, 0);
-    assert_int_equal(f->told[1].last[CHANGES], 230);
+    assert_int_equal(f->told[1].last[CHANGES], 270);
+    peer_emit(&f->peer, CHANGES, 1, true);
+    beat_until(f, &f->told[1].changes, 241);
+    assert_int_equal(f->told[1].changes, 241);
     other = kept;
     other.boot_id[3]++;
     subscribe(f, 2, false, &other);
