@@ -67,7 +67,7 @@ make_fixture(void)
     assert_non_null(f);
     peer_init(&f->peer);
     f->peer.heartbeat_ms = 2000; /* so that a machine that stops for a second makes no difference */
-    f->peer.replay_page = 50;
+    f->peer.replay_page = 60;    /* does not end where the link is */
     peer_start(&f->peer);
     ptier_client_options_init(&options);
     options.url = f->peer.rpc_url;
