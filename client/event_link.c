@@ -303,7 +303,8 @@ start_listening(ptier_event_link *link)
         return false;
     link->silence_ms =
         (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
-    return info.event_url[0] != '\0' && ptier_event_socket_open(&link->socket, info.event_url) == 0;
+    return info.event_url[0] != '\0' &&
+           ptier_event_socket_open(&link->socket, info.event_url, NULL) == 0;
 }
 
 /* When this process was stopped, the time is over although messages are there: they are looked at
