@@ -19,6 +19,9 @@ ptier_client *test_client_open(const test_daemon *daemon, uint32_t timeout_ms);
 /* Puts `count` records, whose URLs are numbered from `first` on, in batches of 500. */
 void test_put_range(ptier_client *client, unsigned first, unsigned count, const char *source);
 
+/* The same, of 2 KiB each. */
+void test_put_heavy(ptier_client *client, unsigned first, unsigned count);
+
 /* Deletes them, as test_put_range numbers them. Returns how many were there. */
 size_t test_delete_range(ptier_client *client, unsigned first, unsigned count);
 
