@@ -9,12 +9,15 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "framing.h"
+#include "info_call.h"
 #include "monotonic.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "unpack.h"
 
 #define REQUEST_ID_BYTES 16
-#define RETRY_PAUSE_MS   40 /* before the second try; doubles */
+#define RETRY_PAUSE_MS   40    /* before the second try; doubles */
+#define RETRY_WINDOW_MS  45000 /* the daemon remembers what it did for 60 s */
 #define UNASKED_BODY_MAX                                                                           \
     ((size_t)1 << 20) /* larger requests are compared with the daemon's limit first */
 
@@ -38,9 +41,11 @@ typedef struct attempt {
     size_t body_length;
     int64_t deadline;
     uint8_t request_id[REQUEST_ID_BYTES];
-    bool tried, boot_known; /* boot_id: of the daemon that may have seen the first try */
-    uint8_t boot_id[PTIER_BOOT_ID_BYTES];
-    bool answered; /* the last failure is the daemon's own word */
+    bool tried;
+    ptier_run run;         /* of the daemon that may have seen the first try */
+    int64_t first_sent;    /* ptier_monotonic_ms */
+    int64_t first_sent_ms; /* the same on the daemon's clock, or before */
+    bool answered;         /* the last failure is the daemon's own word */
     ptier_fate fate;
     ptier_frame frame; /* of the reply; borrowed from it */
 } attempt;
@@ -58,22 +63,21 @@ make_request_id(uint8_t id[REQUEST_ID_BYTES], ptier_error *error)
 }
 
 static void
-recall_boot(attempt *a)
+recall_run(attempt *a)
 {
     pthread_mutex_lock(&a->client->lock);
-    a->boot_known = a->client->boot_known;
-    memcpy(a->boot_id, a->client->boot_id, sizeof a->boot_id);
+    a->run = a->client->run;
     pthread_mutex_unlock(&a->client->lock);
+    a->first_sent = ptier_monotonic_ms();
+    a->first_sent_ms = a->run.known ? ptier_run_clock(&a->run, a->first_sent) : 0;
 }
 
 static void
-learn_boot(ptier_client *client, const ProtobufCBinaryData *boot_id)
+learn_run(ptier_client *client, const Proxytier__V1__ResponseHeader *header)
 {
-    if (boot_id->len != PTIER_BOOT_ID_BYTES)
-        return;
     pthread_mutex_lock(&client->lock);
-    memcpy(client->boot_id, boot_id->data, PTIER_BOOT_ID_BYTES);
-    client->boot_known = true;
+    ptier_run_learn(&client->run, header->boot_id.data, header->boot_id.len, header->boottime_ms,
+                    ptier_monotonic_ms());
     pthread_mutex_unlock(&client->lock);
 }
 
@@ -88,8 +92,10 @@ pack_request(attempt *a)
     header.timeout_ms = left < 1 ? 1 : (uint32_t)left;
     header.request_id = (ProtobufCBinaryData){REQUEST_ID_BYTES, a->request_id};
     header.token = a->client->token;
-    if (a->tried && a->boot_known)
-        header.boot_id = (ProtobufCBinaryData){PTIER_BOOT_ID_BYTES, a->boot_id};
+    if (a->tried && a->run.known) {
+        header.boot_id = (ProtobufCBinaryData){PTIER_BOOT_ID_BYTES, a->run.boot_id};
+        header.first_sent_ms = a->first_sent_ms;
+    }
     size_t header_length = proxytier__v1__request_header__get_packed_size(&header);
     if (nng_msg_alloc(&message, PTIER_FRAME_PREFIX + header_length + a->body_length) != 0)
         return NULL;
@@ -118,12 +124,14 @@ read_header(attempt *a, const nng_msg *message, ptier_error *error)
     if (!arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ptier_status status = PTIER_OK;
-    Proxytier__V1__ResponseHeader *header = proxytier__v1__response_header__unpack(
-        &arena->allocator, a->frame.header_length, a->frame.header);
+    const Proxytier__V1__ResponseHeader *header =
+        (const void *)ptier_unpack_reply(&proxytier__v1__response_header__descriptor, arena,
+                                         a->frame.header, a->frame.header_length, &detail);
     if (!header) {
-        status = ptier_fail(error, PTIER_INTERNAL, "the header of the reply is damaged");
+        status = ptier_fail(error, PTIER_INTERNAL, "the header of the reply is damaged: %s",
+                            detail.message);
     } else {
-        learn_boot(a->client, &header->boot_id);
+        learn_run(a->client, header);
         a->answered = true;
         if (header->code != PROXYTIER__V1__STATUS_CODE__STATUS_CODE_OK) {
             bool known = header->code > 0 && header->code <= (int)PTIER_UNAUTHENTICATED;
@@ -152,7 +160,7 @@ try_once(attempt *a, nng_msg **reply, ptier_error *error)
     a->answered = false;
     *reply = NULL;
     if (!a->tried)
-        recall_boot(a);
+        recall_run(a);
     nng_msg *message = pack_request(a);
     if (!message)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
@@ -167,6 +175,17 @@ try_once(attempt *a, nng_msg **reply, ptier_error *error)
     return status;
 }
 
+/*
+ * What may not be done twice is tried again as long as the daemon remembers what it did, and can
+ * tell whether it is the one that was asked first.
+ */
+static bool
+may_repeat(const attempt *a)
+{
+    return a->facts.twice ||
+           (a->run.known && ptier_monotonic_ms() - a->first_sent < RETRY_WINDOW_MS);
+}
+
 /* A daemon that says UNAVAILABLE is stopping: it did nothing, and another one may be about to
  * start. */
 static bool
@@ -174,11 +193,18 @@ worth_retrying(const attempt *a, ptier_status status)
 {
     if (status != PTIER_UNAVAILABLE)
         return false;
-    if (a->answered)
-        return a->facts.twice;
-    if (a->fate == PTIER_FATE_UNSENT)
-        return a->tried; /* the transport has waited for a first connection already */
-    return a->facts.twice;
+    if (!a->answered && a->fate == PTIER_FATE_UNSENT)
+        return a->tried && may_repeat(a); /* the transport has waited for a first connection */
+    return may_repeat(a);
+}
+
+/* Whether the daemon's answer to a retry says what became of the tries before it: it looks that up
+ * first, but who is not let in learns nothing. */
+static bool
+settles(const attempt *a, ptier_status status)
+{
+    return a->answered && status != PTIER_PERMISSION_DENIED && status != PTIER_UNAUTHENTICATED &&
+           status != PTIER_UNIMPLEMENTED;
 }
 
 static void
@@ -200,6 +226,25 @@ is_closing(ptier_client *client)
     return closing;
 }
 
+/* Before the first call that may not be done twice: whose run is it? What the daemon says to the
+ * question itself does not matter. */
+static ptier_status
+get_acquainted(const attempt *a, ptier_error *error)
+{
+    ptier_server_info info;
+    pthread_mutex_lock(&a->client->lock);
+    bool known = a->client->run.known;
+    pthread_mutex_unlock(&a->client->lock);
+    int64_t left = a->deadline - ptier_monotonic_ms();
+    if (known || a->facts.twice || left < 1)
+        return PTIER_OK;
+    ptier_status status = ptier_get_info_within(a->client, (uint32_t)left, &info, error);
+    pthread_mutex_lock(&a->client->lock);
+    known = a->client->run.known;
+    pthread_mutex_unlock(&a->client->lock);
+    return known ? PTIER_OK : status;
+}
+
 /* OK: *reply is owned by the caller, a->frame says where the body is in it. */
 static ptier_status
 exchange(attempt *a, nng_msg **reply, ptier_error *error)
@@ -207,13 +252,18 @@ exchange(attempt *a, nng_msg **reply, ptier_error *error)
     ptier_error failure = {.message = ""};
     bool uncertain = false; /* a try was sent and nobody said what became of it */
     ptier_status status = make_request_id(a->request_id, error);
+    if (status == PTIER_OK)
+        status = get_acquainted(a, error);
     if (status != PTIER_OK)
         return status;
     for (uint32_t tries = 0;; tries++) {
         status = try_once(a, reply, &failure);
         if (status == PTIER_OK)
             return PTIER_OK;
-        uncertain = uncertain || (!a->answered && a->fate == PTIER_FATE_LOST);
+        if (!a->answered && a->fate == PTIER_FATE_LOST)
+            uncertain = true;
+        else if (settles(a, status))
+            uncertain = false;
         bool again = worth_retrying(a, status);
         a->tried = true;
         if (!again || tries >= a->client->retries || is_closing(a->client))
@@ -257,12 +307,14 @@ unpack_reply(const attempt *a, const ProtobufCMessageDescriptor *type, ptier_are
     *arena = ptier_arena_create(PTIER_REPLY_BUDGET(a->frame.body_length));
     if (!*arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_error detail = {.message = ""};
     ProtobufCMessage *message =
-        protobuf_c_message_unpack(type, &(*arena)->allocator, a->frame.body_length, a->frame.body);
+        ptier_unpack_reply(type, *arena, a->frame.body, a->frame.body_length, &detail);
     if (!message) {
         ptier_arena_destroy(*arena);
         *arena = NULL;
-        return ptier_fail(error, PTIER_INTERNAL, "the reply to %s is damaged", a->facts.name);
+        return ptier_fail(error, PTIER_INTERNAL, "the reply to %s is damaged: %s", a->facts.name,
+                          detail.message);
     }
     memcpy(reply, &message, sizeof message);
     return PTIER_OK;

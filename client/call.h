@@ -15,7 +15,7 @@
 /* Unpacked records take 3 to 12 times their packed size; short labels and empty records more. */
 #define PTIER_REPLY_BUDGET(packed_length) (((size_t)64 << 10) + (packed_length)*32)
 
-/* X(name, full method, may be sent twice, reply holds credentials) */
+/* X(name, full method, may be done twice, reply holds credentials) */
 #define PTIER_METHOD_TABLE(X)                                                                      \
     X(GET, "/proxytier.v1.ProxyCache/Get", true, true)                                             \
     X(GET_MANY, "/proxytier.v1.ProxyCache/GetMany", true, true)                                    \
@@ -34,7 +34,8 @@
     X(RESET_STATISTICS, "/proxytier.v1.Admin/ResetStatistics", false, false)                       \
     X(BACKUP, "/proxytier.v1.Admin/Backup", false, false)                                          \
     X(GET_INFO, "/proxytier.v1.ServerInfo/GetInfo", true, false)                                   \
-    X(CHECK, "/proxytier.v1.Health/Check", true, false)
+    X(CHECK, "/proxytier.v1.Health/Check", true, false)                                            \
+    X(GET_DESCRIPTORS, "/proxytier.v1.Reflection/GetDescriptors", true, false)
 
 typedef enum ptier_method {
 #define PTIER_METHOD_ENUM(name, text, twice, secret) PTIER_METHOD_##name,
@@ -48,13 +49,13 @@ typedef struct ptier_call {
     ptier_method method;
     const ProtobufCMessage *request;
     const ProtobufCMessageDescriptor *reply_type;
-    bool once;           /* not to be sent twice, although the method usually may */
+    bool once;           /* not to be done twice, although the method usually may */
     uint32_t timeout_ms; /* 0: the client's */
 } ptier_call;
 
 /*
  * Performs the call. OK: *reply lives in *arena, which the caller destroys. Otherwise *arena is
- * NULL. A method that may not be sent twice gets ABORTED when it is unknown whether the daemon did
+ * NULL. A method that may not be done twice gets ABORTED when it is unknown whether the daemon did
  * it.
  */
 PTIER_MUST_CHECK ptier_status ptier_call_perform(ptier_client *client, const ptier_call *call,

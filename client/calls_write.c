@@ -30,7 +30,7 @@ tier_bits(const Proxytier__V1__Tier *tiers, size_t count)
 {
     uint32_t bits = 0;
     for (size_t i = 0; i < count; i++)
-        if (tiers[i] > 0 && (int)tiers[i] < PTIER_TIER_COUNT)
+        if ((int)tiers[i] > 0 && (int)tiers[i] < PTIER_TIER_COUNT) /* enums are unsigned here */
             bits |= UINT32_C(1) << tiers[i];
     return bits;
 }

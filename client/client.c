@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "event_link.h"
 #include "monotonic.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
@@ -108,6 +109,7 @@ free_client(ptier_client *client)
         explicit_bzero(client->token, strlen(client->token));
         free(client->token);
     }
+    ptier_tls_fini(&client->tls);
     pthread_cond_destroy(&client->left);
     pthread_mutex_destroy(&client->lock);
     free(client);
@@ -142,8 +144,13 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
     client->retries = options.retries;
     status = copy_token(client, options.token, error);
     if (status == PTIER_OK)
-        status = ptier_transport_open(url, &client->transport, error);
+        status = ptier_tls_init(&client->tls, &options, url, error);
+    if (status == PTIER_OK)
+        status = ptier_transport_open(url, &client->tls, &client->transport, error);
+    if (status == PTIER_OK)
+        status = ptier_event_link_create(client, &client->link, error);
     if (status != PTIER_OK) {
+        ptier_transport_close(client->transport);
         free_client(client);
         return status;
     }
@@ -164,6 +171,7 @@ ptier_client_close(ptier_client *client)
     while (client->running > 0)
         pthread_cond_wait(&client->left, &client->lock);
     pthread_mutex_unlock(&client->lock);
+    ptier_event_link_destroy(client->link);
     ptier_transport_close(client->transport);
     free_client(client);
 }

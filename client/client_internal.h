@@ -8,14 +8,16 @@
 
 #include <proxytier/client.h>
 
+#include "run.h"
+#include "tls.h"
 #include "transport.h"
-
-#define PTIER_BOOT_ID_BYTES 16
 
 struct ptier_client {
     pid_t pid; /* of the process that opened it */
     ptier_transport *transport;
-    char *token; /* "" when there is none */
+    struct ptier_event_link *link; /* idle until somebody listens */
+    char *token;                   /* "" when there is none */
+    ptier_tls tls;
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
 
@@ -23,8 +25,7 @@ struct ptier_client {
     pthread_cond_t left;  /* running went down */
     bool closing;
     size_t running; /* public calls under way */
-    bool boot_known;
-    uint8_t boot_id[PTIER_BOOT_ID_BYTES]; /* of the daemon that answered last */
+    ptier_run run;  /* of the daemon that answered last */
 };
 
 /*

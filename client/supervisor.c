@@ -7,6 +7,7 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "monotonic.h"
+#include "tls.h"
 #include "transport_internal.h"
 
 #define REPLY_MAX      ((size_t)64 << 20)
@@ -20,11 +21,18 @@ ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
     ptier_transport *t = context;
     (void)event;
+    bool gone = false;
     pthread_mutex_lock(&t->lock);
-    t->pipe = nng_pipe_id(pipe);
-    t->connected = true;
-    t->mute = false;
-    t->unanswered_since = 0;
+    for (size_t i = 0; i < PTIER_GONE_KEPT; i++)
+        gone = gone || t->gone[i] == nng_pipe_id(pipe);
+    if (gone) {
+        t->dropped = true;
+    } else {
+        t->pipe = nng_pipe_id(pipe);
+        t->connected = true;
+        t->mute = false;
+        t->unanswered_since = 0;
+    }
     pthread_cond_broadcast(&t->changed);
     pthread_mutex_unlock(&t->lock);
 }
@@ -42,6 +50,8 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
     pthread_mutex_lock(&t->lock);
     bool ours = t->connected && t->pipe == nng_pipe_id(pipe);
     nng_dialer dialer = t->dialer;
+    if (!ours) /* nng may tell the end of a short connection before its beginning */
+        t->gone[t->gone_count++ % PTIER_GONE_KEPT] = nng_pipe_id(pipe);
     if (ours) {
         t->dropped = true;
         t->connected = false;
@@ -61,7 +71,8 @@ dial(ptier_transport *t)
     int rv = nng_dialer_create(&dialer, t->socket, t->url);
     if (rv != 0)
         return rv;
-    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, REPLY_MAX)) != 0) {
+    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, REPLY_MAX)) != 0 ||
+        (rv = ptier_tls_dialer(dialer, t->url, t->tls)) != 0) {
         (void)nng_dialer_close(dialer); /* was never started */
         return rv;
     }

@@ -14,6 +14,7 @@
 #include <nng/protocol/reqrep0/req.h>
 
 #include "monotonic.h"
+#include "nng_workaround_stream.h"
 #include "transport_internal.h"
 
 #define PATIENCE_MS     150  /* a caller waits this long for a daemon that went down a moment ago */
@@ -39,6 +40,7 @@ static int
 open_socket(ptier_transport *t)
 {
     sigset_t all, before;
+    ptier_nng_workaround_stream();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* nng starts its threads here */
     int rv = nng_req0_open(&t->socket);
@@ -65,7 +67,8 @@ free_transport(ptier_transport *t)
 }
 
 ptier_status
-ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *error)
+ptier_transport_open(const char *url, const ptier_tls *tls, ptier_transport **transport,
+                     ptier_error *error)
 {
     ptier_transport *t = calloc(1, sizeof *t);
     *transport = NULL;
@@ -79,6 +82,7 @@ ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *
         free(t);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
     }
+    t->tls = tls;
     t->down_since = ptier_monotonic_ms();
     int rv = open_socket(t);
     if (rv != 0) {
@@ -95,6 +99,12 @@ ptier_transport_open(const char *url, ptier_transport **transport, ptier_error *
     }
     *transport = t;
     return PTIER_OK;
+}
+
+const char *
+ptier_transport_url(const ptier_transport *t)
+{
+    return t->url;
 }
 
 /* Cancelling an operation that is just about to begin has no effect, hence the repetition. */
@@ -166,9 +176,16 @@ static ptier_status
 fail_not_allowed(const ptier_transport *t, ptier_error *error)
 {
     return ptier_fail(error, PTIER_PERMISSION_DENIED,
-                      "not allowed to connect to %s: only the daemon's own user and root may "
-                      "connect",
+                      "not allowed to connect to %s: the daemon lets in its own user, root and "
+                      "whom its configuration names",
                       t->url);
+}
+
+static ptier_status
+fail_unreachable_for(const ptier_transport *t, int rv, ptier_error *error)
+{
+    return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
+                      nng_strerror(rv));
 }
 
 static ptier_status
@@ -183,12 +200,24 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                           t->url);
     case NNG_EPERM:
         return fail_not_allowed(t, error);
+    case NNG_EPEERAUTH: /* which of these it was nng seldom knows */
+    case NNG_ECRYPTO:
+        return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                          "no agreement on TLS with %s: its certificate is not of our CA "
+                          "(tls_ca_file), not for this name (tls_server_name) or out of date; or "
+                          "ours (tls_cert_file) is not of its CA",
+                          t->url);
+    case NNG_ECONNSHUT: /* nng's word for a server that misses the client's certificate */
+        if (t->tls->config && !t->tls->has_cert)
+            return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                              "%s breaks TLS off: it wants a client certificate (tls_cert_file)",
+                              t->url);
+        return fail_unreachable_for(t, rv, error);
     case 0: /* no attempt failed, none came to an end: somebody is there and hangs */
         return ptier_fail(error, PTIER_DEADLINE_EXCEEDED,
                           "no connection to %s in time: is proxytierd well there?", t->url);
     default:
-        return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
-                          nng_strerror(rv));
+        return fail_unreachable_for(t, rv, error);
     }
 }
 

@@ -13,6 +13,8 @@
 #include <nng/nng.h>
 #include <proxytier/status.h>
 
+#include "tls.h"
+
 typedef struct ptier_transport ptier_transport;
 
 /* What became of a request whose exchange failed. */
@@ -25,9 +27,12 @@ typedef enum ptier_fate {
 /* INVALID_ARGUMENT: no URL that this library can dial. */
 PTIER_MUST_CHECK ptier_status ptier_transport_check_url(const char *url, ptier_error *error);
 
-/* url is borrowed during the call. Does not wait for a connection. */
-PTIER_MUST_CHECK ptier_status ptier_transport_open(const char *url, ptier_transport **transport,
-                                                   ptier_error *error);
+/* url is borrowed during the call, tls until close. Does not wait for a connection. */
+PTIER_MUST_CHECK ptier_status ptier_transport_open(const char *url, const ptier_tls *tls,
+                                                   ptier_transport **transport, ptier_error *error);
+
+/* Borrowed until close. */
+const char *ptier_transport_url(const ptier_transport *transport);
 
 /* First step of closing: every exchange, running or to come, ends with CANCELLED. */
 void ptier_transport_cancel(ptier_transport *transport);
@@ -38,11 +43,19 @@ void ptier_transport_close(ptier_transport *transport);
 /*
  * Sends `request` (moved, also on failure) and waits for its reply until `deadline`
  * (ptier_monotonic_ms). OK: *reply is owned by the caller. UNAVAILABLE: nobody answered; CANCELLED:
- * closed; DEADLINE_EXCEEDED; PERMISSION_DENIED: the socket is another user's; *fate says more.
+ * closed; DEADLINE_EXCEEDED; PERMISSION_DENIED: the socket is another user's; UNAUTHENTICATED: a
+ * certificate was not taken; *fate says more.
  */
 PTIER_MUST_CHECK ptier_status ptier_transport_exchange(ptier_transport *transport, nng_msg *request,
                                                        int64_t deadline, nng_msg **reply,
                                                        ptier_fate *fate, ptier_error *error);
+
+/*
+ * Where the events are that a daemon offers at `offered`: an address that stands for all of its own
+ * (0.0.0.0) is where `url` reached it. INVALID_ARGUMENT: nowhere.
+ */
+PTIER_MUST_CHECK ptier_status ptier_event_address(const char *url, const char *offered,
+                                                  char *address, size_t room);
 
 /* Starts a thread that takes no signals: those are the program's. 0 or an errno value. */
 PTIER_MUST_CHECK int ptier_thread_start(pthread_t *thread, void *(*run)(void *), void *argument);

@@ -7,6 +7,8 @@
 /* More contexts make nng 1.5's timers slow; further callers wait for one. */
 #define PTIER_SLOTS_MAX 64
 
+#define PTIER_GONE_KEPT 8
+
 typedef enum ptier_slot_phase {
     PTIER_SLOT_IDLE,
     PTIER_SLOT_SENDING,
@@ -23,16 +25,19 @@ typedef struct ptier_slot {
 
 struct ptier_transport {
     char *url;
+    const ptier_tls *tls; /* borrowed */
     nng_socket socket;
     pthread_t supervisor;
     pthread_mutex_t lock;
     pthread_cond_t changed;   /* connection state, closing, a caller's wish */
     pthread_cond_t slot_idle; /* a slot came back, or closing */
     bool closing, connected, mute, wanted;
-    bool answered;  /* once, by whoever listens there */
-    bool dropped;   /* the peer ended a connection before it ever answered */
-    bool abandoned; /* the attempt under way was given up by a caller */
-    int pipe;       /* id of the pipe in use */
+    bool answered;             /* once, by whoever listens there */
+    bool dropped;              /* the peer ended a connection before it ever answered */
+    bool abandoned;            /* the attempt under way was given up by a caller */
+    int pipe;                  /* id of the pipe in use */
+    int gone[PTIER_GONE_KEPT]; /* ids of the last pipes that ended while they were not in use */
+    unsigned gone_count;
     nng_dialer dialer;
     int64_t dial_started; /* 0: no attempt is running */
     int64_t down_since;

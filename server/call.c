@@ -89,11 +89,42 @@ ptier_call_no_memory(ptier_call *call)
 bool
 ptier_call_expired(const ptier_call *call)
 {
-    return ptier_monotonic_ms() >= call->deadline_ms;
+    return ptier_monotonic_ms() >= call->deadline_ms || atomic_load(&call->service->hurrying);
 }
 
-/* The header's fields that count now; the others (token, request id) are for roles by token and
- * deduplication. */
+/* Which call it is, and of which earlier try it is another one. */
+static ptier_status
+read_ids(ptier_call *call, const Proxytier__V1__RequestHeader *header)
+{
+    if (header->request_id.len != 0 && header->request_id.len != PTIER_ID_BYTES)
+        return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
+                          "request_id must have %d bytes, not %zu", PTIER_ID_BYTES,
+                          header->request_id.len);
+    if (header->boot_id.len != 0 && header->boot_id.len != PTIER_ID_BYTES)
+        return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
+                          "boot_id must have %d bytes, not %zu", PTIER_ID_BYTES,
+                          header->boot_id.len);
+    call->has_id = header->request_id.len != 0;
+    if (call->has_id)
+        memcpy(call->id, header->request_id.data, PTIER_ID_BYTES);
+    call->retry = header->boot_id.len != 0;
+    call->other_run =
+        call->retry && memcmp(header->boot_id.data, call->service->boot_id, PTIER_ID_BYTES) != 0;
+    call->first_sent_ms = header->first_sent_ms > 0 ? header->first_sent_ms : 0;
+    return PTIER_OK;
+}
+
+/* A token that is given always counts, see auth.h. */
+static ptier_status
+log_in(ptier_call *call, const char *token)
+{
+    if (!*token)
+        return PTIER_OK;
+    return ptier_auth_login(call->service->auth, &call->peer, token, &call->role, &call->identity,
+                            &call->error);
+}
+
+/* The header's fields that count now; the request id is for deduplication. */
 static ptier_status
 read_header(ptier_call *call, const ptier_frame *frame, int64_t received_ms)
 {
@@ -107,40 +138,53 @@ read_header(ptier_call *call, const ptier_frame *frame, int64_t received_ms)
     if (!header)
         return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
                           "the request header cannot be read");
-    if (header->request_id.len != 0 && header->request_id.len != PTIER_ID_BYTES)
-        return ptier_fail(&call->error, PTIER_INVALID_ARGUMENT,
-                          "request_id must have %d bytes, not %zu", PTIER_ID_BYTES,
-                          header->request_id.len);
+    status = read_ids(call, header);
+    if (status != PTIER_OK)
+        return status;
     uint32_t timeout = header->timeout_ms ? header->timeout_ms : PTIER_TIMEOUT_DEFAULT_MS;
     call->deadline_ms = received_ms + (timeout < TIMEOUT_MAX_MS ? timeout : TIMEOUT_MAX_MS);
     call->method = ptier_method_find(header->method);
     if (!call->method)
         return ptier_fail(&call->error, PTIER_UNIMPLEMENTED, "this daemon has no method %.100s",
                           *header->method ? header->method : "\"\"");
-    return PTIER_OK;
+    return log_in(call, header->token);
 }
 
 static ptier_status
-check_allowed(ptier_call *call)
+check_role(ptier_call *call)
 {
     const ptier_method *method = call->method;
+    if (call->role == PTIER_ROLE_NONE && method->role > PTIER_ROLE_NONE)
+        return ptier_fail(&call->error, PTIER_UNAUTHENTICATED,
+                          "%s needs a token: `proxytier token add` makes one, PROXYTIER_TOKEN or "
+                          "--token-file hands it over",
+                          method->name);
     if (call->role < method->role)
-        return ptier_fail(&call->error, PTIER_PERMISSION_DENIED, "%s needs the role %s",
-                          method->name,
-                          method->role == PTIER_ROLE_ADMIN     ? "admin"
-                          : method->role == PTIER_ROLE_ROTATOR ? "rotator"
-                                                               : "reader");
-    if (!method->while_stopping && atomic_load(&call->service->stopping))
-        return ptier_fail(&call->error, PTIER_UNAVAILABLE, "the daemon is stopping");
+        return ptier_fail(&call->error, PTIER_PERMISSION_DENIED,
+                          "%s needs the role %s; yours is %s", method->name,
+                          ptier_role_name(method->role), ptier_role_name(call->role));
     return PTIER_OK;
 }
 
+bool
+ptier_call_admit(ptier_call *call)
+{
+    if (call->method->while_stopping || !atomic_load(&call->service->stopping))
+        return true;
+    ptier_call_fail(call, PTIER_UNAVAILABLE, "the daemon is stopping");
+    return false;
+}
+
 ptier_status
-ptier_call_begin(ptier_call *call, ptier_role role, int64_t received_ms, const void *message,
+ptier_call_begin(ptier_call *call, const ptier_peer *peer, int64_t received_ms, const void *message,
                  size_t length)
 {
-    call->role = role;
+    call->peer = *peer;
+    call->role = peer->role;
+    call->identity = peer->identity;
     call->method = NULL;
+    call->has_id = call->retry = call->other_run = false;
+    call->executed = false;
     call->items = 0;
     call->started_us =
         ptier_log_enabled(call->service->log, PTIER_LOG_DEBUG) ? clock_us(CLOCK_MONOTONIC) : 0;
@@ -151,7 +195,7 @@ ptier_call_begin(ptier_call *call, ptier_role role, int64_t received_ms, const v
     if (status == PTIER_OK)
         status = read_header(call, &frame, received_ms);
     if (status == PTIER_OK)
-        status = check_allowed(call);
+        status = check_role(call);
     call->body = frame.body;
     call->body_length = frame.body_length;
     call->status = status;
@@ -191,7 +235,11 @@ unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
 void
 ptier_call_run(ptier_call *call)
 {
-    if (ptier_call_expired(call)) {
+    if (atomic_load(&call->service->hurrying) && !call->method->while_stopping) {
+        ptier_call_fail(call, PTIER_UNAVAILABLE, "the daemon is stopping");
+        return;
+    }
+    if (ptier_monotonic_ms() >= call->deadline_ms) {
         ptier_call_fail(call, PTIER_DEADLINE_EXCEEDED,
                         "the deadline passed before the call could start");
         return;
@@ -202,6 +250,7 @@ ptier_call_run(ptier_call *call)
     const ProtobufCMessage *request = unpack_body(call, service->descriptor->methods[index].input);
     if (!request)
         return;
+    call->executed = true;
     service->invoke(service, index, request, answer, call);
     if (call->status == PTIER_OK && !call->answered)
         ptier_call_fail(call, PTIER_INTERNAL, "%s gave no answer", call->method->name);
@@ -212,22 +261,6 @@ ptier_call_run(ptier_call *call)
     if (call->status == PTIER_INTERNAL || call->status == PTIER_DATA_LOSS)
         ptier_log_write(call->service->log, PTIER_LOG_WARN, "call_failed", "%s: %s",
                         call->method->name, call->error.message);
-}
-
-const char *
-ptier_role_name(ptier_role role)
-{
-    switch (role) {
-    case PTIER_ROLE_ADMIN:
-        return "admin";
-    case PTIER_ROLE_ROTATOR:
-        return "rotator";
-    case PTIER_ROLE_READER:
-        return "reader";
-    case PTIER_ROLE_NONE:
-        break;
-    }
-    return "none";
 }
 
 /* The message of a failure is left out: it may quote the client. */
@@ -242,10 +275,62 @@ log_call(const ptier_call *call)
         (long long)(clock_us(CLOCK_MONOTONIC) - call->started_us), ptier_role_name(call->role));
 }
 
+/* ---- outcomes to be told again: status, length of the message, message, reply ---- */
+
+typedef struct saved_head {
+    uint32_t status;
+    uint32_t message_length;
+} saved_head;
+
+ptier_status
+ptier_call_save(const ptier_call *call, ptier_bytes *out)
+{
+    saved_head head = {.status = (uint32_t)call->status};
+    size_t body_length = call->status == PTIER_OK ? call->reply.length : 0;
+    if (call->status != PTIER_OK)
+        head.message_length = (uint32_t)strlen(call->error.message);
+    uint8_t *at = ptier_bytes_reserve(out, sizeof head + head.message_length + body_length);
+    if (!at)
+        return PTIER_RESOURCE_EXHAUSTED;
+    memcpy(at, &head, sizeof head);
+    memcpy(at + sizeof head, call->error.message, head.message_length);
+    if (body_length)
+        memcpy(at + sizeof head + head.message_length, call->reply.data, body_length);
+    out->length += sizeof head + head.message_length + body_length;
+    return PTIER_OK;
+}
+
+void
+ptier_call_restore(ptier_call *call, const uint8_t *saved, size_t length)
+{
+    saved_head head;
+    if (length < sizeof head) { /* there was no memory to save it */
+        ptier_call_fail(call, PTIER_RESOURCE_EXHAUSTED,
+                        "it was done, but there was no memory to keep the reply");
+        return;
+    }
+    memcpy(&head, saved, sizeof head);
+    const uint8_t *message = saved + sizeof head;
+    size_t body_length = length - sizeof head - head.message_length;
+    call->status = (ptier_status)head.status;
+    memcpy(call->error.message, message, head.message_length); /* it came from such a field */
+    call->error.message[head.message_length] = '\0';
+    uint8_t *at = ptier_bytes_reserve(&call->reply, body_length ? body_length : 1);
+    if (!at) {
+        ptier_call_fail(call, PTIER_RESOURCE_EXHAUSTED,
+                        "it was done, but there is no memory to repeat the reply");
+        return;
+    }
+    if (body_length)
+        memcpy(at, message + head.message_length, body_length);
+    call->reply.length += body_length;
+}
+
 ptier_status
 ptier_call_finish(ptier_call *call, ptier_bytes *out)
 {
     Proxytier__V1__ResponseHeader header = PROXYTIER__V1__RESPONSE_HEADER__INIT;
+    ptier_utf8_clean(call->error.message); /* it may quote the client, and be cut */
     header.code = (Proxytier__V1__StatusCode)call->status;
     if (call->status != PTIER_OK)
         header.message = call->error.message;

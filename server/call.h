@@ -14,6 +14,7 @@
 #include <proxytier/cache.h>
 
 #include "arena.h"
+#include "auth.h"
 #include "bytes.h"
 #include "gate.h"
 #include "journal.h"
@@ -22,13 +23,6 @@
 #define PTIER_MESSAGE_MAX        ((size_t)16 * 1024 * 1024) /* one request or reply, framing included */
 #define PTIER_PAGE_MAX           1000
 #define PTIER_TIMEOUT_DEFAULT_MS 5000
-
-typedef enum ptier_role {
-    PTIER_ROLE_NONE = 0,
-    PTIER_ROLE_READER = 1,  /* no credentials in replies */
-    PTIER_ROLE_ROTATOR = 2, /* credentials, puts, reports */
-    PTIER_ROLE_ADMIN = 3,
-} ptier_role;
 
 /* Where a method may run. */
 typedef enum ptier_lane {
@@ -44,17 +38,27 @@ typedef struct ptier_service {
     ptier_journal *journal;
     ptier_log *log;
     ptier_gate *gate;
-    const char *event_url; /* NULL: events are not offered */
+    ptier_auth *auth;
+    const char *event_urls[PTIER_DOOR_COUNT]; /* NULL: events are not offered there */
     uint8_t boot_id[PTIER_ID_BYTES];
     uint32_t heartbeat_ms;
     uint32_t failure_threshold;
     int64_t default_ttl_ms;
     void (*on_shutdown)(void *context); /* the Shutdown call; any thread; must not block */
     void *shutdown_context;
-    atomic_uint degraded_tiers; /* bit (1 << ptier_tier_id) each */
+    unsigned enabled_tiers;     /* bit (1 << ptier_tier_id) each */
+    atomic_uint degraded_tiers; /* the same */
     atomic_bool stopping;       /* refuse everything but Health.Check */
+    atomic_bool hurrying;       /* the time to finish is over: what waits is refused */
     atomic_bool backing_up;     /* one at a time: it keeps a worker busy for long */
 } ptier_service;
+
+/* What a second execution of the same call would do. */
+typedef enum ptier_effect {
+    PTIER_EFFECT_NONE = 0,  /* reads */
+    PTIER_EFFECT_AGAIN = 1, /* changes, and ends in the same state */
+    PTIER_EFFECT_ONCE = 2,  /* counts twice: not to be done when it may have been done */
+} ptier_effect;
 
 typedef struct ptier_method {
     const ProtobufCService *service;
@@ -62,15 +66,24 @@ typedef struct ptier_method {
     const char *name;
     ptier_role role; /* at least */
     ptier_lane lane;
+    ptier_effect effect;
     bool while_stopping;
 } ptier_method;
 
 typedef struct ptier_call {
     ptier_service *service;
-    ptier_role role;
+    ptier_role role;   /* of the token, or else of the peer */
+    uint64_t identity; /* see ptier_peer */
+    ptier_peer peer;
     const ptier_method *method;
     int64_t deadline_ms; /* CLOCK_MONOTONIC */
-    const uint8_t *body; /* borrowed from the message until the reply is written */
+    bool has_id;
+    uint8_t id[PTIER_ID_BYTES];
+    bool retry;            /* the header names the run of a first try, */
+    bool other_run;        /* which was not this one */
+    int64_t first_sent_ms; /* of a retry; boottime_ms of the daemon; 0 not said */
+    bool executed;         /* the handler was called */
+    const uint8_t *body;   /* borrowed from the message until the reply is written */
     size_t body_length;
     ptier_status status;
     ptier_error error; /* message of a status that is not OK */
@@ -89,12 +102,19 @@ void ptier_call_fini(ptier_call *call);
  * says where ptier_call_run may be run. Otherwise the call is over: write the reply. The message is
  * borrowed until then.
  */
-PTIER_MUST_CHECK ptier_status ptier_call_begin(ptier_call *call, ptier_role role,
+PTIER_MUST_CHECK ptier_status ptier_call_begin(ptier_call *call, const ptier_peer *peer,
                                                int64_t received_ms, const void *message,
                                                size_t length);
 
-/* Runs the handler. Blocks as the method's lane says. */
+/* Whether the daemon takes new calls still. False: the call has failed. */
+bool ptier_call_admit(ptier_call *call);
+
+/* Runs the handler, if there is time left. Blocks as the method's lane says. */
 void ptier_call_run(ptier_call *call);
+
+/* What became of a call, to be told again: appended to an empty *out, and read back. */
+PTIER_MUST_CHECK ptier_status ptier_call_save(const ptier_call *call, ptier_bytes *out);
+void ptier_call_restore(ptier_call *call, const uint8_t *saved, size_t length);
 
 /*
  * The framed reply, appended to an empty *out. Fails only for lack of memory. Afterwards the call
@@ -114,14 +134,20 @@ void ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error
 /* Ends the call: no memory, or over the request's budget. */
 void ptier_call_no_memory(ptier_call *call);
 
-const char *ptier_role_name(ptier_role role);
-
+/* Whether its time is over, or the daemon's. Long handlers look now and then. */
 bool ptier_call_expired(const ptier_call *call);
 
 int64_t ptier_monotonic_ms(void);
 int64_t ptier_boottime_ms(void);
 
+/* All of them. */
+extern const ptier_method ptier_methods[];
+extern const size_t ptier_method_count;
+
 /* The method of a full name, "/package.Service/Method". NULL: none. */
 const ptier_method *ptier_method_find(const char *full_name);
+
+/* The effect of this call: that of its method, or worse for what its body says. */
+ptier_effect ptier_call_effect(const ptier_call *call);
 
 #endif

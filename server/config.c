@@ -298,34 +298,58 @@ fill_gaps(ptier_config *config, ptier_error *error)
         if (status != PTIER_OK)
             goto no_memory;
     }
-    if (config->events && strcmp(config->events, "none") == 0) {
-        free(config->events);
-        config->events = NULL;
-    } else if (!config->events) {
-        config->events = default_events(config, &wanted);
-        if (wanted && !config->events)
+    if (config->events.count == 0) {
+        char *url = default_events(config, &wanted);
+        ptier_status status = !wanted ? PTIER_OK
+                              : url   ? ptier_text_list_add(&config->events, url, strlen(url))
+                                      : PTIER_RESOURCE_EXHAUSTED;
+        free(url);
+        if (status != PTIER_OK)
             goto no_memory;
+    } else if (config->events.count == 1 && strcmp(config->events.items[0], "none") == 0) {
+        ptier_text_list_clear(&config->events);
     }
     return PTIER_OK;
 no_memory:
     return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
 }
 
+/* One for each door: GetInfo names the one that fits. */
+static ptier_status
+check_events(const ptier_config *config, const ptier_listen_rules *rules, ptier_error *error)
+{
+    ptier_error wrong;
+    bool taken[PTIER_DOOR_COUNT] = {false};
+    for (size_t i = 0; i < config->events.count; i++) {
+        const char *url = config->events.items[i];
+        if (ptier_listen_check(url, rules, true, &wrong) != PTIER_OK)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--events: %.300s", wrong.message);
+        if (taken[ptier_door_of(url)])
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                              "--events: %.200s: there is one of this kind already", url);
+        taken[ptier_door_of(url)] = true;
+    }
+    return PTIER_OK;
+}
+
 static ptier_status
 check_addresses(const ptier_config *config, ptier_error *error)
 {
     ptier_error wrong;
-    for (size_t i = 0; i < config->listen.count; i++)
-        if (ptier_listen_check(config->listen.items[i], true, &wrong) != PTIER_OK)
-            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--listen: %.200s", wrong.message);
-    if (config->events && ptier_listen_check(config->events, false, &wrong) != PTIER_OK)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--events: %.200s", wrong.message);
-    for (size_t i = 0; config->events && i < config->listen.count; i++)
-        if (strcmp(config->events, config->listen.items[i]) == 0)
+    ptier_listen_rules rules = {.tls = config->tls_cert != NULL,
+                                .mutual = config->tls_ca != NULL,
+                                .insecure_tcp = config->insecure_tcp};
+    for (size_t i = 0; i < config->listen.count; i++) {
+        const char *url = config->listen.items[i];
+        if (ptier_listen_check(url, &rules, false, &wrong) != PTIER_OK)
+            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--listen: %.300s", wrong.message);
+        if (ptier_door_of(url) != PTIER_DOOR_IPC && !config->token_file)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                              "--events: %.200s is an address for calls (--listen): name another",
-                              config->events);
-    return PTIER_OK;
+                              "--listen: %.200s: nobody could call there without --token-file: "
+                              "`proxytier token add` makes it",
+                              url);
+    }
+    return check_events(config, &rules, error);
 }
 
 /* The cache checks this as well, but knows neither the names nor the exit code of a mistake. */
@@ -351,6 +375,23 @@ check_bounds(const ptier_config *config, ptier_error *error)
                               tiers[above].name, tiers[above].bound, tiers[i].name, tiers[i].bound);
         above = i;
     }
+    return PTIER_OK;
+}
+
+static ptier_status
+check_security(const ptier_config *config, ptier_error *error)
+{
+    const char *mode = config->socket_mode + (config->socket_mode[0] == '0');
+    if (strcmp(mode, "600") != 0 && strcmp(mode, "660") != 0 && strcmp(mode, "666") != 0)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--socket-mode: '%.20s' is none of 600, "
+                          "660, 666",
+                          config->socket_mode);
+    if (!config->tls_cert != !config->tls_key)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "--tls-cert and --tls-key: one is useless without the other");
+    if (config->tls_ca && !config->tls_cert)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "--tls-ca needs --tls-cert and --tls-key");
     return PTIER_OK;
 }
 
@@ -383,6 +424,8 @@ load(ptier_config *config, const flags *given, ptier_error *error)
         status = check_tiers(config, error);
     if (status == PTIER_OK)
         status = fill_gaps(config, error);
+    if (status == PTIER_OK)
+        status = check_security(config, error);
     if (status == PTIER_OK)
         status = check_addresses(config, error);
     if (status == PTIER_OK)
@@ -418,7 +461,14 @@ ptier_config_destroy(ptier_config *config)
         return;
     free(config->data_dir);
     ptier_text_list_clear(&config->listen);
-    free(config->events);
+    ptier_text_list_clear(&config->events);
+    free(config->token_file);
+    ptier_text_list_clear(&config->rotator_users);
+    free(config->rotator_group);
+    free(config->socket_mode);
+    free(config->tls_cert);
+    free(config->tls_key);
+    free(config->tls_ca);
     free(config->log_file);
     free(config->config_file);
     free(config->key_file);

@@ -24,7 +24,7 @@ typedef struct ptier_config {
     char *data_dir;
     ptier_text_list listen;
     bool listen_is_default; /* nobody named an address: its directory may be made */
-    char *events;           /* NULL: events are not offered */
+    ptier_text_list events; /* at most one for each door; none: events are not offered */
     ptier_log_level log_level;
     char *log_file; /* NULL: standard error */
     char *config_file;
@@ -43,7 +43,17 @@ typedef struct ptier_config {
     int64_t heartbeat_ms;
     uint64_t journal_events;
     uint64_t max_connections;
+    int64_t drain_timeout_ms;
     bool core_dumps;
+    char *token_file; /* NULL: there are no tokens */
+    ptier_text_list rotator_users;
+    char *rotator_group; /* NULL: none */
+    char *socket_mode;
+    char *tls_cert, *tls_key; /* both or none */
+    char *tls_ca;             /* NULL: clients need no certificate */
+    bool insecure_tcp;
+    uint64_t failed_logins;
+    int64_t handshake_timeout_ms;
 
     /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its
      * own. */

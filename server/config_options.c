@@ -17,13 +17,31 @@ const ptier_option ptier_options[] = {
      "where the tiers keep their files (default: /var/lib/proxytier for root, else "
      "$XDG_DATA_HOME/proxytier or ~/.local/share/proxytier)"},
     {"listen", PTIER_OPTION_LIST, AT(listen), 0, 0, NULL, "URL",
-     "address for calls, may be repeated: ipc:///path (own user and root only) or "
-     "tcp://127.0.0.1:port (every local user, "
-     "with the role rotator) (default: ipc://$XDG_RUNTIME_DIR/proxytier/rpc.sock, else "
-     "ipc:///tmp/proxytier-UID/rpc.sock)"},
-    {"events", PTIER_OPTION_TEXT, AT(events), 0, 0, NULL, "URL",
-     "ipc address for events, or none (default: events.sock beside rpc.sock, else the call "
-     "socket's path with .events)"},
+     "address for calls, may be repeated: ipc:///path, tls+tcp://host:port (with tls-cert) or "
+     "tcp://127.0.0.1:port; all but ipc need token-file (default: "
+     "ipc://$XDG_RUNTIME_DIR/proxytier/rpc.sock, else ipc:///tmp/proxytier-UID/rpc.sock)"},
+    {"events", PTIER_OPTION_LIST, AT(events), 0, 0, NULL, "URL",
+     "address for events, or none; one each of ipc:///path and tls+tcp://host:port (with tls-ca) "
+     "(default: events.sock beside rpc.sock, else the call socket's path with .events)"},
+    {"token-file", PTIER_OPTION_TEXT, AT(token_file), 0, 0, NULL, "FILE",
+     "who may call, with which role: written by `proxytier token`, read anew when it changes"},
+    {"failed-logins", PTIER_OPTION_COUNT, AT(failed_logins), 1, 1000000, "10", "N",
+     "wrong tokens from one user or address at once; then one a second is looked at and logged"},
+    {"rotator-users", PTIER_OPTION_LIST, AT(rotator_users), 0, 0, NULL, "USER",
+     "a user (name or number) who has the role rotator over ipc without a token, may be repeated"},
+    {"rotator-group", PTIER_OPTION_TEXT, AT(rotator_group), 0, 0, NULL, "GROUP",
+     "a group (name or number) whose members have the role rotator over ipc without a token; the "
+     "sockets belong to it"},
+    {"socket-mode", PTIER_OPTION_TEXT, AT(socket_mode), 0, 0, "660", "MODE",
+     "permissions of ipc sockets: 600, 660 or 666; who may do what is decided by user and token"},
+    {"tls-cert", PTIER_OPTION_TEXT, AT(tls_cert), 0, 0, NULL, "FILE",
+     "certificate (PEM) of tls+tcp addresses; `proxytier tls-init` makes one"},
+    {"tls-key", PTIER_OPTION_TEXT, AT(tls_key), 0, 0, NULL, "FILE",
+     "its key (PEM), readable by its owner only"},
+    {"tls-ca", PTIER_OPTION_TEXT, AT(tls_ca), 0, 0, NULL, "FILE",
+     "clients over tls must have a certificate that this CA signed (PEM)"},
+    {"insecure-tcp", PTIER_OPTION_SWITCH, AT(insecure_tcp), 0, 0, "off", "on|off",
+     "take plain tcp addresses beyond loopback: whoever is on the way reads tokens and passwords"},
     {"log-level", PTIER_OPTION_LEVEL, AT(log_level), 0, 0, "info", "LEVEL",
      "error, warn, info or debug"},
     {"log-file", PTIER_OPTION_TEXT, AT(log_file), 0, 0, NULL, "FILE",
@@ -74,17 +92,30 @@ const ptier_option ptier_options[] = {
      "events kept in memory for subscribers that missed some"},
     {"max-connections", PTIER_OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", "N",
      "connections at a time, calls and events together; a client with a subscription has two"},
+    {"handshake-timeout", PTIER_OPTION_DURATION, AT(handshake_timeout_ms), 100, MINUTE, "10s",
+     "DURATION", "how long a connection over tcp or tls may take for its handshake"},
+    {"drain-timeout", PTIER_OPTION_DURATION, AT(drain_timeout_ms), 0, MINUTE, "5s", "DURATION",
+     "how long a daemon that is stopping works on calls that wait; then they are refused"},
     {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",
      "let a crash write a core file, and debuggers of the same user attach: credentials and keys "
      "are in memory"},
 };
 const size_t ptier_option_count = sizeof ptier_options / sizeof *ptier_options;
 
+/* `_` for `-` is as good. */
+static bool
+is_same_name(const char *option, const char *name)
+{
+    for (; *option && (*option == *name || (*option == '-' && *name == '_')); option++)
+        name++;
+    return *option == *name;
+}
+
 const ptier_option *
 ptier_option_find(const char *name)
 {
     for (size_t i = 0; i < ptier_option_count; i++)
-        if (strcmp(ptier_options[i].name, name) == 0)
+        if (is_same_name(ptier_options[i].name, name))
             return &ptier_options[i];
     return NULL;
 }

@@ -9,18 +9,22 @@
 #include "listen.h"
 #include "publisher.h"
 #include "rpc.h"
+#include "tls.h"
 
-#define DRAIN_MS 5000
 #define TIER_EVENTS_PER_TICK                                                                       \
     256 /* promotions and tier evictions between two heartbeats; more are told as a count */
 
 struct ptier_daemon {
     ptier_service service;
     ptier_gate gate;
+    ptier_auth *auth;
+    ptier_handshakes *handshakes;
+    nng_tls_config *tls;
     ptier_journal *journal;
     ptier_cache *cache;
     ptier_publisher *publisher;
     ptier_rpc *rpc;
+    int64_t drain_ms;
 };
 
 /* Keeps what Health.Check says up to date, and passes the event on. */
@@ -99,8 +103,51 @@ prepare_addresses(const ptier_config *config, ptier_error *error)
     ptier_status status = PTIER_OK;
     for (size_t i = 0; i < config->listen.count && status == PTIER_OK; i++)
         status = ptier_listen_prepare(config->listen.items[i], config->listen_is_default, error);
-    if (status == PTIER_OK && config->events)
-        status = ptier_listen_prepare(config->events, false, error);
+    for (size_t i = 0; i < config->events.count && status == PTIER_OK; i++)
+        status = ptier_listen_prepare(config->events.items[i], false, error);
+    return status;
+}
+
+static ptier_status
+open_security(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, ptier_error *error)
+{
+    ptier_auth_options options = {
+        .token_file = config->token_file,
+        .failed_logins = (uint32_t)config->failed_logins,
+        .rotator_users = (const char *const *)config->rotator_users.items,
+        .rotator_user_count = config->rotator_users.count,
+        .rotator_group = config->rotator_group,
+    };
+    ptier_status status = ptier_auth_create(&options, log, &daemon->auth, error);
+    if (status == PTIER_OK && config->tls_cert)
+        status = ptier_tls_server(config->tls_cert, config->tls_key, config->tls_ca, &daemon->tls,
+                                  error);
+    if (status == PTIER_OK)
+        status = ptier_handshakes_create(config->handshake_timeout_ms, &daemon->handshakes, error);
+    ptier_gate_init(&daemon->gate, config->max_connections, daemon->auth, daemon->handshakes, log);
+    return status;
+}
+
+/* Events first: whoever asks by a call where they are finds them. */
+static ptier_status
+open_doors(ptier_daemon *daemon, const ptier_config *config, ptier_error *error)
+{
+    ptier_service *service = &daemon->service;
+    ptier_listen_options options = {
+        .tls = daemon->tls,
+        .socket_mode = (unsigned)strtoul(config->socket_mode, NULL, 8),
+        .socket_group = ptier_auth_socket_group(daemon->auth),
+        .directory_group = config->listen_is_default,
+    };
+    ptier_status status = PTIER_OK;
+    for (size_t i = 0; i < config->events.count; i++)
+        service->event_urls[ptier_door_of(config->events.items[i])] = config->events.items[i];
+    if (config->events.count)
+        status = ptier_publisher_start(service, (const char *const *)config->events.items,
+                                       config->events.count, &options, &daemon->publisher, error);
+    if (status == PTIER_OK)
+        status = ptier_rpc_start(service, (const char *const *)config->listen.items,
+                                 config->listen.count, &options, &daemon->rpc, error);
     return status;
 }
 
@@ -111,8 +158,10 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
     ptier_daemon *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    ptier_gate_init(&made->gate, config->max_connections, log);
-    ptier_status status = prepare_addresses(config, error);
+    made->drain_ms = config->drain_timeout_ms;
+    ptier_status status = open_security(made, config, log, error); /* also makes the gate */
+    if (status == PTIER_OK)
+        status = prepare_addresses(config, error);
     if (status == PTIER_OK)
         status = ptier_journal_create((size_t)config->journal_events, TIER_EVENTS_PER_TICK,
                                       &made->journal, error);
@@ -124,19 +173,18 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         service->journal = made->journal;
         service->log = log;
         service->gate = &made->gate;
-        service->event_url = config->events;
+        service->auth = made->auth;
+        service->enabled_tiers = (config->l1_enabled ? 1u << PTIER_TIER_L1 : 0) |
+                                 (config->l2_enabled ? 1u << PTIER_TIER_L2 : 0) |
+                                 (config->l3_enabled ? 1u << PTIER_TIER_L3 : 0);
         ptier_cache_boot_id(made->cache, service->boot_id);
         service->heartbeat_ms = (uint32_t)config->heartbeat_ms;
         service->failure_threshold = (uint32_t)config->failure_threshold;
         service->default_ttl_ms = config->default_ttl_ms;
         service->on_shutdown = on_shutdown;
         service->shutdown_context = shutdown_context;
-        if (config->events)
-            status = ptier_publisher_start(service, &made->publisher, error);
+        status = open_doors(made, config, error);
     }
-    if (status == PTIER_OK)
-        status = ptier_rpc_start(&made->service, (const char *const *)config->listen.items,
-                                 config->listen.count, &made->rpc, error);
     if (status != PTIER_OK) {
         (void)ptier_daemon_stop(made); /* the first failure is the one to tell */
         return status;
@@ -150,12 +198,33 @@ ptier_daemon_stop(ptier_daemon *daemon)
 {
     if (!daemon)
         return PTIER_OK;
-    ptier_rpc_stop(daemon->rpc, DRAIN_MS);
+    ptier_rpc_stop(daemon->rpc, daemon->drain_ms);
     ptier_publisher_stop(daemon->publisher);
     ptier_status status = ptier_cache_close(daemon->cache);
     ptier_journal_destroy(daemon->journal);
+    if (daemon->tls)
+        nng_tls_config_free(daemon->tls);
+    ptier_gate_fini(&daemon->gate);
+    ptier_handshakes_destroy(daemon->handshakes);
+    ptier_auth_destroy(daemon->auth);
     free(daemon);
     return status;
+}
+
+void
+ptier_daemon_tend(ptier_daemon *daemon, bool reload)
+{
+    ptier_auth_reload(daemon->auth, reload);
+    unsigned cut = ptier_handshakes_reap(daemon->handshakes, ptier_monotonic_ms());
+    if (cut)
+        ptier_log_write(daemon->service.log, PTIER_LOG_WARN, "handshakes_cut",
+                        "%u connections took too long for their handshake, or were too many", cut);
+}
+
+void
+ptier_daemon_accepted(ptier_daemon *daemon, int fd)
+{
+    ptier_handshakes_begin(daemon->handshakes, fd, ptier_monotonic_ms());
 }
 
 ptier_cache *

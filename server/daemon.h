@@ -12,7 +12,7 @@ typedef struct ptier_daemon ptier_daemon;
 
 /*
  * Opens the cache and listens. `on_shutdown` is called on any thread when a client asks to stop (it
- * must not block or stop the daemon itself). config and log are borrowed until stop. On failure
+ * must not block or stop the daemon itself). `config` and log are borrowed until stop. On failure
  * nothing is left behind.
  */
 PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, ptier_log *log,
@@ -22,6 +22,13 @@ PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, pti
 
 /* Refuse, drain, flush, close. NULL is fine. The status is that of ptier_cache_close. */
 ptier_status ptier_daemon_stop(ptier_daemon *daemon);
+
+/* To be called about twice a second: reads the token file anew if it changed, or `reload`; cuts
+ * connections that stall in their handshake. */
+void ptier_daemon_tend(ptier_daemon *daemon, bool reload);
+
+/* A connection that was accepted, for the latter. Any thread. */
+void ptier_daemon_accepted(ptier_daemon *daemon, int fd);
 
 /* Borrowed until stop. */
 ptier_cache *ptier_daemon_cache(ptier_daemon *daemon);

@@ -1,25 +1,42 @@
 /* See gate.h. nng tells the end of every pipe whose beginning it told, of refused ones too. */
 #include "gate.h"
 
-#include <stdbool.h>
+#include <stdlib.h>
 
 #include "listen.h"
 
 #define LOG_PAUSE_MS 1000 /* a flood of refusals must not become a flood of lines */
 
 void
-ptier_gate_init(ptier_gate *gate, uint64_t limit, ptier_log *log)
+ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
+                ptier_handshakes *handshakes, ptier_log *log)
 {
     gate->log = log;
+    gate->auth = auth;
+    gate->handshakes = handshakes;
+    gate->calls = (ptier_gate_side){gate, false};
+    gate->events = (ptier_gate_side){gate, true};
     gate->limit = limit;
     atomic_init(&gate->count, 0);
     atomic_init(&gate->unlogged, 0);
     atomic_init(&gate->logged_ms, 0);
+    pthread_mutex_init(&gate->lock, NULL);
+    gate->strangers = NULL;
+    gate->stranger_count = gate->stranger_room = 0;
 }
 
-static void
-refuse(ptier_gate *gate, nng_pipe pipe, bool stranger)
+void
+ptier_gate_fini(ptier_gate *gate)
 {
+    free(gate->strangers);
+    pthread_mutex_destroy(&gate->lock);
+}
+
+/* `stranger` NULL: there are too many. */
+static void
+refuse(ptier_gate *gate, nng_pipe pipe, const ptier_peer *stranger)
+{
+    char who[PTIER_PEER_TEXT];
     (void)nng_pipe_close(pipe); /* in ADD_PRE this refuses it */
     atomic_fetch_add(&gate->unlogged, 1);
     int64_t now = ptier_monotonic_ms();
@@ -28,36 +45,90 @@ refuse(ptier_gate *gate, nng_pipe pipe, bool stranger)
         !atomic_compare_exchange_strong(&gate->logged_ms, &last, now))
         return;
     unsigned long long count = atomic_exchange(&gate->unlogged, 0);
-    if (stranger)
+    if (stranger) {
+        ptier_peer_text(stranger, who);
         ptier_log_write(gate->log, PTIER_LOG_WARN, "peer_refused",
-                        "a client of another user; %llu refused since the last such line", count);
-    else
+                        "%s may not connect; %llu refused since the last such line", who, count);
+    } else {
         ptier_log_write(gate->log, PTIER_LOG_WARN, "peer_refused",
                         "max-connections is reached (%llu); %llu refused since the last such line",
                         (unsigned long long)gate->limit, count);
+    }
+}
+
+/* Calls may bring a token, where there are any. Listeners for events over tls want a certificate of
+ * each client. */
+static bool
+may_connect(const ptier_gate_side *side, const ptier_peer *peer)
+{
+    if (peer->role >= PTIER_ROLE_READER)
+        return true;
+    return side->events ? peer->door == PTIER_DOOR_TLS : ptier_auth_has_tokens(side->gate->auth);
+}
+
+/* Notes a stranger's pipe. False: there are too many. */
+static bool
+let_stranger_in(ptier_gate *gate, uint32_t pipe)
+{
+    bool room = false;
+    pthread_mutex_lock(&gate->lock);
+    if (gate->stranger_count == gate->stranger_room) {
+        size_t wanted = gate->stranger_room ? gate->stranger_room * 2 : 64;
+        uint32_t *grown = realloc(gate->strangers, wanted * sizeof *grown);
+        if (grown) {
+            gate->strangers = grown;
+            gate->stranger_room = wanted;
+        }
+    }
+    if (gate->stranger_count < gate->stranger_room &&
+        gate->stranger_count < gate->limit - gate->limit / 4) {
+        gate->strangers[gate->stranger_count++] = pipe;
+        room = true;
+    }
+    pthread_mutex_unlock(&gate->lock);
+    return room;
+}
+
+static void
+forget_stranger(ptier_gate *gate, uint32_t pipe)
+{
+    pthread_mutex_lock(&gate->lock);
+    for (size_t i = 0; i < gate->stranger_count; i++)
+        if (gate->strangers[i] == pipe) {
+            gate->strangers[i] = gate->strangers[--gate->stranger_count];
+            break;
+        }
+    pthread_mutex_unlock(&gate->lock);
 }
 
 static void
 on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
 {
-    ptier_gate *gate = argument;
+    const ptier_gate_side *side = argument;
+    ptier_gate *gate = side->gate;
     if (event == NNG_PIPE_EV_REM_POST) {
+        forget_stranger(gate, (uint32_t)nng_pipe_id(pipe));
         atomic_fetch_sub(&gate->count, 1);
         return;
     }
     uint64_t before = atomic_fetch_add(&gate->count, 1);
-    if (ptier_peer_role(pipe) < PTIER_ROLE_READER)
-        refuse(gate, pipe, true);
-    else if (before >= gate->limit)
-        refuse(gate, pipe, false);
+    ptier_peer peer = ptier_auth_peer(gate->auth, pipe);
+    if (peer.door != PTIER_DOOR_IPC)
+        ptier_handshakes_done(gate->handshakes, pipe);
+    if (!may_connect(side, &peer))
+        refuse(gate, pipe, &peer);
+    else if (before >= gate->limit ||
+             (peer.role < PTIER_ROLE_READER && !let_stranger_in(gate, (uint32_t)nng_pipe_id(pipe))))
+        refuse(gate, pipe, NULL);
 }
 
 ptier_status
-ptier_gate_guard(ptier_gate *gate, nng_socket socket, ptier_error *error)
+ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events, ptier_error *error)
 {
-    int rv = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_PRE, on_pipe, gate);
+    ptier_gate_side *side = events ? &gate->events : &gate->calls;
+    int rv = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_PRE, on_pipe, side);
     if (rv == 0)
-        rv = nng_pipe_notify(socket, NNG_PIPE_EV_REM_POST, on_pipe, gate);
+        rv = nng_pipe_notify(socket, NNG_PIPE_EV_REM_POST, on_pipe, side);
     if (rv != 0)
         return ptier_fail(error, ptier_status_from_nng(rv), "cannot watch connections: %s",
                           nng_strerror(rv));

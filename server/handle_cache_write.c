@@ -6,6 +6,7 @@
 
 #include "convert.h"
 #include "report_log.h"
+#include "wire_check.h"
 
 #define REPORT_ERROR_MAX 256
 
@@ -27,6 +28,8 @@ reject(ptier_put_result *result, const Proxytier__V1__Proxy *proxy, const ptier_
     result->outcome = PTIER_PUT_REJECTED;
     (void)snprintf(result->message, sizeof result->message, "%.*s", (int)sizeof result->message - 1,
                    error->message);
+    ptier_utf8_clean(result->key); /* both may have been cut */
+    ptier_utf8_clean(result->message);
 }
 
 /* Converts what is valid, rejects the rest one by one. False: no memory. */

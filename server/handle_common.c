@@ -8,6 +8,7 @@
 #include "convert.h"
 
 #define PAGE_DEFAULT 500
+#define SCHEME_MAX   32
 
 bool
 ptier_keys_valid(ptier_call *call, char *const *keys, size_t count)
@@ -28,6 +29,17 @@ ptier_keys_valid(ptier_call *call, char *const *keys, size_t count)
     return true;
 }
 
+/* What is longer can match nothing. */
+static bool
+filter_text_fits(ptier_call *call, const char *what, const char *text, size_t limit)
+{
+    if (strnlen(text, limit + 1) <= limit)
+        return true;
+    ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "%s in a filter is longer than %zu bytes", what,
+                    limit);
+    return false;
+}
+
 bool
 ptier_filter_from_message(ptier_call *call, const Proxytier__V1__Filter *message,
                           ptier_filter *filter)
@@ -45,7 +57,14 @@ ptier_filter_from_message(ptier_call *call, const Proxytier__V1__Filter *message
         ptier_call_no_memory(call);
         return false;
     }
+    if (!filter_text_fits(call, "source", message->source, PTIER_SOURCE_MAX) ||
+        !filter_text_fits(call, "scheme", message->scheme, SCHEME_MAX))
+        return false;
     for (size_t i = 0; i < message->n_labels; i++) {
+        const Proxytier__V1__Label *label = message->labels[i];
+        if (!filter_text_fits(call, "name of a label", label->name, PTIER_LABEL_NAME_MAX) ||
+            !filter_text_fits(call, "value of a label", label->value, PTIER_LABEL_VALUE_MAX))
+            return false;
         labels[i].name = message->labels[i]->name;
         labels[i].value = message->labels[i]->value;
     }

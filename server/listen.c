@@ -1,7 +1,9 @@
 /* See listen.h. */
 #include "listen.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -11,6 +13,7 @@
 
 #define IPC "ipc://"
 #define TCP "tcp://"
+#define TLS "tls+tcp://"
 
 ptier_status
 ptier_status_from_nng(int code)
@@ -45,39 +48,86 @@ ptier_status_from_nng(int code)
     }
 }
 
+/* By number, so that no name that merely begins like one is taken for it. */
 static bool
 is_loopback(const char *host)
 {
-    return strncmp(host, "127.", 4) == 0 || strncasecmp(host, "localhost:", 10) == 0 ||
-           strncmp(host, "[::1]:", 6) == 0;
+    char number[INET_ADDRSTRLEN];
+    struct in_addr address;
+    size_t length = strcspn(host, ":");
+    if (strncasecmp(host, "localhost:", 10) == 0 || strncmp(host, "[::1]:", 6) == 0)
+        return true;
+    if (length >= sizeof number)
+        return false;
+    memcpy(number, host, length);
+    number[length] = '\0';
+    return inet_pton(AF_INET, number, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+}
+
+static ptier_status
+check_ipc(const char *url, ptier_error *error)
+{
+    const char *path = url + strlen(IPC);
+    if (*path != '/')
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%s: an ipc address needs an absolute path", url);
+    if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%s: the path of a socket has at most %zu bytes", url,
+                          sizeof((struct sockaddr_un *)0)->sun_path - 1);
+    return PTIER_OK;
+}
+
+/* What follows the last colon, outside the brackets of an IPv6 address. */
+static ptier_status
+check_port(const char *url, const char *host, ptier_error *error)
+{
+    const char *colon = strrchr(host, ':'), *bracket = strrchr(host, ']');
+    if (!colon || (bracket && bracket > colon) || colon == host)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: the port is missing", url);
+    size_t digits = strspn(colon + 1, "0123456789");
+    long port =
+        digits > 0 && digits <= 5 && colon[1 + digits] == '\0' ? strtol(colon + 1, NULL, 10) : 0;
+    if (port < 1 || port > 65535)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: a port is a number from 1 to 65535",
+                          url);
+    return PTIER_OK;
 }
 
 ptier_status
-ptier_listen_check(const char *url, bool allow_tcp, ptier_error *error)
+ptier_listen_check(const char *url, const ptier_listen_rules *rules, bool events,
+                   ptier_error *error)
 {
-    if (strncmp(url, IPC, strlen(IPC)) == 0) {
-        const char *path = url + strlen(IPC);
-        if (*path != '/')
+    if (strncmp(url, IPC, strlen(IPC)) == 0)
+        return check_ipc(url, error);
+    if (strncmp(url, TLS, strlen(TLS)) == 0) {
+        if (!rules->tls)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                              "%s: an ipc address needs an absolute path", url);
-        if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
+                              "%s: needs tls-cert and tls-key: `proxytier tls-init` makes them",
+                              url);
+        if (events && !rules->mutual)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                              "%s: the path of a socket has at most %zu bytes", url,
-                              sizeof((struct sockaddr_un *)0)->sun_path - 1);
-        return PTIER_OK;
+                              "%s: events over tls are for clients with a certificate only: set "
+                              "tls-ca",
+                              url);
+        return check_port(url, url + strlen(TLS), error);
     }
-    if (!allow_tcp)
+    if (events)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%s: events go over ipc:///path only, or none", url);
+                          "%s: events go over ipc:///path and tls+tcp://host:port only, or none",
+                          url);
     if (strncmp(url, TCP, strlen(TCP)) != 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%s: addresses are ipc:///path or tcp://127.0.0.1:port", url);
-    if (!is_loopback(url + strlen(TCP)))
+                          "%s: addresses are ipc:///path, tls+tcp://host:port or "
+                          "tcp://127.0.0.1:port",
+                          url);
+    if (!rules->insecure_tcp && !is_loopback(url + strlen(TCP)))
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%s: plain tcp is for loopback only: 127.0.0.1, [::1] or localhost", url);
-    if (!strrchr(url + strlen(TCP), ':'))
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s: the port is missing", url);
-    return PTIER_OK;
+                          "%s: plain tcp is for loopback only (127.0.0.1, [::1] or localhost): "
+                          "anybody on the way could read tokens and passwords. Take tls+tcp://, or "
+                          "say insecure-tcp = yes",
+                          url);
+    return check_port(url, url + strlen(TCP), error);
 }
 
 /* The socket's directory: ours or root's, or else somebody could put another socket in our place.
@@ -166,39 +216,67 @@ ptier_listen_prepare(const char *url, bool make_directory, ptier_error *error)
     return status == PTIER_OK ? check_path(url, error) : status;
 }
 
-ptier_status
-ptier_listen(nng_socket socket, const char *url, nng_listener *listener, ptier_error *error)
+/* Members of the group come in by it, so it is set before anybody is told that we listen. */
+static ptier_status
+give_to_group(const char *url, const ptier_listen_options *options, ptier_error *error)
 {
-    bool ipc = strncmp(url, IPC, strlen(IPC)) == 0;
+    char path[sizeof((struct sockaddr_un *)0)->sun_path];
+    if (options->socket_group == UINT32_MAX)
+        return PTIER_OK;
+    (void)snprintf(path, sizeof path, "%s", url + strlen(IPC)); /* fits: it was checked */
+    if (lchown(path, (uid_t)-1, options->socket_group) != 0)
+        return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                          "cannot give %s to the group %u (rotator-group): %s", path,
+                          (unsigned)options->socket_group, strerror(errno));
+    char *slash = strrchr(path, '/');
+    if (!options->directory_group || slash == path)
+        return PTIER_OK;
+    *slash = '\0';
+    if (lchown(path, (uid_t)-1, options->socket_group) != 0)
+        return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                          "cannot give %s to the group %u (rotator-group): %s", path,
+                          (unsigned)options->socket_group, strerror(errno));
+    return PTIER_OK;
+}
+
+static int
+start_listener(nng_socket socket, const char *url, const ptier_listen_options *options,
+               nng_listener *listener)
+{
+    ptier_door door = ptier_door_of(url);
+    int rv = nng_listener_create(listener, socket, url);
+    if (rv != 0)
+        return rv;
+    rv = nng_listener_set_size(*listener, NNG_OPT_RECVMAXSZ, PTIER_MESSAGE_MAX);
+    if (rv == 0 && door == PTIER_DOOR_IPC)
+        rv = nng_listener_set_int(*listener, NNG_OPT_IPC_PERMISSIONS, (int)options->socket_mode);
+    if (rv == 0 && door == PTIER_DOOR_TLS)
+        rv = options->tls ? nng_listener_set_ptr(*listener, NNG_OPT_TLS_CONFIG, options->tls)
+                          : NNG_EINVAL;
+    if (rv == 0)
+        rv = nng_listener_start(*listener, 0);
+    if (rv != 0)
+        (void)nng_listener_close(*listener); /* it never listened */
+    return rv;
+}
+
+ptier_status
+ptier_listen(nng_socket socket, const char *url, const ptier_listen_options *options,
+             nng_listener *listener, ptier_error *error)
+{
     ptier_status status = ptier_listen_prepare(url, false, error);
     if (status != PTIER_OK)
         return status;
-    int rv = nng_listener_create(listener, socket, url);
-    if (rv == 0) {
-        rv = nng_listener_set_size(*listener, NNG_OPT_RECVMAXSZ, PTIER_MESSAGE_MAX);
-        if (rv == 0 && ipc)
-            rv = nng_listener_set_int(*listener, NNG_OPT_IPC_PERMISSIONS, 0660);
-        if (rv == 0)
-            rv = nng_listener_start(*listener, 0);
-        if (rv != 0)
-            (void)nng_listener_close(*listener); /* it never listened */
-    }
+    int rv = start_listener(socket, url, options, listener);
     if (rv == NNG_EADDRINUSE)
         return in_use(url, error);
     if (rv != 0)
         return ptier_fail(error, ptier_status_from_nng(rv), "cannot listen on %s: %s", url,
                           nng_strerror(rv));
-    return PTIER_OK;
-}
-
-ptier_role
-ptier_peer_role(nng_pipe pipe)
-{
-    uint64_t uid;
-    int rv = nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid);
-    if (rv == 0)
-        return uid == 0 || uid == geteuid() ? PTIER_ROLE_ADMIN : PTIER_ROLE_NONE;
-    if (rv == NNG_ENOTSUP)
-        return PTIER_ROLE_ROTATOR; /* loopback tcp, which the configuration asked for */
-    return PTIER_ROLE_NONE;
+    if (ptier_door_of(url) != PTIER_DOOR_IPC)
+        return PTIER_OK;
+    status = give_to_group(url, options, error);
+    if (status != PTIER_OK)
+        (void)nng_listener_close(*listener); /* nobody was told of it */
+    return status;
 }

@@ -1,22 +1,31 @@
 /*
- * Where the daemon can be reached: which addresses are allowed, who may connect, and the one
- * translator of nng's errors. Thread-safe (no state).
+ * Where the daemon can be reached: which addresses are allowed, and the one translator of nng's
+ * errors. Thread-safe (no state).
  */
 #ifndef PTIER_LISTEN_H
 #define PTIER_LISTEN_H
 
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 
 #include <proxytier/status.h>
 
 #include "call.h"
 
+/* What the configuration says about addresses. All pointers are borrowed. */
+typedef struct ptier_listen_rules {
+    bool tls;          /* there is a certificate */
+    bool mutual;       /* clients must have one of our CA */
+    bool insecure_tcp; /* plain tcp beyond loopback, in so many words */
+} ptier_listen_rules;
+
 /*
- * Allows ipc:///absolute/path and, with allow_tcp, tcp:// on a loopback address. INVALID_ARGUMENT:
- * anything else.
+ * Allows ipc:///absolute/path, tls+tcp://host:port, and tcp:// on a loopback address or where the
+ * rules say so. For events: ipc, and tls with certificates of clients, since an event socket knows
+ * no tokens. INVALID_ARGUMENT: anything else.
  */
-PTIER_MUST_CHECK ptier_status ptier_listen_check(const char *url, bool allow_tcp,
-                                                 ptier_error *error);
+PTIER_MUST_CHECK ptier_status ptier_listen_check(const char *url, const ptier_listen_rules *rules,
+                                                 bool events, ptier_error *error);
 
 /*
  * Looks whether a checked address can be had, before anything is opened. Of ipc addresses the
@@ -27,16 +36,17 @@ PTIER_MUST_CHECK ptier_status ptier_listen_check(const char *url, bool allow_tcp
 PTIER_MUST_CHECK ptier_status ptier_listen_prepare(const char *url, bool make_directory,
                                                    ptier_error *error);
 
-/*
- * Looks once more and starts listening; an ipc socket is 0660. What a dead daemon left behind is
- * replaced.
- */
-PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
-                                           nng_listener *listener, ptier_error *error);
+typedef struct ptier_listen_options {
+    nng_tls_config *tls;   /* borrowed (nng counts its own references); NULL: no tls */
+    unsigned socket_mode;  /* of ipc sockets */
+    uint32_t socket_group; /* UINT32_MAX: as it comes */
+    bool directory_group;  /* of their directories too: we made them */
+} ptier_listen_options;
 
-/* Role of a connected peer: over ipc by its uid (ours or root's: admin, else none); loopback tcp:
- * rotator. */
-ptier_role ptier_peer_role(nng_pipe pipe);
+/* Looks once more and starts listening. What a dead daemon left behind is replaced. */
+PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
+                                           const ptier_listen_options *options,
+                                           nng_listener *listener, ptier_error *error);
 
 ptier_status ptier_status_from_nng(int code);
 

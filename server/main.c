@@ -3,6 +3,7 @@
  * everything at the end, 2 usage.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "call.h"
 #include "config.h"
 #include "daemon.h"
 #include "log.h"
@@ -22,10 +24,15 @@
 
 #define EXIT_USAGE 2
 
+#define LOOK_MS 500 /* how often files are looked at that may have changed */
+
 /* What ends the daemon: a signal, or a Shutdown call by way of an eventfd. */
 typedef struct stop_request {
     int signals;
     int asked;
+    bool ended, reload;
+    ptier_daemon *daemon; /* to be tended meanwhile; NULL: not yet */
+    int64_t tended_ms;
 } stop_request;
 
 static int
@@ -64,18 +71,48 @@ on_shutdown_call(void *context)
     (void)written; /* fails only when it is set already */
 }
 
+/* SIGHUP asks to read the token file anew: it is noted, and never ends anything. */
 static bool
-stop_requested(const stop_request *stop, int wait_ms)
+stop_requested(stop_request *stop, int wait_ms)
 {
     struct pollfd fds[2] = {{.fd = stop->signals, .events = POLLIN},
                             {.fd = stop->asked, .events = POLLIN}};
-    return poll(fds, 2, wait_ms) > 0;
+    struct signalfd_siginfo signal;
+    if (stop->ended || poll(fds, 2, wait_ms) <= 0)
+        return stop->ended;
+    stop->ended = fds[1].revents != 0;
+    while (read(stop->signals, &signal, sizeof signal) == (ssize_t)sizeof signal)
+        if (signal.ssi_signo == SIGHUP)
+            stop->reload = true;
+        else
+            stop->ended = true;
+    return stop->ended;
+}
+
+static void
+tend(stop_request *stop)
+{
+    int64_t now = ptier_monotonic_ms();
+    if (now - stop->tended_ms < LOOK_MS / 2 && !stop->reload)
+        return;
+    ptier_daemon_tend(stop->daemon, stop->reload);
+    stop->reload = false;
+    stop->tended_ms = now;
 }
 
 static bool
 stop_warming(void *context)
 {
-    return stop_requested(context, 0);
+    stop_request *stop = context;
+    bool stopping = stop_requested(stop, 0);
+    tend(stop);
+    return stopping;
+}
+
+static void
+on_accept(void *context, int fd)
+{
+    ptier_daemon_accepted(context, fd);
 }
 
 /* One descriptor a connection: take what the system allows. */
@@ -87,6 +124,14 @@ raise_descriptor_limit(void)
         return;
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer connections are possible otherwise */
+}
+
+/* Large messages go back to the system when they are freed: otherwise glibc learns from the first
+ * ones to keep such pieces, in the heap of every thread that ever received one. */
+static void
+return_large_messages(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024); /* if not, only memory is wasted */
 }
 
 /*
@@ -132,7 +177,7 @@ stop_daemon(ptier_daemon *daemon, ptier_log *log, ptier_error *error)
 static ptier_status
 serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
-    stop_request stop = {-1, -1};
+    stop_request stop = {.signals = -1, .asked = -1};
     ptier_daemon *daemon = NULL;
     ptier_status status = stop_request_init(&stop, error);
     if (status == PTIER_OK)
@@ -145,10 +190,13 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
                         "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
                         config->listen.items[0],
                         config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
-                        config->events ? config->events : "none");
+                        config->events.count ? config->events.items[0] : "none");
+        stop.daemon = daemon;
+        ptier_nng_workaround_watch_accepts(on_accept, daemon);
         warm_all(daemon, config, log, &stop);
-        while (!stop_requested(&stop, -1))
-            ; /* interrupted: wait on */
+        while (!stop_requested(&stop, LOOK_MS))
+            tend(&stop);
+        ptier_nng_workaround_watch_accepts(NULL, NULL);
         status = stop_daemon(daemon, log, error);
     }
     if (stop.signals >= 0)
@@ -167,6 +215,7 @@ main(int argc, char **argv)
     bool done = false;
 
     allow_core_dumps(false); /* before any key is read */
+    return_large_messages();
     ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
     if (status != PTIER_OK)
         return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);

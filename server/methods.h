@@ -35,5 +35,6 @@ PTIER_HANDLER(Admin, reset_statistics, ResetStatisticsRequest, GetStatisticsResp
 PTIER_HANDLER(Admin, backup, BackupRequest, BackupResponse);
 PTIER_HANDLER(ServerInfo, get_info, GetInfoRequest, GetInfoResponse);
 PTIER_HANDLER(Health, check, CheckRequest, CheckResponse);
+PTIER_HANDLER(Reflection, get_descriptors, GetDescriptorsRequest, GetDescriptorsResponse);
 
 #endif

@@ -34,7 +34,8 @@ is_ours(const char *name)
 ptier_status
 ptier_nng_workaround_check(ptier_error *error)
 {
-    static const char *const names[] = {"sendmsg", "nng_stream_send", "nng_stream_recv"};
+    static const char *const names[] = {"sendmsg", "accept", "accept4", "nng_stream_send",
+                                        "nng_stream_recv"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!is_ours(names[i]))
             return ptier_fail(error, PTIER_INTERNAL,

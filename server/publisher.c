@@ -14,6 +14,7 @@
 
 #define GATHER_MS    2                   /* how long a first event waits for more */
 #define BATCH_BYTES  ((size_t)32 * 1024) /* a batch ends before it grows past this */
+#define BEAT_BYTES   ((size_t)192) /* at most, of the stream and the heartbeat behind the events */
 #define SEND_BUFFER  1024 /* messages a slow subscriber may lag behind before it loses some */
 #define EVENTS_FIELD 3    /* EventBatch.events */
 
@@ -87,7 +88,8 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
         if (ptier_event_append(&publisher->event, EVENTS_FIELD, publisher->service->cache,
                                &publisher->items[i]) != PTIER_OK)
             continue; /* no memory: a gap, which subscribers see */
-        if (i > from && publisher->batch.length + publisher->event.length > BATCH_BYTES)
+        if (i > from &&
+            publisher->batch.length + publisher->event.length + BEAT_BYTES > BATCH_BYTES)
             break;
         uint8_t *at = ptier_bytes_reserve(&publisher->batch, publisher->event.length);
         if (!at)
@@ -168,7 +170,8 @@ publisher_main(void *argument)
 }
 
 static ptier_status
-open_socket(ptier_publisher *publisher, ptier_error *error)
+open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_count,
+            const ptier_listen_options *options, ptier_error *error)
 {
     nng_listener listener;
     int rv = nng_pub0_open(&publisher->socket);
@@ -181,22 +184,24 @@ open_socket(ptier_publisher *publisher, ptier_error *error)
         status = ptier_fail(error, ptier_status_from_nng(rv), "cannot set up the event socket: %s",
                             nng_strerror(rv));
     if (status == PTIER_OK)
-        status = ptier_gate_guard(publisher->service->gate, publisher->socket, error);
-    if (status == PTIER_OK)
-        status = ptier_listen(publisher->socket, publisher->service->event_url, &listener, error);
+        status = ptier_gate_guard(publisher->service->gate, publisher->socket, true, error);
+    for (size_t i = 0; i < url_count && status == PTIER_OK; i++)
+        status = ptier_listen(publisher->socket, urls[i], options, &listener, error);
     if (status != PTIER_OK)
         (void)nng_close(publisher->socket); /* fails only for a bad handle */
     return status;
 }
 
 ptier_status
-ptier_publisher_start(ptier_service *service, ptier_publisher **publisher, ptier_error *error)
+ptier_publisher_start(ptier_service *service, const char *const *urls, size_t url_count,
+                      const ptier_listen_options *options, ptier_publisher **publisher,
+                      ptier_error *error)
 {
     ptier_publisher *made = calloc(1, sizeof *made);
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     made->service = service;
-    ptier_status status = open_socket(made, error);
+    ptier_status status = open_socket(made, urls, url_count, options, error);
     if (status == PTIER_OK && pthread_create(&made->thread, NULL, publisher_main, made) != 0) {
         (void)nng_close(made->socket); /* fails only for a bad handle */
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the event thread");

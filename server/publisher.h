@@ -7,11 +7,14 @@
 #define PTIER_PUBLISHER_H
 
 #include "call.h"
+#include "listen.h"
 
 typedef struct ptier_publisher ptier_publisher;
 
-/* Listens on service->event_url and starts. `service` is borrowed until stop. */
-PTIER_MUST_CHECK ptier_status ptier_publisher_start(ptier_service *service,
+/* Listens on every URL and starts. `service` is borrowed until stop, the rest for the call. */
+PTIER_MUST_CHECK ptier_status ptier_publisher_start(ptier_service *service, const char *const *urls,
+                                                    size_t url_count,
+                                                    const ptier_listen_options *options,
                                                     ptier_publisher **publisher,
                                                     ptier_error *error);
 

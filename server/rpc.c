@@ -15,22 +15,32 @@
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/supplemental/util/platform.h>
 
+#include "dispatch.h"
 #include "listen.h"
-#include "workers.h"
 
 /*
  * A full server must have contexts left that can say so. (Very many contexts cost nng 1.5 quadratic
  * time in its timers, but only for sends that wait; a peer with many of those is cut off, see
  * send_patience.)
  */
-#define CONTEXTS        80
-#define READ_LIMIT      64 /* calls waiting in the read lane */
-#define WRITE_LIMIT     48 /* calls waiting in the write lane: never all contexts */
-#define IN_FLIGHT_LIMIT 72
+#define CONTEXTS        128
+#define READ_LIMIT      96 /* calls waiting in the read lane */
+#define WRITE_LIMIT     80 /* calls waiting in the write lane: never all contexts */
+#define IN_FLIGHT_LIMIT 112
+
+/* Of one connection; less when many calls are under way, so that one leaves room for the others. */
+#define CONNECTION_LIMIT         64 /* what one client of the SDK has at most */
+#define CONNECTION_LIMIT_CROWDED 16
+#define BUSY_CROWDED             80
+
+#define DEDUP_WINDOW_MS     60000
+#define DEDUP_IDS           ((size_t)64 * 1024)
+#define DEDUP_OUTCOME_BYTES ((size_t)16 * 1024 * 1024)
+#define TICK_MS             200
 
 #define SEND_PATIENCE_MS         500
 #define SEND_PATIENCE_CROWDED_MS 50
-#define CROWDED                  (CONTEXTS / 2) /* contexts whose replies one peer leaves unread */
+#define CROWDED                  40 /* contexts whose replies one peer leaves unread */
 
 #define LINGER_MS 100 /* between the last reply and the end of all connections */
 
@@ -42,35 +52,62 @@ typedef enum context_state {
 } context_state;
 
 typedef struct rpc_context {
-    ptier_job job; /* first: the worker hands this back */
+    ptier_request request; /* first: its answer finds the context by it */
     ptier_rpc *rpc;
+    _Atomic uint64_t *place; /* state and pipe, in rpc->places */
     nng_ctx ctx;
     nng_aio *aio;
-    _Atomic context_state state;
-    _Atomic uint32_t pipe; /* whose request it has */
-    nng_msg *request;
-    ptier_call call;
+    nng_msg *message;
     ptier_bytes frame;
 } rpc_context;
 
 struct ptier_rpc {
     ptier_service *service;
     nng_socket socket;
-    ptier_workers *workers;
-    atomic_uint in_flight; /* with a worker, or waiting for one */
-    atomic_uint busy;      /* contexts that are not receiving */
+    ptier_dispatch *dispatch;
+    nng_aio *tick;
+    atomic_uint busy; /* contexts that are not receiving */
     _Atomic int64_t last_sent_ms;
     pthread_mutex_t idle_lock;
     pthread_cond_t idle;
     bool drained; /* under idle_lock */
     size_t context_count;
+    _Atomic uint64_t places[CONTEXTS]; /* close together: they are looked through often */
     rpc_context contexts[CONTEXTS];
 };
+
+static uint64_t
+place(context_state state, uint32_t pipe)
+{
+    return (uint64_t)state << 32 | pipe;
+}
+
+static context_state
+state_of(const rpc_context *context)
+{
+    return (context_state)(atomic_load(context->place) >> 32);
+}
+
+static uint32_t
+pipe_of(const rpc_context *context)
+{
+    return (uint32_t)atomic_load(context->place);
+}
+
+/* How many contexts one peer has in a state. */
+static unsigned
+count_places(const ptier_rpc *rpc, uint64_t wanted)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < rpc->context_count; i++)
+        count += atomic_load_explicit(&rpc->places[i], memory_order_relaxed) == wanted;
+    return count;
+}
 
 static void
 receive(rpc_context *context)
 {
-    atomic_store(&context->state, CONTEXT_RECEIVING);
+    atomic_store(context->place, place(CONTEXT_RECEIVING, 0));
     nng_aio_set_timeout(context->aio, NNG_DURATION_INFINITE);
     nng_ctx_recv(context->ctx, context->aio);
 }
@@ -90,11 +127,11 @@ leave_busy(ptier_rpc *rpc)
 static void
 drop_request(rpc_context *context)
 {
-    if (!context->request)
+    if (!context->message)
         return;
-    explicit_bzero(nng_msg_body(context->request), nng_msg_len(context->request));
-    nng_msg_free(context->request);
-    context->request = NULL;
+    explicit_bzero(nng_msg_body(context->message), nng_msg_len(context->message));
+    nng_msg_free(context->message);
+    context->message = NULL;
 }
 
 /* How long a reply may wait to be taken: less for a peer that already keeps many contexts waiting.
@@ -102,21 +139,16 @@ drop_request(rpc_context *context)
 static nng_duration
 send_patience(const rpc_context *context)
 {
-    const ptier_rpc *rpc = context->rpc;
-    uint32_t pipe = atomic_load(&context->pipe);
-    unsigned waiting = 0;
-    for (size_t i = 0; i < rpc->context_count; i++)
-        if (atomic_load(&rpc->contexts[i].state) == CONTEXT_SENDING &&
-            atomic_load(&rpc->contexts[i].pipe) == pipe)
-            waiting++;
+    unsigned waiting = count_places(context->rpc, place(CONTEXT_SENDING, pipe_of(context)));
     return waiting > CROWDED ? SEND_PATIENCE_CROWDED_MS : SEND_PATIENCE_MS;
 }
 
 static void
-send_reply(rpc_context *context)
+send_reply(ptier_request *request)
 {
+    rpc_context *context = (rpc_context *)request;
     nng_msg *reply = NULL;
-    ptier_status status = ptier_call_finish(&context->call, &context->frame);
+    ptier_status status = ptier_call_finish(&request->call, &context->frame);
     drop_request(context);
     if (status == PTIER_OK && nng_msg_alloc(&reply, context->frame.length) == 0)
         memcpy(nng_msg_body(reply), context->frame.data, context->frame.length);
@@ -126,55 +158,36 @@ send_reply(rpc_context *context)
         receive(context);
         return;
     }
-    atomic_store(&context->state, CONTEXT_SENDING);
+    atomic_store(context->place, place(CONTEXT_SENDING, pipe_of(context)));
     nng_aio_set_timeout(context->aio, send_patience(context));
     nng_aio_set_msg(context->aio, reply);
     nng_ctx_send(context->ctx, context->aio);
 }
 
-static void
-run_job(ptier_job *job)
+static bool
+is_crowded(const rpc_context *context)
 {
-    rpc_context *context = (rpc_context *)job;
-    ptier_call_run(&context->call);
-    atomic_fetch_sub(&context->rpc->in_flight, 1);
-    send_reply(context);
-}
-
-static void
-submit(rpc_context *context)
-{
-    ptier_rpc *rpc = context->rpc;
-    context->job.run = run_job;
-    if (atomic_fetch_add(&rpc->in_flight, 1) < IN_FLIGHT_LIMIT &&
-        ptier_workers_submit(rpc->workers, context->call.method->lane, &context->job))
-        return;
-    atomic_fetch_sub(&rpc->in_flight, 1);
-    ptier_call_fail(&context->call, PTIER_RESOURCE_EXHAUSTED,
-                    "the daemon has more calls waiting than it takes: try again in a moment");
-    send_reply(context);
+    unsigned own = count_places(context->rpc, place(CONTEXT_WORKING, pipe_of(context)));
+    return own > CONNECTION_LIMIT ||
+           (own > CONNECTION_LIMIT_CROWDED && atomic_load(&context->rpc->busy) > BUSY_CROWDED);
 }
 
 static void
 received(rpc_context *context)
 {
-    context->request = nng_aio_get_msg(context->aio);
+    context->message = nng_aio_get_msg(context->aio);
     nng_aio_set_msg(context->aio, NULL);
-    nng_pipe pipe = nng_msg_get_pipe(context->request);
-    atomic_store(&context->pipe, (uint32_t)nng_pipe_id(pipe));
-    atomic_store(&context->state, CONTEXT_WORKING);
+    nng_pipe pipe = nng_msg_get_pipe(context->message);
+    atomic_store(context->place, place(CONTEXT_WORKING, (uint32_t)nng_pipe_id(pipe)));
     atomic_fetch_add(&context->rpc->busy, 1);
-    ptier_status status =
-        ptier_call_begin(&context->call, ptier_peer_role(pipe), ptier_monotonic_ms(),
-                         nng_msg_body(context->request), nng_msg_len(context->request));
-    if (status != PTIER_OK) {
-        send_reply(context);
-    } else if (context->call.method->lane == PTIER_LANE_INLINE) {
-        ptier_call_run(&context->call);
-        send_reply(context);
-    } else {
-        submit(context);
-    }
+    ptier_peer peer = ptier_auth_peer(context->rpc->service->auth, pipe);
+    ptier_call *call = &context->request.call;
+    if (ptier_call_begin(call, &peer, ptier_monotonic_ms(), nng_msg_body(context->message),
+                         nng_msg_len(context->message)) == PTIER_OK)
+        ptier_dispatch_run(context->rpc->dispatch, &context->request,
+                           call->method->lane != PTIER_LANE_INLINE && is_crowded(context));
+    else
+        send_reply(&context->request);
 }
 
 static void
@@ -187,7 +200,7 @@ sent(rpc_context *context, int result)
     }
     if (result == NNG_ETIMEDOUT) {
         /* It does not read its replies: without this it would park every context. */
-        nng_pipe pipe = {.id = atomic_load(&context->pipe)};
+        nng_pipe pipe = {.id = pipe_of(context)};
         (void)nng_pipe_close(pipe); /* it may be gone already */
         ptier_log_write(context->rpc->service->log, PTIER_LOG_WARN, "peer_cut_off",
                         "a client did not read its replies");
@@ -202,12 +215,12 @@ on_aio(void *argument)
 {
     rpc_context *context = argument;
     int result = nng_aio_result(context->aio);
-    switch (atomic_load(&context->state)) {
+    switch (state_of(context)) {
     case CONTEXT_RECEIVING:
         if (result == 0)
             received(context);
         else if (result == NNG_ECLOSED || result == NNG_ECANCELED)
-            atomic_store(&context->state, CONTEXT_ENDED);
+            atomic_store(context->place, place(CONTEXT_ENDED, 0));
         else
             receive(context);
         break;
@@ -226,13 +239,15 @@ open_contexts(ptier_rpc *rpc, ptier_error *error)
     for (; rpc->context_count < CONTEXTS; rpc->context_count++) {
         rpc_context *context = &rpc->contexts[rpc->context_count];
         context->rpc = rpc;
+        context->place = &rpc->places[rpc->context_count];
+        context->request.answer = send_reply;
         int rv = nng_aio_alloc(&context->aio, on_aio, context);
         if (rv == 0 && (rv = nng_ctx_open(&context->ctx, rpc->socket)) != 0)
             nng_aio_free(context->aio);
         if (rv != 0)
             return ptier_fail(error, ptier_status_from_nng(rv), "cannot open contexts: %s",
                               nng_strerror(rv));
-        ptier_call_init(&context->call, rpc->service);
+        ptier_call_init(&context->request.call, rpc->service);
     }
     return PTIER_OK;
 }
@@ -246,58 +261,109 @@ free_contexts(ptier_rpc *rpc)
         rpc_context *context = &rpc->contexts[i];
         nng_aio_free(context->aio);
         drop_request(context);
-        ptier_call_fini(&context->call);
+        ptier_call_fini(&context->request.call);
         ptier_bytes_fini(&context->frame);
     }
 }
 
-ptier_status
-ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_count, ptier_rpc **rpc,
-                ptier_error *error)
+/* ---- the tick of what waits for a double of its call ---- */
+
+static void
+on_tick(void *argument)
 {
-    static const size_t limits[PTIER_LANE_COUNT] = {
-        [PTIER_LANE_READ] = READ_LIMIT, [PTIER_LANE_WRITE] = WRITE_LIMIT};
-    ptier_rpc *made = calloc(1, sizeof *made);
-    if (!made)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    made->service = service;
-    pthread_mutex_init(&made->idle_lock, NULL);
+    ptier_rpc *rpc = argument;
+    if (nng_aio_result(rpc->tick) != 0)
+        return; /* being stopped */
+    ptier_dispatch_tick(rpc->dispatch);
+    nng_sleep_aio(TICK_MS, rpc->tick);
+}
+
+static void
+destroy(ptier_rpc *rpc)
+{
+    if (rpc->tick)
+        nng_aio_stop(rpc->tick); /* waits for a running callback, also of a stopped one */
+    nng_aio_free(rpc->tick);
+    ptier_dispatch_destroy(rpc->dispatch);
+    pthread_cond_destroy(&rpc->idle);
+    pthread_mutex_destroy(&rpc->idle_lock);
+    free(rpc);
+}
+
+static ptier_rpc *
+create(ptier_service *service)
+{
+    ptier_rpc *rpc = calloc(1, sizeof *rpc);
+    if (!rpc)
+        return NULL;
+    rpc->service = service;
+    pthread_mutex_init(&rpc->idle_lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&made->idle, &monotonic);
+    pthread_cond_init(&rpc->idle, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    ptier_status status = ptier_workers_start(limits, &made->workers, error);
-    if (status != PTIER_OK)
-        goto fail_workers;
-    int rv = nng_rep0_open(&made->socket);
-    if (rv != 0) {
-        status = ptier_fail(error, ptier_status_from_nng(rv), "cannot open a socket: %s",
-                            nng_strerror(rv));
-        goto fail_socket;
-    }
-    status = open_contexts(made, error);
+    return rpc;
+}
+
+static ptier_status
+start_dispatch(ptier_rpc *rpc, ptier_error *error)
+{
+    ptier_dispatch_limits limits = {
+        .in_flight = IN_FLIGHT_LIMIT,
+        .lane = {[PTIER_LANE_READ] = READ_LIMIT, [PTIER_LANE_WRITE] = WRITE_LIMIT},
+        .dedup = {.entries = DEDUP_IDS,
+                  .outcome_bytes = DEDUP_OUTCOME_BYTES,
+                  .window_ms = DEDUP_WINDOW_MS}};
+    memcpy(&limits.dedup.seed, rpc->service->boot_id, sizeof limits.dedup.seed);
+    ptier_status status = ptier_dispatch_start(rpc->service, &limits, &rpc->dispatch, error);
+    if (status == PTIER_OK && nng_aio_alloc(&rpc->tick, on_tick, rpc) != 0)
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    return status;
+}
+
+static ptier_status
+listen_on(ptier_rpc *rpc, const char *const *urls, size_t url_count,
+          const ptier_listen_options *options, ptier_error *error)
+{
+    ptier_status status = open_contexts(rpc, error);
     if (status == PTIER_OK)
-        status = ptier_gate_guard(service->gate, made->socket, error);
+        status = ptier_gate_guard(rpc->service->gate, rpc->socket, false, error);
     for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         nng_listener listener;
-        status = ptier_listen(made->socket, urls[i], &listener, error);
+        status = ptier_listen(rpc->socket, urls[i], options, &listener, error);
     }
-    if (status == PTIER_OK) {
-        for (size_t i = 0; i < made->context_count; i++)
-            receive(&made->contexts[i]);
-        *rpc = made;
-        return PTIER_OK;
-    }
-    (void)nng_close(made->socket); /* fails only for a bad handle */
-    free_contexts(made);
-fail_socket:
-    ptier_workers_stop(made->workers);
-fail_workers:
-    pthread_cond_destroy(&made->idle);
-    pthread_mutex_destroy(&made->idle_lock);
-    free(made);
     return status;
+}
+
+ptier_status
+ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_count,
+                const ptier_listen_options *options, ptier_rpc **rpc, ptier_error *error)
+{
+    ptier_rpc *made = create(service);
+    if (!made)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    ptier_status status = start_dispatch(made, error);
+    int rv = status == PTIER_OK ? nng_rep0_open(&made->socket) : 0;
+    if (rv != 0)
+        status = ptier_fail(error, ptier_status_from_nng(rv), "cannot open a socket: %s",
+                            nng_strerror(rv));
+    if (status != PTIER_OK) {
+        destroy(made);
+        return status;
+    }
+    status = listen_on(made, urls, url_count, options, error);
+    if (status != PTIER_OK) {
+        (void)nng_close(made->socket); /* fails only for a bad handle */
+        free_contexts(made);
+        destroy(made);
+        return status;
+    }
+    for (size_t i = 0; i < made->context_count; i++)
+        receive(&made->contexts[i]);
+    nng_sleep_aio(TICK_MS, made->tick);
+    *rpc = made;
+    return PTIER_OK;
 }
 
 static void
@@ -335,12 +401,12 @@ ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms)
         return;
     atomic_store(&rpc->service->stopping, true);
     wait_until_idle(rpc, drain_ms);
+    atomic_store(&rpc->service->hurrying, true);
+    nng_aio_stop(rpc->tick); /* waits for a running callback */
     /* Workers before contexts: a late job still sends through its own. */
-    ptier_workers_stop(rpc->workers);
+    ptier_dispatch_drain(rpc->dispatch);
     linger(rpc);
     (void)nng_close(rpc->socket); /* fails only for a bad handle */
     free_contexts(rpc);
-    pthread_cond_destroy(&rpc->idle);
-    pthread_mutex_destroy(&rpc->idle_lock);
-    free(rpc);
+    destroy(rpc);
 }

@@ -6,17 +6,19 @@
 #define PTIER_RPC_H
 
 #include "call.h"
+#include "listen.h"
 
 typedef struct ptier_rpc ptier_rpc;
 
-/* Listens on every URL. `service` is borrowed until stop. On failure nothing is left behind. */
+/* Listens on every URL. `service` is borrowed until stop, `options` for the call. On failure
+ * nothing is left behind. */
 PTIER_MUST_CHECK ptier_status ptier_rpc_start(ptier_service *service, const char *const *urls,
-                                              size_t url_count, ptier_rpc **rpc,
-                                              ptier_error *error);
+                                              size_t url_count, const ptier_listen_options *options,
+                                              ptier_rpc **rpc, ptier_error *error);
 
 /*
- * Refuses new work (service->stopping), waits until what runs is answered, at most drain_ms,
- * closes, frees. NULL is fine.
+ * Refuses new work (service->stopping), waits until what runs is answered, at most drain_ms; then
+ * what still waits is refused, and listings end; waits for what runs, closes, frees. NULL is fine.
  */
 void ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms);
 

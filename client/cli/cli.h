@@ -46,6 +46,7 @@ typedef struct ptier_cli {
     /* Global options, before or after the command. */
     const char *url;
     const char *token_file;
+    const char *tls_ca, *tls_cert, *tls_key, *tls_name;
     int64_t timeout_ms; /* -1: the SDK's default */
     bool json;
     bool help;
@@ -255,9 +256,12 @@ ptier_cli_exit ptier_cmd_export(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_backup(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_clear(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_stats(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_describe(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_watch(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_info(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_keygen(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_tls_init(ptier_cli *cli);
+ptier_cli_exit ptier_cmd_token(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_rotate(ptier_cli *cli);
 ptier_cli_exit ptier_cmd_shutdown(ptier_cli *cli);
 

@@ -57,6 +57,10 @@ ptier_cli_connect(ptier_cli *cli)
 
     ptier_client_options_init(&options);
     options.url = cli->url;
+    options.tls_ca_file = cli->tls_ca;
+    options.tls_cert_file = cli->tls_cert;
+    options.tls_key_file = cli->tls_key;
+    options.tls_server_name = cli->tls_name;
     if (cli->timeout_ms >= 0)
         options.timeout_ms = (uint32_t)cli->timeout_ms;
     if (cli->token_file) {

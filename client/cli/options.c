@@ -10,7 +10,7 @@
 
 #include <popt.h>
 
-#define GLOBAL_COUNT   6
+#define GLOBAL_COUNT   10
 #define MAX_TIMEOUT_MS (INT64_C(24) * 3600 * 1000)
 
 static void
@@ -18,12 +18,21 @@ global_options(ptier_cli *cli, ptier_cli_option options[GLOBAL_COUNT + 1])
 {
     const ptier_cli_option table[GLOBAL_COUNT + 1] = {
         {"url", 0, PTIER_CLI_STRING, &cli->url, "URL",
-         "the daemon: ipc:///path or tcp://127.0.0.1:port (default: PROXYTIER_URL, then the "
+         "the daemon: ipc:///path, tls+tcp://host:port or tcp://127.0.0.1:port (default: "
+         "PROXYTIER_URL, then the "
          "per-user socket)",
          NULL},
         {"token-file", 0, PTIER_CLI_STRING, &cli->token_file, "FILE",
-         "file with the access token (default: PROXYTIER_TOKEN, then none); daemons do not use "
-         "tokens yet",
+         "file with the access token (default: PROXYTIER_TOKEN, then none)", NULL},
+        {"tls-ca", 0, PTIER_CLI_STRING, &cli->tls_ca, "FILE",
+         "CA of the daemon's certificate (default: PROXYTIER_TLS_CA_FILE)", NULL},
+        {"tls-cert", 0, PTIER_CLI_STRING, &cli->tls_cert, "FILE",
+         "our certificate, where the daemon wants one (default: PROXYTIER_TLS_CERT_FILE)", NULL},
+        {"tls-key", 0, PTIER_CLI_STRING, &cli->tls_key, "FILE",
+         "its key (default: PROXYTIER_TLS_KEY_FILE)", NULL},
+        {"tls-server-name", 0, PTIER_CLI_STRING, &cli->tls_name, "NAME",
+         "name in the daemon's certificate (default: PROXYTIER_TLS_SERVER_NAME, then the URL's "
+         "host)",
          NULL},
         {"timeout", 0, PTIER_CLI_TIMEOUT, &cli->timeout_ms, "DURATION",
          "longest time for one call (default: 5s)", NULL},

@@ -646,7 +646,8 @@ a_daemon_that_hangs_is_code_5(void **state)
 static void
 another_user_is_refused_with_code_6(void **state)
 {
-    static const char advice[] = "only the daemon's own user and root may connect";
+    static const char advice[] =
+        "the daemon lets in its own user, root and whom its configuration names";
     struct fixture *f = *state;
     char path[96];
 

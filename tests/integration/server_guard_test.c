@@ -89,7 +89,9 @@ files_are_never_taken_for_sockets(void **state)
     assert_non_null(file);
     assert_true(fputs("precious", file) >= 0 && fflush(file) == 0);
     expect_refusal(daemon, WITH("--listen", url), message);
-    expect_refusal(daemon, WITH("--events", url), message);
+    (void)snprintf(daemon->events_url, sizeof daemon->events_url, "ipc://%s/file",
+                   daemon->directory);
+    expect_refusal(daemon, NULL, message);
     assert_int_equal(fclose(file), 0);
     file = fopen(path, "r");
     assert_non_null(file);

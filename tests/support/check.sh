@@ -36,7 +36,7 @@ mapfile -t sources < <(files '*.c')
 mapfile -t headers < <(files '*.h')
 mapfile -t public < <(files '*/include/proxytier/*.h')
 mapfile -t scripts < <(files '*.sh' dev .ci/run)
-includes=(-I proto/include -I proto -isystem "$generated" -I tiers/include -I tiers -I client/include -I client -I server -I tests)
+includes=(-I proto/include -I proto -isystem "$generated" -I tiers/include -I tiers -I access -I client/include -I client -I server -I tests)
 
 format() { printf '%s\0' "${sources[@]}" "${headers[@]}" | xargs -0 clang-format --dry-run -Werror; }
 

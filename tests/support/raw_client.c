@@ -19,6 +19,12 @@
 void
 raw_client_open(raw_client *client, const char *url)
 {
+    raw_client_open_tls(client, url, NULL);
+}
+
+void
+raw_client_open_tls(raw_client *client, const char *url, nng_tls_config *tls)
+{
     nng_dialer dialer;
     client->timeout_ms = CALL_TIMEOUT_MS;
     assert_int_equal(nng_req0_open(&client->socket), 0);
@@ -26,6 +32,8 @@ raw_client_open(raw_client *client, const char *url)
     assert_int_equal(nng_socket_set_ms(client->socket, NNG_OPT_RECONNMAXT, 50), 0);
     assert_int_equal(nng_dialer_create(&dialer, client->socket, url), 0);
     assert_int_equal(nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, MESSAGE_MAX), 0);
+    if (tls)
+        assert_int_equal(nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, tls), 0);
     assert_int_equal(nng_dialer_start(dialer, NNG_FLAG_NONBLOCK), 0);
 }
 

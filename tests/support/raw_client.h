@@ -6,6 +6,7 @@
 #define PTIER_TEST_RAW_CLIENT_H
 
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 #include <protobuf-c/protobuf-c.h>
 
 #include <proxytier/status.h>
@@ -25,6 +26,8 @@ typedef struct raw_reply {
 
 /* Does not need the daemon to be there. Fails the test for lack of resources only. */
 void raw_client_open(raw_client *client, const char *url);
+/* The same over tls+tcp; `tls` is borrowed for the call. */
+void raw_client_open_tls(raw_client *client, const char *url, nng_tls_config *tls);
 void raw_client_close(raw_client *client);
 
 /* Sends any bytes and reads the reply; `schema` unpacks its body. Free with raw_reply_free. */

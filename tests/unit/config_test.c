@@ -121,7 +121,7 @@ flags_win_over_environment_over_file(void **state)
 
     setenv("PROXYTIER_CONFIG", file_path, 1);
     setenv("PROXYTIER_LISTEN", "ipc:///tmp/env.sock,tcp://127.0.0.1:7000", 1);
-    config = load(NULL);
+    config = LOAD("--token-file", "/tmp/tokens");
     assert_int_equal(config->listen.count, 2);
     assert_string_equal(config->listen.items[1], "tcp://127.0.0.1:7000");
     ptier_config_destroy(config);
@@ -144,16 +144,16 @@ addresses_follow_the_environment(void **state)
     setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
     config = load(NULL);
     assert_string_equal(config->listen.items[0], "ipc:///run/user/7/proxytier/rpc.sock");
-    assert_string_equal(config->events, "ipc:///run/user/7/proxytier/events.sock");
+    assert_string_equal(config->events.items[0], "ipc:///run/user/7/proxytier/events.sock");
     ptier_config_destroy(config);
     config = LOAD("--listen", "ipc:///tmp/x/a.sock");
-    assert_string_equal(config->events, "ipc:///tmp/x/a.sock.events");
+    assert_string_equal(config->events.items[0], "ipc:///tmp/x/a.sock.events");
     ptier_config_destroy(config);
-    config = LOAD("--listen", "tcp://127.0.0.1:7000");
-    assert_null(config->events);
+    config = LOAD("--listen", "tcp://127.0.0.1:7000", "--token-file", "/tmp/tokens");
+    assert_int_equal(config->events.count, 0);
     ptier_config_destroy(config);
     config = LOAD("--events", "none");
-    assert_null(config->events);
+    assert_int_equal(config->events.count, 0);
     ptier_config_destroy(config);
 }
 
@@ -183,7 +183,7 @@ mistakes_name_option_file_and_line(void **state)
     REFUSE("--data-dir: the value is empty", "--data-dir", "");
     REFUSE("--listen: http://x", "--listen", "http://x");
     REFUSE("--listen: ipc://relative", "--listen", "ipc://relative");
-    REFUSE("--events: tcp://127.0.0.1:1: events go over ipc:///path only", "--events",
+    REFUSE("--events: tcp://127.0.0.1:1: events go over ipc:///path and tls", "--events",
            "tcp://127.0.0.1:1");
     REFUSE("--listen: tcp://8.8.8.8:99: plain tcp is for loopback only", "--listen",
            "tcp://8.8.8.8:99");

@@ -1,18 +1,22 @@
 /*
  * proxytier client SDK: typed calls to a proxytierd, and subscriptions to its events.
  *
- * Threads: a client may be used by any number of threads at once; a subscription calls back on its
- * own thread. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
+ * Threads: a client may be used by any number of threads at once; it has two connections, one for
+ * calls and one, while there are subscriptions, for events. A subscription calls back on a thread
+ * of its own. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
  * The library is silent: it never writes to stdout or stderr and installs no signal handlers.
  * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's;
  * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
- * DEADLINE_EXCEEDED that one may have, ABORTED that a call which must not be done twice
- * (report_health, clear, a restoring put) was sent and the connection lost: it may or may not have
- * been done. Where nothing listens UNAVAILABLE comes at once, not after the timeout.
- * PERMISSION_DENIED: this user or role may not; over ipc only the daemon's own user and root may
- * connect. Ownership:
- * input strings and records are borrowed for the call. Results are owned by the caller and freed by
- * the function named at their type; strings inside a result live as long as the result.
+ * DEADLINE_EXCEEDED that one may have. A call whose connection is lost is sent again under the same
+ * id, and a daemon that has done it already only repeats its reply: no call is done twice. ABORTED
+ * is what is left where nobody can know: a call that must not be done twice (report_health, clear,
+ * reset_statistics, backup, shutdown, a restoring put) was sent, and its daemon was restarted, or
+ * not reached again within 45 s and the call's timeout and retries: it was done once, or not. Where
+ * nothing listens UNAVAILABLE comes at once, not after the timeout. PERMISSION_DENIED: this user or
+ * role may not. UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's,
+ * or ours) that the other side does not take. Ownership: input strings and records are borrowed for
+ * the call. Results are owned by the caller and freed by the function named at their type; strings
+ * inside a result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -32,11 +36,18 @@ typedef struct ptier_client ptier_client;
 /* Start from ptier_client_options_init. Strings are borrowed during open only. */
 typedef struct ptier_client_options {
     size_t size;
-    const char *url; /* ipc:///path or tcp://127.0.0.1:port; NULL: PROXYTIER_URL, then the per-user
-                        socket */
-    const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides) */
+    const char *url;     /* ipc:///path, tls+tcp://host:port or tcp://127.0.0.1:port; NULL:
+                            PROXYTIER_URL, then the per-user socket */
+    const char *token;   /* NULL: PROXYTIER_TOKEN, then none (over ipc the peer's uid decides). One
+                            that is given always counts, also when it is wrong */
     uint32_t timeout_ms; /* of a call; 5,000 */
-    uint32_t retries;    /* of calls that are safe to retry, within the timeout; 3 */
+    uint32_t retries;    /* of a call whose connection was lost, within the timeout; 3 */
+
+    /* For tls+tcp addresses, PEM files. NULL: PROXYTIER_TLS_CA_FILE and so on, then none. */
+    const char *tls_ca_file;   /* who signed the daemon's certificate: must be there */
+    const char *tls_cert_file; /* our own certificate, and its key, where the daemon wants one */
+    const char *tls_key_file;
+    const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
 } ptier_client_options;
 
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
@@ -48,8 +59,10 @@ PTIER_API void ptier_client_options_init(ptier_client_options *options);
  */
 PTIER_API size_t ptier_default_url(char *url, size_t room);
 
-/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url.
- * `options` NULL: defaults. */
+/* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url, or what
+ * TLS lacks; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file. `options` NULL:
+ * defaults.
+ */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_options *options,
                                                           ptier_client **client,
                                                           ptier_error *error);
@@ -192,7 +205,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *clien
 
 /*
  * Counters and latencies start again at zero. *last (may be NULL) gets them up to this moment.
- * Never sent twice: ABORTED when it is unknown whether the daemon did it. Role admin.
+ * ABORTED when it is unknown whether the daemon did it. Role admin.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_reset_statistics(ptier_client *client,
                                                                ptier_statistics *last,
@@ -212,7 +225,7 @@ typedef struct ptier_server_info {
     char version[32];
     char protocol[32];
     char role[16];
-    char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered */
+    char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered to us this way */
     uint8_t boot_id[16], store_id[16];
     uint64_t revision;
     uint32_t heartbeat_ms, failure_threshold;
@@ -238,8 +251,8 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_call_raw(ptier_client *client, con
 
 /*
  * One event. Strings and the record are borrowed for the callback. The record has no credentials;
- * for REMOVED only key, url and source are set, for HEALTH only key, health, failure_count and
- * needs_revalidation.
+ * for REMOVED only key, url and source are set, for HEALTH only key, source, health, failure_count
+ * and needs_revalidation.
  */
 typedef struct ptier_event {
     ptier_event_type type;
@@ -264,8 +277,26 @@ typedef enum ptier_subscription_state {
 
 typedef struct ptier_subscription ptier_subscription;
 
-/* Callbacks run one at a time on the subscription's thread. They may make calls on a client; they
- * must not close the subscription. */
+/*
+ * How far a subscription has told its events. It can be kept anywhere, as bytes, and serves any
+ * subscription at the same daemon until that restarts: sequence numbers count within one boot_id.
+ */
+typedef struct ptier_position {
+    uint8_t boot_id[16]; /* of the run of the daemon */
+    uint64_t changes;    /* sequence of the last event of each stream */
+    uint64_t tiers;
+} ptier_position;
+
+/*
+ * Threads: the events of all subscriptions of one client come over one connection and one thread of
+ * the library, which never waits for a callback. Each subscription has a bounded queue, and a
+ * thread that takes from it and calls back, one callback at a time. A callback may block and may
+ * make calls on a client; it must not close its subscription.
+ *
+ * A callback that is too slow for its queue loses nothing silently: what no longer fits is asked
+ * for again (Replay) when the queue is empty; what the daemon's journal no longer has by then is
+ * told as RESYNC. Other subscriptions are not disturbed.
+ */
 typedef struct ptier_subscription_options {
     size_t size;
     bool changes; /* CREATED, UPDATED, HEALTH, REMOVED, CLEARED; true by default */
@@ -273,22 +304,44 @@ typedef struct ptier_subscription_options {
     void (*on_event)(void *context, const ptier_event *event);
     void (*on_state)(void *context, ptier_subscription_state state); /* may be NULL */
     void *context;
+
+    /*
+     * Filters: an event is told if it passes all of them. Those that fail take no room in the
+     * queue. CLEARED always passes, and so does what does not say what a filter asks for: tier
+     * events without a record, and removals by damage (CORRUPTION) of which only the key is known.
+     */
+    uint32_t types;         /* bit (1u << ptier_event_type) each; 0: all */
+    uint32_t reasons;       /* REMOVED: bit (1u << ptier_reason) each; 0: all */
+    const char *source;     /* exactly this one, after the change; NULL or "": any. Borrowed */
+    const char *key_prefix; /* NULL or "": any key. Borrowed, as `source`, during the call */
+
+    uint32_t queue_events; /* bound of the queue; 0: 65,536. In memory: 512 bytes each */
+    const ptier_position
+        *position; /* go on behind it; NULL: from now on. Borrowed during the call */
 } ptier_subscription_options;
 
 PTIER_API void ptier_subscription_options_init(ptier_subscription_options *options);
 
 /*
  * Subscribes at the daemon that `client` talks to (borrowed until close). Each event arrives once
- * and in order per stream; a gap is filled by Replay, or told as RESYNC. Returns at once; on_state
- * says when it follows.
+ * and in order per stream; a gap is filled by Replay, or told as RESYNC, and so is a `position` of
+ * another run of the daemon, or one that its journal no longer has. Returns at once; on_state says
+ * when it follows. INVALID_ARGUMENT: options; RESOURCE_EXHAUSTED: no memory or no thread.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_subscribe(ptier_client *client,
                                                         const ptier_subscription_options *options,
                                                         ptier_subscription **subscription,
                                                         ptier_error *error);
 
-/* Ends it, within a second or so; no callback runs after this returned. NULL is fine. Close it
- * before its client. */
+/*
+ * How far it has told, the event whose callback is running included; after RESYNC, from where it
+ * goes on. False: it has not followed yet, and *position is zeroed. Any thread, callbacks too.
+ */
+PTIER_API bool ptier_subscription_position(ptier_subscription *subscription,
+                                           ptier_position *position);
+
+/* Ends it, within a second or so, but not before a callback that is running returns; none runs
+ * after this returned. What is queued is not told. NULL is fine. Close it before its client. */
 PTIER_API void ptier_subscription_close(ptier_subscription *subscription);
 
 #ifdef __cplusplus

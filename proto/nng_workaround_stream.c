@@ -1,10 +1,11 @@
 /*
  * nng 1.5 does not complete an operation on a stream whose aio was already stopped: it sets
- * NNG_ECANCELED and forgets it. Its only reap thread then waits for ever (a client that vanishes
- * with replies unread), and over TLS a pipe leaks. Completing it with ECONNRESET lets the pipe end.
- * (Not ECLOSED: that would stop the listener.)
+ * NNG_ECANCELED and forgets it. Its only reap thread then waits for ever (a peer that vanishes with
+ * messages unread: no connection of the process ends any more, and none is replaced), and over TLS
+ * a pipe leaks. Completing it with ECONNRESET lets the pipe end. (Not ECLOSED: that would stop the
+ * listener.) Weak, since a program may have them from the SDK and from itself.
  */
-#include "nng_workaround.h"
+#include "nng_workaround_stream.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -12,6 +13,11 @@
 #include <nng/nng.h>
 
 typedef void (*stream_fn)(nng_stream *stream, nng_aio *aio);
+
+void
+ptier_nng_workaround_stream(void)
+{
+}
 
 static stream_fn
 real_function(const char *name)
@@ -29,7 +35,7 @@ complete_if_forgotten(nng_aio *aio)
         nng_aio_finish(aio, NNG_ECONNRESET);
 }
 
-__attribute__((visibility("default"))) void
+__attribute__((weak, visibility("default"))) void
 nng_stream_send(nng_stream *stream, nng_aio *aio)
 {
     static _Atomic(stream_fn) real; /* the same for the whole process: found once */
@@ -40,7 +46,7 @@ nng_stream_send(nng_stream *stream, nng_aio *aio)
     complete_if_forgotten(aio);
 }
 
-__attribute__((visibility("default"))) void
+__attribute__((weak, visibility("default"))) void
 nng_stream_recv(nng_stream *stream, nng_aio *aio)
 {
     static _Atomic(stream_fn) real; /* the same for the whole process: found once */

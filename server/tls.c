@@ -1,0 +1,126 @@
+/* See tls.h. */
+#include "tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "listen.h"
+
+#define PEM_MAX ((size_t)1024 * 1024)
+
+static void
+forget(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
+/* The file's text, to be wiped and freed. secret: nobody but its owner may read it. */
+static ptier_status
+read_pem(const char *path, bool secret, char **text, ptier_error *error)
+{
+    struct stat about;
+    ptier_status status = PTIER_OK;
+    size_t length = 0;
+    *text = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
+    if (fd < 0)
+        return ptier_fail_errno(error, errno, "cannot read %s", path);
+    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) || (size_t)about.st_size > PEM_MAX)
+        status = ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s is not a PEM file", path);
+    else if (secret && (about.st_mode & 077))
+        status = ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                            "%s may be read by others than its owner: chmod 600 it", path);
+    else if (!(*text = calloc(1, PEM_MAX + 1)))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    while (status == PTIER_OK && length < PEM_MAX) {
+        ssize_t got = read(fd, *text + length, PEM_MAX - length);
+        if (got == 0)
+            break;
+        if (got > 0)
+            length += (size_t)got;
+        else if (errno != EINTR)
+            status = ptier_fail_errno(error, errno, "cannot read %s", path);
+    }
+    (void)close(fd); /* only read */
+    if (status == PTIER_OK && !strstr(*text, "-----BEGIN "))
+        status = ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s is not a PEM file", path);
+    if (status != PTIER_OK) {
+        forget(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+static ptier_status
+fail(const char *path, int rv, ptier_error *error)
+{
+    if (rv == NNG_ENOTSUP)
+        return ptier_fail(error, PTIER_UNIMPLEMENTED, "nng was built without TLS here");
+    if (rv == NNG_ENOMEM)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    return ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s cannot be used for TLS: %s", path,
+                      nng_strerror(rv));
+}
+
+static ptier_status
+set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier_error *error)
+{
+    char *cert_pem = NULL, *key_pem = NULL;
+    ptier_status status = read_pem(cert, false, &cert_pem, error);
+    if (status == PTIER_OK)
+        status = read_pem(key, true, &key_pem, error);
+    if (status == PTIER_OK) {
+        int rv = nng_tls_config_own_cert(config, cert_pem, key_pem, NULL);
+        if (rv != 0)
+            status = fail(rv == NNG_ECRYPTO ? key : cert, rv, error);
+    }
+    forget(key_pem);
+    forget(cert_pem);
+    return status;
+}
+
+static ptier_status
+set_ca(nng_tls_config *config, const char *ca, ptier_error *error)
+{
+    char *pem = NULL;
+    ptier_status status = read_pem(ca, false, &pem, error);
+    if (status == PTIER_OK) {
+        int rv = nng_tls_config_ca_chain(config, pem, NULL);
+        if (rv == 0)
+            rv = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
+        if (rv != 0)
+            status = fail(ca, rv, error);
+    }
+    forget(pem);
+    return status;
+}
+
+ptier_status
+ptier_tls_server(const char *cert, const char *key, const char *ca, nng_tls_config **config,
+                 ptier_error *error)
+{
+    nng_tls_config *made = NULL;
+    int rv = nng_tls_config_alloc(&made, NNG_TLS_MODE_SERVER);
+    if (rv != 0)
+        return fail(cert, rv, error);
+    /* 1.3 where nng has it; 1.5 does not take it even as an upper bound. */
+    if (nng_tls_config_version(made, NNG_TLS_1_2, NNG_TLS_1_3) != 0)
+        rv = nng_tls_config_version(made, NNG_TLS_1_2, NNG_TLS_1_2);
+    ptier_status status = rv == 0 ? set_certificate(made, cert, key, error) : fail(cert, rv, error);
+    if (status == PTIER_OK && ca)
+        status = set_ca(made, ca, error);
+    if (status != PTIER_OK) {
+        nng_tls_config_free(made);
+        return status;
+    }
+    *config = made;
+    return PTIER_OK;
+}

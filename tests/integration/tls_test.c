@@ -1,0 +1,399 @@
+/* The SDK and the command over TLS: who gets in, who is told what, and where events go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <nng/nng.h>
+#include <nng/protocol/pubsub0/sub.h>
+
+#include <proxytier/client.h>
+
+#include "support/program.h"
+#include "support/security_box.h"
+
+#define PROXYTIER   PTIER_BIN_DIR "/proxytier"
+#define PATIENCE_MS 20000
+
+static int64_t
+now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A client of the box: its CA, the certificate `cert` (NULL: none), the admin's token. */
+static ptier_client_options
+options_for(const security_box *box, const char *cert)
+{
+    char pem[32], key[32];
+    ptier_client_options options;
+    ptier_client_options_init(&options);
+    options.url = box->tls_url;
+    options.token = box->tokens[PTIER_ROLE_ADMIN];
+    options.tls_ca_file = security_box_file(box, "ca.pem");
+    options.tls_server_name = SECURITY_BOX_HOST;
+    if (cert) {
+        (void)snprintf(pem, sizeof pem, "%s.pem", cert);
+        (void)snprintf(key, sizeof key, "%s.key", cert);
+        options.tls_cert_file = security_box_file(box, pem);
+        options.tls_key_file = security_box_file(box, key);
+    }
+    return options;
+}
+
+static ptier_status
+get_info(const ptier_client_options *options, ptier_server_info *info)
+{
+    ptier_client *client;
+    ptier_error error = {0};
+    ptier_status status = ptier_client_open(options, &client, &error);
+    if (status != PTIER_OK)
+        return status;
+    status = ptier_get_info(client, info, &error);
+    if (status != PTIER_OK)
+        assert_true(error.message[0] != '\0');
+    ptier_client_close(client);
+    return status;
+}
+
+static void
+expect(const ptier_client_options *options, ptier_status status)
+{
+    ptier_server_info info;
+    ptier_status got = get_info(options, &info);
+    if (got != status)
+        fail_msg("%s instead of %s", ptier_status_text(got), ptier_status_text(status));
+}
+
+static void
+certificates_that_are_not_taken_are_told_at_once(void **state)
+{
+    security_box *box = *state;
+    security_box_start(box, true, NULL);
+    ptier_client_options options = options_for(box, "client");
+    expect(&options, PTIER_OK);
+    options.tls_server_name = "localhost"; /* its other name */
+    expect(&options, PTIER_OK);
+    options.tls_server_name = "wrong.test";
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options = options_for(box, "client");
+    options.tls_ca_file = security_box_file(box, "other-ca.pem");
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options = options_for(box, "stranger");
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options = options_for(box, "expired");
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options = options_for(box, NULL);
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options = options_for(box, "client");
+    options.token = "";
+    expect(&options, PTIER_UNAUTHENTICATED);
+    options.token = box->tokens[PTIER_ROLE_NONE];
+    expect(&options, PTIER_UNAUTHENTICATED);
+}
+
+static void
+options_that_cannot_work_are_refused_at_open(void **state)
+{
+    security_box *box = *state;
+    ptier_client_options options = options_for(box, "client");
+    options.tls_server_name = NULL; /* the address is a number */
+    expect(&options, PTIER_INVALID_ARGUMENT);
+    options = options_for(box, NULL);
+    options.tls_ca_file = NULL;
+    expect(&options, PTIER_INVALID_ARGUMENT);
+    options = options_for(box, "client");
+    options.tls_key_file = NULL;
+    expect(&options, PTIER_INVALID_ARGUMENT);
+    options.tls_key_file = security_box_file(box, "none.key");
+    expect(&options, PTIER_NOT_FOUND);
+    options.tls_key_file = box->token_path;
+    expect(&options, PTIER_FAILED_PRECONDITION);
+    options = options_for(box, "client");
+    options.tls_key_file = security_box_file(box, "stranger.key");
+    ptier_server_info info;
+    assert_int_not_equal(get_info(&options, &info), PTIER_OK);
+}
+
+static void
+environment_says_what_options_leave_out(void **state)
+{
+    security_box *box = *state;
+    ptier_client_options options;
+    security_box_start(box, true, NULL);
+    ptier_client_options_init(&options);
+    setenv("PROXYTIER_URL", box->tls_url, 1);
+    setenv("PROXYTIER_TOKEN", box->tokens[PTIER_ROLE_READER], 1);
+    setenv("PROXYTIER_TLS_CA_FILE", security_box_file(box, "ca.pem"), 1);
+    setenv("PROXYTIER_TLS_CERT_FILE", security_box_file(box, "client.pem"), 1);
+    setenv("PROXYTIER_TLS_KEY_FILE", security_box_file(box, "client.key"), 1);
+    setenv("PROXYTIER_TLS_SERVER_NAME", SECURITY_BOX_HOST, 1);
+    ptier_server_info info = {0};
+    ptier_status status = get_info(&options, &info);
+    unsetenv("PROXYTIER_URL");
+    unsetenv("PROXYTIER_TOKEN");
+    unsetenv("PROXYTIER_TLS_CA_FILE");
+    unsetenv("PROXYTIER_TLS_CERT_FILE");
+    unsetenv("PROXYTIER_TLS_KEY_FILE");
+    unsetenv("PROXYTIER_TLS_SERVER_NAME");
+    assert_int_equal(status, PTIER_OK);
+    assert_string_equal(info.role, "reader");
+}
+
+static void
+event_address_is_that_of_the_door(void **state)
+{
+    security_box *box = *state;
+    ptier_server_info info;
+    ptier_client_options options;
+    security_box_start(box, true, NULL);
+    options = options_for(box, "client");
+    assert_int_equal(get_info(&options, &info), PTIER_OK);
+    assert_string_equal(info.event_url, box->tls_events_url);
+    options.url = box->tcp_url;
+    assert_int_equal(get_info(&options, &info), PTIER_OK);
+    assert_string_equal(info.event_url, "");
+    options.url = box->daemon.url;
+    options.token = box->tokens[PTIER_ROLE_READER];
+    assert_int_equal(get_info(&options, &info), PTIER_OK);
+    assert_string_equal(info.event_url, box->daemon.events_url);
+}
+
+/* ---- events ---- */
+
+static atomic_bool connected;
+static atomic_uint events;
+
+static void
+on_event(void *context, const ptier_event *event)
+{
+    (void)context;
+    (void)event;
+    atomic_fetch_add(&events, 1);
+}
+
+static void
+on_state(void *context, ptier_subscription_state now)
+{
+    (void)context;
+    if (now == PTIER_SUBSCRIPTION_CONNECTED)
+        atomic_store(&connected, true);
+}
+
+#define WAIT_FOR(condition)                                                                        \
+    do {                                                                                           \
+        int64_t deadline = now_ms() + PATIENCE_MS;                                                 \
+        while (!(condition)) {                                                                     \
+            assert_true(now_ms() < deadline);                                                      \
+            (void)poll(NULL, 0, 5);                                                                \
+        }                                                                                          \
+    } while (0)
+
+static void
+events_come_over_mutual_tls(void **state)
+{
+    security_box *box = *state;
+    ptier_client *client;
+    ptier_subscription *subscription;
+    ptier_subscription_options wanted;
+    security_box_start(box, true, NULL);
+    ptier_client_options options = options_for(box, "client");
+    assert_int_equal(ptier_client_open(&options, &client, NULL), PTIER_OK);
+    ptier_subscription_options_init(&wanted);
+    wanted.on_event = on_event;
+    wanted.on_state = on_state;
+    assert_int_equal(ptier_subscribe(client, &wanted, &subscription, NULL), PTIER_OK);
+    WAIT_FOR(atomic_load(&connected));
+    ptier_record record;
+    ptier_record_init(&record);
+    record.url = "http://10.0.0.1:81";
+    assert_int_equal(ptier_put(client, &record, NULL, NULL, NULL), PTIER_OK);
+    WAIT_FOR(atomic_load(&events) == 1);
+    ptier_subscription_close(subscription);
+    ptier_client_close(client);
+}
+
+/* Whether a subscriber of its own hears anything: a heartbeat comes four times a second. */
+static bool
+hears_events(const char *url, nng_tls_config *tls)
+{
+    nng_socket socket;
+    nng_dialer dialer;
+    nng_msg *message = NULL;
+    assert_int_equal(nng_sub0_open(&socket), 0);
+    assert_int_equal(nng_socket_set(socket, NNG_OPT_SUB_SUBSCRIBE, "", 0), 0);
+    assert_int_equal(nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, 2000), 0);
+    assert_int_equal(nng_dialer_create(&dialer, socket, url), 0);
+    assert_int_equal(nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, tls), 0);
+    bool heard = nng_dialer_start(dialer, 0) == 0 && nng_recvmsg(socket, &message, 0) == 0;
+    if (message)
+        nng_msg_free(message);
+    (void)nng_close(socket); /* fails only for a bad handle */
+    nng_tls_config_free(tls);
+    return heard;
+}
+
+/* The same over ipc, by hand: nng would dial again on a thread of its own, which is root's. */
+static bool
+user_hears_events(const char *url)
+{
+    static const uint8_t hello[] = {0, 'S', 'P', 0, 0, 0x21, 0, 0};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval patience = {.tv_sec = 5};
+    uint8_t bytes[64];
+    strcpy(address.sun_path, url + strlen("ipc://"));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(send(fd, hello, sizeof hello, MSG_NOSIGNAL), sizeof hello);
+    bool heard = recv(fd, bytes, sizeof bytes, MSG_WAITALL) == sizeof bytes;
+    close(fd);
+    return heard;
+}
+
+static void
+event_sockets_are_for_users_and_certificates(void **state)
+{
+    security_box *box = *state;
+    const char *tls = box->tls_events_url, *ipc = box->daemon.events_url;
+    security_box_start(box, true, NULL);
+    assert_true(hears_events(tls, security_box_tls(box, "ca", "client", SECURITY_BOX_HOST)));
+    assert_false(hears_events(tls, security_box_tls(box, "ca", NULL, SECURITY_BOX_HOST)));
+    assert_false(hears_events(tls, security_box_tls(box, "ca", "stranger", SECURITY_BOX_HOST)));
+    assert_false(hears_events(tls, security_box_tls(box, "ca", "expired", SECURITY_BOX_HOST)));
+    assert_true(user_hears_events(ipc));
+    if (!security_box_become(SECURITY_BOX_NOBODY))
+        skip();
+    bool nobody = user_hears_events(ipc);
+    assert_true(security_box_become(0) && security_box_become(SECURITY_BOX_USER));
+    bool rotator = user_hears_events(ipc);
+    assert_true(security_box_become(0));
+    assert_false(nobody);
+    assert_true(rotator);
+}
+
+/* ---- tls-init ---- */
+
+static int
+run(ptier_test_program *program, const char *const *argv)
+{
+    ptier_test_program_free(program);
+    ptier_test_program_start(program, NULL, argv);
+    return ptier_test_program_wait(program);
+}
+#define RUN(program, ...) run(program, (const char *[]){PROXYTIER, __VA_ARGS__, NULL})
+
+static void
+expect_mode(const char *directory, const char *name, mode_t mode)
+{
+    char path[200];
+    struct stat about;
+    (void)snprintf(path, sizeof path, "%s/%s", directory, name);
+    assert_int_equal(stat(path, &about), 0);
+    assert_int_equal(about.st_mode & 07777, mode);
+}
+
+static void
+tls_init_makes_what_daemon_and_client_need(void **state)
+{
+    security_box *box = *state;
+    ptier_test_program program = {0};
+    char tls[160], server[180], key[180], ca[180];
+    (void)snprintf(tls, sizeof tls, "%s/tls", box->daemon.directory);
+    (void)snprintf(server, sizeof server, "%s/server.pem", tls);
+    (void)snprintf(key, sizeof key, "%s/server.key", tls);
+    (void)snprintf(ca, sizeof ca, "%s/ca.pem", tls);
+    assert_int_equal(RUN(&program, "tls-init", tls, "--host", "10.0.0.1"), 2);
+    assert_int_equal(RUN(&program, "tls-init", tls, "--host", "a.test,localhost"), 0);
+    assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls-cert = "));
+    assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls+tcp://a.test:7443"));
+    expect_mode(tls, "", 0700);
+    for (int i = 0; i < 3; i++)
+        expect_mode(tls, (const char *[]){"ca.key", "server.key", "client.key"}[i], 0600);
+    /* Nothing is written over; what was moved away is made again, by the same CA. */
+    assert_int_equal(RUN(&program, "tls-init", tls), 1);
+    assert_int_equal(unlink(server) | unlink(key), 0);
+    assert_int_equal(RUN(&program, "tls-init", tls, "--host", "b.test"), 0);
+    test_daemon_start(&box->daemon, (const char *[]){"--listen", box->tls_url, "--token-file",
+                                                     box->token_path, "--tls-cert", server,
+                                                     "--tls-key", key, "--tls-ca", ca, NULL});
+    ptier_client_options options = options_for(box, NULL);
+    char cert[180], client_key[180];
+    (void)snprintf(cert, sizeof cert, "%s/client.pem", tls);
+    (void)snprintf(client_key, sizeof client_key, "%s/client.key", tls);
+    options.tls_ca_file = ca;
+    options.tls_cert_file = cert;
+    options.tls_key_file = client_key;
+    options.tls_server_name = "b.test";
+    expect(&options, PTIER_OK);
+    options.tls_server_name = "a.test";
+    expect(&options, PTIER_UNAUTHENTICATED);
+    ptier_test_program_free(&program);
+}
+
+static void
+daemon_refuses_keys_that_others_may_read(void **state)
+{
+    security_box *box = *state;
+    assert_int_equal(chmod(security_box_file(box, "server.key"), 0640), 0);
+    assert_int_equal(
+        test_daemon_run(&box->daemon,
+                        (const char *[]){"--tls-cert", security_box_file(box, "server.pem"),
+                                         "--tls-key", security_box_file(box, "server.key"), NULL}),
+        1);
+    char *log = test_daemon_log(&box->daemon);
+    assert_non_null(strstr(log, "chmod 600"));
+    free(log);
+}
+
+static int
+set_up(void **state)
+{
+    security_box *box = calloc(1, sizeof *box);
+    assert_non_null(box);
+    security_box_init(box);
+    *state = box;
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    security_box_fini(*state);
+    free(*state);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(certificates_that_are_not_taken_are_told_at_once),
+        TEST(options_that_cannot_work_are_refused_at_open),
+        TEST(environment_says_what_options_leave_out),
+        TEST(event_address_is_that_of_the_door),
+        TEST(events_come_over_mutual_tls),
+        TEST(event_sockets_are_for_users_and_certificates),
+        TEST(tls_init_makes_what_daemon_and_client_need),
+        TEST(daemon_refuses_keys_that_others_may_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,264 @@
+/* Tokens, from the command that makes one to the daemon that reads them: live changes, failed
+ * logins, and what nobody may read anywhere. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "proxytier/v1/rpc.pb-c.h"
+#include "support/program.h"
+#include "support/raw_client.h"
+#include "support/security_box.h"
+
+#define PROXYTIER   PTIER_BIN_DIR "/proxytier"
+#define PATIENCE_MS 20000
+
+typedef struct fixture {
+    security_box box;
+    ptier_test_program last;
+} fixture;
+
+static int64_t
+now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int
+run(fixture *f, const char *const *argv)
+{
+    ptier_test_program_free(&f->last);
+    ptier_test_program_start(&f->last, NULL, argv);
+    return ptier_test_program_wait(&f->last);
+}
+#define TOKEN(f, ...)                                                                              \
+    run(f, (const char *[]){PROXYTIER, "token", "--file", (f)->box.token_path, __VA_ARGS__, NULL})
+#define OUT(f) ((f)->last.texts[PTIER_TEST_OUT])
+#define ERR(f) ((f)->last.texts[PTIER_TEST_ERR])
+
+static ptier_status
+call(raw_client *client, const char *method, const char *token)
+{
+    Proxytier__V1__RequestHeader header = PROXYTIER__V1__REQUEST_HEADER__INIT;
+    header.method = (char *)(uintptr_t)method;
+    header.token = (char *)(uintptr_t)token;
+    raw_reply reply = raw_client_call_bytes(client, &header, NULL, 0, NULL);
+    ptier_status status = raw_status(&reply);
+    raw_reply_free(&reply);
+    return status;
+}
+
+static const char get_many[] = "/proxytier.v1.ProxyCache/GetMany";
+static const char clear[] = "/proxytier.v1.Admin/Clear";
+
+static void
+wait_for(raw_client *client, const char *method, const char *token, ptier_status status)
+{
+    int64_t deadline = now_ms() + PATIENCE_MS;
+    while (call(client, method, token) != status) {
+        assert_true(now_ms() < deadline);
+        (void)poll(NULL, 0, 10); /* between two looks */
+    }
+}
+
+/* The line break goes. */
+static void
+take_token(const fixture *f, char token[PTIER_TOKEN_TEXT + 1])
+{
+    assert_int_equal(strlen(OUT(f)), PTIER_TOKEN_TEXT + 1);
+    memcpy(token, OUT(f), PTIER_TOKEN_TEXT);
+    token[PTIER_TOKEN_TEXT] = '\0';
+}
+
+static void
+connected_callers_have_new_rights_at_their_next_call(void **state)
+{
+    fixture *f = *state;
+    raw_client client;
+    char token[PTIER_TOKEN_TEXT + 1];
+    security_box_start(&f->box, false, (const char *[]){"--failed-logins", "100000", NULL});
+    raw_client_open(&client, f->box.tcp_url);
+    assert_int_equal(TOKEN(f, "add", "--role", "reader", "--name", "live"), 0);
+    take_token(f, token);
+    wait_for(&client, get_many, token, PTIER_OK);
+    assert_int_equal(call(&client, clear, token), PTIER_PERMISSION_DENIED);
+
+    /* The same token with another role, as somebody who edits the file would do it. */
+    char command[400];
+    (void)snprintf(command, sizeof command, "sed -i 's/^reader live/admin live/' %s",
+                   f->box.token_path);
+    assert_int_equal(system(command), 0);
+    wait_for(&client, clear, token, PTIER_OK);
+    assert_int_equal(TOKEN(f, "remove", "--name", "live"), 0);
+    wait_for(&client, get_many, token, PTIER_UNAUTHENTICATED);
+    assert_int_equal(call(&client, get_many, f->box.tokens[PTIER_ROLE_READER]), PTIER_OK);
+    raw_client_close(&client);
+}
+
+static void
+hangup_reads_the_file_and_ends_nothing(void **state)
+{
+    fixture *f = *state;
+    int64_t deadline = now_ms() + PATIENCE_MS;
+    bool read = false;
+    security_box_start(&f->box, false, NULL);
+    assert_int_equal(kill(f->box.daemon.pid, SIGHUP), 0);
+    while (!read) {
+        char *log = test_daemon_log(&f->box.daemon);
+        read = strstr(log, "tokens_loaded") != NULL;
+        free(log);
+        assert_true(now_ms() < deadline);
+        (void)poll(NULL, 0, 10); /* between two looks */
+    }
+    assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
+}
+
+static void
+failed_logins_are_limited_and_logged_without_the_token(void **state)
+{
+    fixture *f = *state;
+    raw_client client;
+    size_t limited = 0, lines = 0;
+    security_box_start(&f->box, false, NULL);
+    raw_client_open(&client, f->box.tcp_url);
+    for (int i = 0; i < 300; i++) {
+        ptier_status status = call(&client, get_many, f->box.wrong);
+        limited += status == PTIER_RESOURCE_EXHAUSTED;
+        assert_true(status == PTIER_RESOURCE_EXHAUSTED || status == PTIER_UNAUTHENTICATED);
+    }
+    assert_in_range(limited, 200, 290);
+    /* Neither a right token from there, nor others suffer. */
+    assert_int_equal(call(&client, get_many, f->box.tokens[PTIER_ROLE_READER]), PTIER_OK);
+    raw_client_close(&client);
+    raw_client_open(&client, f->box.daemon.url);
+    assert_int_equal(call(&client, get_many, f->box.wrong), PTIER_UNAUTHENTICATED);
+    assert_int_equal(call(&client, get_many, f->box.tokens[PTIER_ROLE_NONE]),
+                     PTIER_UNAUTHENTICATED);
+    raw_client_close(&client);
+    char *log = test_daemon_log(&f->box.daemon);
+    for (const char *at = log; (at = strstr(at, "login_failed")) != NULL; at++)
+        lines++;
+    assert_in_range(lines, 12, 112);
+    assert_non_null(strstr(log, "login_failed  127.0.0.1 over tcp: a wrong token\n"));
+    assert_non_null(strstr(log, ": the token expired has expired\n"));
+    assert_null(strstr(log, "ptk_"));
+    free(log);
+    assert_false(test_directory_contains(f->box.daemon.data_dir, "ptk_"));
+}
+
+static void
+without_tokens_strangers_are_disconnected(void **state)
+{
+    fixture *f = *state;
+    raw_client client;
+    if (!security_box_become(SECURITY_BOX_NOBODY))
+        skip();
+    assert_true(security_box_become(0));
+    test_daemon_start(&f->box.daemon, (const char *[]){"--socket-mode", "666", NULL});
+    assert_true(security_box_become(SECURITY_BOX_NOBODY));
+    raw_client_open(&client, f->box.daemon.url);
+    assert_true(security_box_become(0));
+    /* Later attempts would be those of nng's threads, which are root's. */
+    assert_int_equal(nng_socket_set_ms(client.socket, NNG_OPT_RECONNMINT, 60000), 0);
+    client.timeout_ms = 1000;
+    Proxytier__V1__RequestHeader header = PROXYTIER__V1__REQUEST_HEADER__INIT;
+    header.method = (char *)(uintptr_t) "/proxytier.v1.Health/Check";
+    raw_reply reply = raw_client_call_bytes(&client, &header, NULL, 0, NULL);
+    assert_null(reply.header);
+    raw_reply_free(&reply);
+    raw_client_close(&client);
+    char *log = test_daemon_log(&f->box.daemon);
+    assert_non_null(strstr(log, "uid 12346 over ipc may not connect"));
+    free(log);
+}
+
+static void
+sockets_belong_to_the_group_of_rotators(void **state)
+{
+    fixture *f = *state;
+    struct stat about;
+    if (!security_box_become(0))
+        skip();
+    test_daemon_start(&f->box.daemon, (const char *[]){"--rotator-group", "12345", NULL});
+    assert_int_equal(stat(f->box.daemon.url + strlen("ipc://"), &about), 0);
+    assert_int_equal(about.st_gid, 12345);
+    assert_int_equal(about.st_mode & 07777, 0660);
+    assert_int_equal(stat(f->box.daemon.events_url + strlen("ipc://"), &about), 0);
+    assert_int_equal(about.st_gid, 12345);
+}
+
+static void
+command_makes_lists_and_removes(void **state)
+{
+    fixture *f = *state;
+    char token[PTIER_TOKEN_TEXT + 1];
+    struct stat about;
+    assert_int_equal(TOKEN(f, "add", "--role", "rotator", "--name", "c1", "--expires", "90d"), 0);
+    take_token(f, token);
+    assert_false(test_directory_contains(f->box.daemon.directory, token));
+    assert_int_equal(stat(f->box.token_path, &about), 0);
+    assert_int_equal(about.st_mode & 07777, 0600);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c1"), 1);
+    assert_non_null(strstr(ERR(f), "remove it first"));
+    assert_int_equal(TOKEN(f, "list"), 0);
+    assert_non_null(strstr(OUT(f), "rotator  c1                       20"));
+    assert_non_null(strstr(OUT(f), "1970-01-02T00:00:00Z (expired)"));
+    assert_int_equal(TOKEN(f, "list", "--json"), 0);
+    assert_non_null(
+        strstr(OUT(f), "{\"role\":\"reader\",\"name\":\"reader\",\"expires\":\"never\"}"));
+    assert_int_equal(TOKEN(f, "remove", "--name", "c1"), 0);
+    assert_int_equal(TOKEN(f, "remove", "--name", "c1"), 3);
+    assert_int_equal(TOKEN(f, "add", "--role", "boss", "--name", "c2"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c 2"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "soon"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin"), 2);
+    assert_int_equal(TOKEN(f, "burn"), 2);
+}
+
+static int
+set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    security_box_init(&f->box);
+    *state = f;
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    fixture *f = *state;
+    ptier_test_program_free(&f->last);
+    security_box_fini(&f->box);
+    free(f);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(connected_callers_have_new_rights_at_their_next_call),
+        TEST(hangup_reads_the_file_and_ends_nothing),
+        TEST(failed_logins_are_limited_and_logged_without_the_token),
+        TEST(without_tokens_strangers_are_disconnected),
+        TEST(sockets_belong_to_the_group_of_rotators),
+        TEST(command_makes_lists_and_removes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
