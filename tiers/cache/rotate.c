@@ -58,10 +58,6 @@ static ptier_status
 begin(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
-    if (!cache->data_dir)
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "without a disk tier nothing is "
-                          "encrypted");
     log_step step = {.begin = true, .error = error};
     if (l2)
         ptier_lead_log(cache, reencrypt_log, &step);
@@ -147,6 +143,14 @@ ptier_cache_rotate_step(ptier_cache *cache, ptier_rotation *r, ptier_error *erro
                               "%s does not work at present: rotate the keys when it is back",
                               ptier_tier_name((ptier_tier_id)id));
     }
+    if (!cache->data_dir)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "without a disk tier nothing is encrypted");
+    /* The state came by way of a client: maybe from a daemon with other tiers. */
+    if ((r->phase == LOG && !cache->tiers[PTIER_TIER_L2]) ||
+        (r->phase == ROWS_OF_L3 && !cache->tiers[PTIER_TIER_L3]))
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "no such phase of a rotation here: begin it again");
     switch (r->phase) {
     case BEGIN:
         return begin(cache, r, error);
