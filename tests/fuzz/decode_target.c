@@ -329,7 +329,8 @@ decode_one(const uint8_t *data, size_t size)
         decode_request(data, size);
     } else if (kind <= method_count()) {
         size_t length = write_header(message, kind - 1);
-        memcpy(message + length, data, size);
+        if (size)
+            memcpy(message + length, data, size);
         decode_request(message, length + size);
     } else {
         decode_reply(reply_schema(kind - 1 - method_count()), data, size);
@@ -380,7 +381,8 @@ fill(ptier_bytes *out, const ProtobufCMessageDescriptor *schema, unsigned depth)
         uint8_t *at = ptier_bytes_reserve(out, length + inner.length);
         PROMISE(at);
         memcpy(at, head, length);
-        memcpy(at + length, inner.data, inner.length);
+        if (inner.length)
+            memcpy(at + length, inner.data, inner.length);
         out->length += length + inner.length;
         ptier_bytes_fini(&inner);
     }

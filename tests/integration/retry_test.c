@@ -30,7 +30,7 @@
 #define WITH(...) ((const char *[]){__VA_ARGS__, NULL})
 
 /* nng 1.5 loses a message that it is handed while the connection ends. */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *
 __lsan_default_suppressions(void)
 {

@@ -59,10 +59,6 @@ static ptier_status
 begin(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2], *l3 = cache->tiers[PTIER_TIER_L3];
-    if (!cache->data_dir)
-        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
-                          "without a disk tier nothing is "
-                          "encrypted");
     log_step step = {.begin = true, .error = error};
     if (l2)
         ptier_lead_log(cache, reencrypt_log, &step);
@@ -205,6 +201,9 @@ check_tiers(ptier_cache *cache, ptier_error *error)
                               "%s does not work at present: rotate the keys when it is back",
                               ptier_tier_name((ptier_tier_id)id));
     }
+    if (!cache->data_dir)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "without a disk tier nothing is encrypted");
     return PTIER_OK;
 }
 
