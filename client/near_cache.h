@@ -6,12 +6,13 @@
  *
  * Rules. A fill carries `as_of`, the daemon's revision read before the look-up. It is refused when
  * an event newer than that touched the key (or another key of its stripe), when it is below the
- * watermark, when the call was begun before the daemon's run or store changed, and as long as the
- * stream is not followed without a gap. An event takes what it is newer than: HEALTH patches in
- * place, others remove (UPDATED too: events carry no credentials, which may have changed). RESYNC,
- * CLEARED and removals without a key raise the watermark, which is compared with as_of at each
- * look-up: nothing walks the table. Own writes count as events with the revision they were given.
- * What is found is served only while the last heartbeat is fresh: near_clock.h.
+ * watermark, when the call was begun before the stream was followed (which begins anew with another
+ * run or store of the daemon, and after a gap that cannot be filled), and while it is not. An event
+ * takes what it is newer than: HEALTH patches in place, others remove (UPDATED too: events carry no
+ * credentials, which may have changed). Beginning to follow, CLEARED and removals without a key
+ * raise the watermark, which is compared with as_of at each look-up: nothing walks the table. Own
+ * writes count as events with the revision they were given. What is found is served only while the
+ * last heartbeat is fresh: near_clock.h.
  */
 #ifndef PTIER_NEAR_CACHE_H
 #define PTIER_NEAR_CACHE_H

@@ -88,6 +88,7 @@ stop_following_locked(ptier_near *near)
 {
     atomic_store_explicit(&near->fresh_until, PTIER_NEAR_NEVER, memory_order_release);
     atomic_store_explicit(&near->following, false, memory_order_release);
+    atomic_fetch_add_explicit(&near->generation, 1, memory_order_acq_rel);
     ptier_near_clock_lose(&near->clock);
 }
 
@@ -117,7 +118,6 @@ static void
 begin_anew_locked(ptier_near *near, const ptier_near_beat *beat)
 {
     stop_following_locked(near);
-    atomic_fetch_add_explicit(&near->generation, 1, memory_order_acq_rel);
     atomic_store_explicit(&near->watermark, 0, memory_order_release);
     atomic_store_explicit(&near->revision, 0, memory_order_release);
     memcpy(near->boot_id, beat->boot_id, sizeof near->boot_id);
@@ -132,6 +132,15 @@ of_our_run_locked(const ptier_near *near, const ptier_near_beat *beat)
            memcmp(near->store_id, beat->store_id, sizeof near->store_id) == 0;
 }
 
+/* What happened before now will not be told: it has to be in whatever is kept. */
+static void
+follow_locked(ptier_near *near, uint64_t revision)
+{
+    atomic_fetch_add_explicit(&near->generation, 1, memory_order_acq_rel);
+    raise(&near->watermark, revision);
+    atomic_store_explicit(&near->following, true, memory_order_release);
+}
+
 void
 ptier_near_heartbeat(ptier_near *near, const ptier_near_beat *beat, int64_t now)
 {
@@ -139,11 +148,9 @@ ptier_near_heartbeat(ptier_near *near, const ptier_near_beat *beat, int64_t now)
     if (!of_our_run_locked(near, beat))
         begin_anew_locked(near, beat);
     if (beat->contiguous) {
-        /* What happened before the stream was followed (again) will not be told. */
         if (!atomic_load_explicit(&near->following, memory_order_relaxed))
-            raise(&near->watermark, beat->revision);
+            follow_locked(near, beat->revision);
         raise(&near->revision, beat->revision);
-        atomic_store_explicit(&near->following, true, memory_order_release);
         ptier_near_clock_beat(&near->clock, beat->boot_id, beat->daemon_ms);
         if (near->options.faults & PTIER_NEAR_AGE_BY_ARRIVAL)
             atomic_store(&near->fresh_until, now + near->options.max_staleness);

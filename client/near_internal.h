@@ -37,7 +37,7 @@ struct ptier_near {
      * at least as new as what fresh_until vouches for.
      */
     _Atomic int64_t fresh_until;
-    _Atomic uint64_t generation; /* of the daemon's run and store */
+    _Atomic uint64_t generation; /* grows whenever following begins or ends */
     _Atomic uint64_t watermark;
     _Atomic uint64_t revision;
     _Atomic bool following; /* no gap behind which events might be missing */
