@@ -180,6 +180,7 @@ PTIER_HANDLER(ProxyCache, delete, DeleteRequest, DeleteResponse)
     }
     response.deleted = (uint32_t)deleted;
     response.not_found = (uint32_t)(request->n_keys - deleted);
+    response.revision = ptier_cache_revision(call->service->cache);
     response.durability = (Proxytier__V1__Durability)written.durability;
     closure(&response, call);
 }
@@ -223,6 +224,7 @@ reply_reports(ptier_call *call, const Proxytier__V1__ReportHealthRequest *reques
         out.removed = results[i].removed;
         out.failure_count = results[i].failure_count;
         out.health = (Proxytier__V1__HealthStatus)results[i].health;
+        out.revision = results[i].revision;
         if (ptier_bytes_append_field(&call->reply, 1, &out.base) != PTIER_OK) {
             ptier_call_no_memory(call);
             return false;

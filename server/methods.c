@@ -28,6 +28,7 @@ static const Proxytier__V1__Health_Service health_service =
     X(cache_service, 6, "Pick", READER, READ, false)                                               \
     X(cache_service, 7, "List", READER, READ, false)                                               \
     X(cache_service, 8, "GetStatistics", READER, READ, false)                                      \
+    X(cache_service, 9, "ReportAccess", READER, READ, false)                                       \
     X(events_service, 0, "Replay", READER, INLINE, false)                                          \
     X(admin_service, 0, "Clear", ADMIN, WRITE, false)                                              \
     X(admin_service, 1, "Export", ADMIN, READ, false)                                              \
