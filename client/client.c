@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "event_link.h"
 #include "monotonic.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
@@ -143,7 +144,10 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
     status = copy_token(client, options.token, error);
     if (status == PTIER_OK)
         status = ptier_transport_open(url, &client->transport, error);
+    if (status == PTIER_OK)
+        status = ptier_event_link_create(client, &client->link, error);
     if (status != PTIER_OK) {
+        ptier_transport_close(client->transport);
         free_client(client);
         return status;
     }
@@ -164,6 +168,7 @@ ptier_client_close(ptier_client *client)
     while (client->running > 0)
         pthread_cond_wait(&client->left, &client->lock);
     pthread_mutex_unlock(&client->lock);
+    ptier_event_link_destroy(client->link);
     ptier_transport_close(client->transport);
     free_client(client);
 }

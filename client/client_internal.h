@@ -15,7 +15,8 @@
 struct ptier_client {
     pid_t pid; /* of the process that opened it */
     ptier_transport *transport;
-    char *token; /* "" when there is none */
+    struct ptier_event_link *link; /* idle until somebody listens */
+    char *token;                   /* "" when there is none */
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
 

@@ -34,21 +34,36 @@ ptier_feed_same_run(const ptier_feed *feed, const Proxytier__V1__Heartbeat *hear
            memcmp(feed->store_id, heartbeat->store_id.data, PTIER_FEED_ID_BYTES) == 0;
 }
 
+void
+ptier_feed_want(ptier_feed *feed, int stream, bool wanted)
+{
+    ptier_feed_stream *s = &feed->streams[stream];
+    s->fresh = wanted && !s->wanted ? feed->started : wanted && s->fresh;
+    s->wanted = wanted;
+    s->owed = 0;
+}
+
 /* From this batch on: its own events are still to be told. */
+static void
+take_position(ptier_feed *feed, int s, const Proxytier__V1__EventBatch *batch)
+{
+    ptier_feed_stream *stream = &feed->streams[s];
+    stream->owed = 0;
+    stream->fresh = false;
+    if ((int)batch->stream == s && batch->n_events > 0 && batch->events[0]->sequence > 0)
+        stream->position = batch->events[0]->sequence - 1;
+    else
+        stream->position = ptier_feed_last(batch->heartbeat, s);
+}
+
 static void
 take_positions(ptier_feed *feed, const Proxytier__V1__EventBatch *batch)
 {
     const Proxytier__V1__Heartbeat *heartbeat = batch->heartbeat;
     memcpy(feed->boot_id, heartbeat->boot_id.data, PTIER_FEED_ID_BYTES);
     memcpy(feed->store_id, heartbeat->store_id.data, PTIER_FEED_ID_BYTES);
-    for (int s = 1; s < PTIER_FEED_STREAMS; s++) {
-        ptier_feed_stream *stream = &feed->streams[s];
-        stream->owed = 0;
-        if ((int)batch->stream == s && batch->n_events > 0 && batch->events[0]->sequence > 0)
-            stream->position = batch->events[0]->sequence - 1;
-        else
-            stream->position = ptier_feed_last(heartbeat, s);
-    }
+    for (int s = 1; s < PTIER_FEED_STREAMS; s++)
+        take_position(feed, s, batch);
 }
 
 static void
@@ -70,6 +85,9 @@ ptier_feed_meet(ptier_feed *feed, const Proxytier__V1__EventBatch *batch, int64_
     if (!has_ids(batch->heartbeat))
         return PTIER_FEED_BAD;
     if (feed->started && ptier_feed_same_run(feed, batch->heartbeat)) {
+        for (int s = 1; s < PTIER_FEED_STREAMS; s++)
+            if (feed->streams[s].fresh)
+                take_position(feed, s, batch);
         note_owed(feed, batch->heartbeat, now);
         return PTIER_FEED_SAME;
     }

@@ -17,6 +17,7 @@
 
 typedef struct ptier_feed_stream {
     bool wanted;
+    bool fresh;        /* wanted since the last batch: its position is taken from the next one */
     uint64_t position; /* sequence of the last event told, or skipped for good */
     uint64_t owed;     /* a heartbeat said that there are events up to here; 0: none owed */
     int64_t owed_by;   /* when they should have come by themselves */
@@ -38,6 +39,9 @@ typedef enum ptier_feed_verdict {
 } ptier_feed_verdict;
 
 void ptier_feed_init(ptier_feed *feed, bool changes, bool tiers);
+
+/* Follows a stream, from the next batch on, or no more. */
+void ptier_feed_want(ptier_feed *feed, int stream, bool wanted);
 
 /* Looks at a batch before its events are told. */
 ptier_feed_verdict ptier_feed_meet(ptier_feed *feed, const Proxytier__V1__EventBatch *batch,

@@ -16,6 +16,14 @@ ptier_monotonic_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static inline int64_t
+ptier_monotonic_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* A condition variable whose timed waits are on this clock. 0 or an errno value. */
 static inline int
 ptier_monotonic_cond_init(pthread_cond_t *cond)

@@ -1,62 +1,179 @@
 /*
- * Follows a daemon's events on one thread: asks where they are, listens, fills gaps by Replay, and
- * listens anew when it has heard nothing for four heartbeats. Only `lock`'s fields are shared with
- * other threads.
+ * A listener of the client's event link, a bounded queue, and a thread that calls back. The link
+ * puts in; when the queue is full the subscription falls behind, takes nothing more from the link,
+ * and its own thread, when the queue is empty, catches up by Replay until it is where the link is.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <nng/nng.h>
-#include <nng/protocol/pubsub0/sub.h>
 #include <nng/supplemental/util/platform.h>
 
-#include "call.h"
-#include "convert.h"
-#include "feed.h"
-#include "framing.h"
-#include "info_call.h"
+#include "event_filter.h"
+#include "event_link.h"
+#include "event_queue.h"
 #include "monotonic.h"
+#include "replay_call.h"
 
-#define HEARTBEAT_DEFAULT_MS 250
-#define HEARTBEATS_LOST      4
-#define CALL_TIMEOUT_MS      1000 /* of GetInfo and Replay: closing waits for one at most */
-#define BACKOFF_MIN_MS       10
-#define BACKOFF_MAX_MS       1000
-#define MESSAGES_BUFFERED    1024
-#define MESSAGE_MAX          ((size_t)4 << 20)
-#define REDIAL_MIN_MS        50 /* nng's own, while nothing listens there */
-#define REDIAL_MAX_MS        250
-#define CANCEL_AGAIN_MS      5
-#define REPLAY_TRIES         3
+#define QUEUE_DEFAULT  65536
+#define QUEUE_MAX      (1u << 24)
+#define BACKOFF_MIN_MS 10
+#define BACKOFF_MAX_MS 1000
+
+#define CHANGES PROXYTIER__V1__STREAM__STREAM_CHANGES
+#define TIERS   PROXYTIER__V1__STREAM__STREAM_TIERS
+
+typedef struct stream_state {
+    bool wanted;
+    bool behind;      /* `taken` is not where the link is: Replay */
+    bool unproven;    /* `taken` is not from this run of ours, and may be ahead of the daemon */
+    uint64_t taken;   /* last event that was queued, told, or filtered out */
+    uint64_t offered; /* last one that the link has told us of */
+} stream_state;
 
 struct ptier_subscription {
-    ptier_client *client; /* borrowed */
-    ptier_subscription_options options;
+    ptier_client *client;               /* borrowed */
+    ptier_subscription_options options; /* with strings of our own; position is NULL */
+    ptier_position start;
+    bool has_start;
     pid_t pid;
     pthread_t thread;
+    ptier_listener listener;
 
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* guards the rest, up to the thread's own */
     pthread_cond_t changed;
-    bool stopping, ended;
-    bool listening; /* the socket is open and wanted */
-    bool dropped;   /* its connection was lost */
-    nng_dialer dialer;
-
-    nng_aio *aio; /* others may only cancel it */
+    bool stopping;
+    bool waiting;     /* the thread is, for `changed` */
+    bool started;     /* boot_id and streams are those of a run */
+    uint64_t resyncs; /* told by the link; a Replay that began before is of no use any more */
+    uint8_t boot_id[PTIER_FEED_ID_BYTES];
+    stream_state streams[PTIER_FEED_STREAMS];
+    ptier_event_queue queue;
+    ptier_position told;
 
     /* The thread's own. */
-    nng_socket socket;
-    ptier_feed feed;
-    ptier_arena *arena;             /* of the batch being told */
+    ptier_arena *arena;             /* of the event being told */
     ptier_subscription_state state; /* CONNECTED or LOST, 0 neither yet */
-    int64_t last_heard, silence_ms;
+    int64_t pause;                  /* before the next Replay, after one that failed */
 };
 
-/* What the thread does after a step. */
-typedef enum next_step { GO_ON, LISTEN_ANEW } next_step;
+/* ---- the link's thread puts in ---- */
 
-/* ---- telling the application ---- */
+static void
+wake_locked(ptier_subscription *sub)
+{
+    if (sub->waiting)
+        pthread_cond_broadcast(&sub->changed);
+}
+
+static ptier_position
+taken_locked(const ptier_subscription *sub)
+{
+    ptier_position position = {.changes = sub->streams[CHANGES].taken,
+                               .tiers = sub->streams[TIERS].taken};
+    memcpy(position.boot_id, sub->boot_id, sizeof position.boot_id);
+    return position;
+}
+
+static void
+add_state_locked(ptier_subscription *sub, ptier_subscription_state state)
+{
+    const ptier_position position = taken_locked(sub);
+    /* Without memory for so little, a RESYNC that cannot be told becomes one that Replay finds. */
+    if (!ptier_event_queue_add_state(&sub->queue, state, &position) &&
+        state == PTIER_SUBSCRIPTION_RESYNC)
+        for (int s = 1; s < PTIER_FEED_STREAMS; s++) {
+            sub->streams[s].taken = UINT64_MAX - 1;
+            sub->streams[s].behind = sub->streams[s].unproven = sub->streams[s].wanted;
+        }
+    wake_locked(sub);
+}
+
+/* From where the application said, or from where the link is. */
+static void
+start_locked(ptier_subscription *sub, const ptier_link_view *view)
+{
+    bool same_run =
+        sub->has_start && memcmp(sub->start.boot_id, view->boot_id, PTIER_FEED_ID_BYTES) == 0;
+    sub->started = true;
+    memcpy(sub->boot_id, view->boot_id, PTIER_FEED_ID_BYTES);
+    for (int s = 1; s < PTIER_FEED_STREAMS; s++) {
+        stream_state *stream = &sub->streams[s];
+        stream->offered = stream->taken = view->position[s];
+        if (same_run)
+            stream->taken = s == CHANGES ? sub->start.changes : sub->start.tiers;
+        stream->behind = stream->unproven = stream->wanted && stream->taken != stream->offered;
+    }
+    sub->told = taken_locked(sub);
+    if (sub->has_start && !same_run)
+        add_state_locked(sub, PTIER_SUBSCRIPTION_RESYNC);
+}
+
+static void
+on_following(void *context, const ptier_link_view *view)
+{
+    ptier_subscription *sub = context;
+    pthread_mutex_lock(&sub->lock);
+    if (!sub->started)
+        start_locked(sub, view);
+    add_state_locked(sub, PTIER_SUBSCRIPTION_CONNECTED);
+    pthread_mutex_unlock(&sub->lock);
+}
+
+static void
+on_link_event(void *context, int stream, const Proxytier__V1__Event *event)
+{
+    ptier_subscription *sub = context;
+    stream_state *s = &sub->streams[stream];
+    if (!s->wanted)
+        return;
+    pthread_mutex_lock(&sub->lock);
+    s->offered = event->sequence;
+    if (!s->behind && event->sequence > s->taken) {
+        uint64_t before = s->taken;
+        s->taken = event->sequence;
+        const ptier_position position = taken_locked(sub);
+        if (ptier_event_wanted(&sub->options, event) &&
+            !ptier_event_queue_add(&sub->queue, event, &position)) {
+            s->taken = before;
+            s->behind = true;
+        }
+        wake_locked(sub);
+    }
+    pthread_mutex_unlock(&sub->lock);
+}
+
+static void
+on_resync(void *context, const ptier_link_view *view)
+{
+    ptier_subscription *sub = context;
+    pthread_mutex_lock(&sub->lock);
+    bool same_run = memcmp(sub->boot_id, view->boot_id, PTIER_FEED_ID_BYTES) == 0;
+    memcpy(sub->boot_id, view->boot_id, PTIER_FEED_ID_BYTES);
+    for (int s = 1; s < PTIER_FEED_STREAMS; s++) {
+        stream_state *stream = &sub->streams[s];
+        /* What Replay gave ahead of the link has been told. */
+        if (!same_run || stream->taken < view->position[s] || stream->unproven)
+            stream->taken = view->position[s];
+        stream->offered = view->position[s];
+        stream->behind = stream->unproven = false;
+    }
+    sub->resyncs++;
+    add_state_locked(sub, PTIER_SUBSCRIPTION_RESYNC);
+    pthread_mutex_unlock(&sub->lock);
+}
+
+static void
+on_lost(void *context)
+{
+    ptier_subscription *sub = context;
+    pthread_mutex_lock(&sub->lock);
+    add_state_locked(sub, PTIER_SUBSCRIPTION_LOST);
+    pthread_mutex_unlock(&sub->lock);
+}
+
+/* ---- the thread tells ---- */
 
 static bool
 is_stopping(ptier_subscription *sub)
@@ -75,353 +192,175 @@ tell_state(ptier_subscription *sub, ptier_subscription_state state)
             return;
         sub->state = state;
     }
-    if (sub->options.on_state && !is_stopping(sub))
+    if (sub->options.on_state)
         sub->options.on_state(sub->options.context, state);
-}
-
-static void
-tell_if_lost(ptier_subscription *sub)
-{
-    if (ptier_monotonic_ms() - sub->last_heard >= sub->silence_ms)
-        tell_state(sub, PTIER_SUBSCRIPTION_LOST);
 }
 
 static void
 tell_event(ptier_subscription *sub, const Proxytier__V1__Event *wire)
 {
     ptier_label labels[PTIER_LABELS_MAX];
-    ptier_event event = {
-        .type = (ptier_event_type)wire->type,
-        .reason = (ptier_reason)wire->reason,
-        .sequence = wire->sequence,
-        .revision = wire->revision,
-        .tier = (ptier_tier_id)wire->tier,
-        .count = wire->count ? wire->count : 1,
-    };
-    /* A record that we cannot read must not hide the event: its key says what changed. */
-    if (!wire->proxy ||
-        ptier_record_from_proxy(&event.record, labels, wire->proxy, NULL) != PTIER_OK)
-        ptier_record_init(&event.record);
-    if (!event.record.key)
-        event.record.key = wire->key;
-    event.record.username = event.record.password = NULL;
-    event.record.username_token = event.record.password_token = NULL;
+    ptier_event event;
+    ptier_event_from_wire(&event, labels, wire);
     sub->options.on_event(sub->options.context, &event);
 }
 
-static bool
-is_known_type(int type)
-{
-    return (type >= PTIER_EVENT_CREATED && type <= PTIER_EVENT_CLEARED) ||
-           (type >= PTIER_EVENT_PROMOTED && type <= PTIER_EVENT_TIER_RECOVERED);
-}
-
-/* Tells the event if it is the next one. A removal that names no key may be of any. */
 static void
-take_event(ptier_subscription *sub, int stream, const Proxytier__V1__Event *event)
+tell_queued(ptier_subscription *sub, const ptier_queued *item)
 {
-    if (!ptier_feed_take(&sub->feed, stream, event->sequence) || !is_known_type(event->type) ||
-        is_stopping(sub))
+    if (item->state != 0) {
+        tell_state(sub, item->state);
         return;
-    if (event->type == PROXYTIER__V1__EVENT_TYPE__EVENT_TYPE_REMOVED && !*event->key)
-        tell_state(sub, PTIER_SUBSCRIPTION_RESYNC);
-    else
+    }
+    ptier_arena_reset(sub->arena, PTIER_REPLY_BUDGET(item->length));
+    Proxytier__V1__Event *event =
+        proxytier__v1__event__unpack(&sub->arena->allocator, item->length, item->bytes);
+    if (event)
         tell_event(sub, event);
-}
-
-/* ---- filling gaps ---- */
-
-/* Events up to `upto` are gone for good: go on behind them. */
-static void
-give_up_lost(ptier_subscription *sub, int stream, uint64_t upto)
-{
-    ptier_feed_skip_to(&sub->feed, stream, upto);
-    tell_state(sub, PTIER_SUBSCRIPTION_RESYNC);
-}
-
-/* One page. *more: ask again. */
-static next_step
-replay_page(ptier_subscription *sub, int stream, uint64_t upto,
-            const Proxytier__V1__ReplayResponse *reply, bool *more)
-{
-    uint64_t before = sub->feed.streams[stream].position;
-    *more = false;
-    if (reply->heartbeat && !ptier_feed_same_run(&sub->feed, reply->heartbeat))
-        return LISTEN_ANEW; /* what is queued here is of the old run; the new one will say so itself
-                             */
-    if (reply->truncated) {
-        uint64_t last = reply->heartbeat ? ptier_feed_last(reply->heartbeat, stream) : 0;
-        give_up_lost(sub, stream, last > upto ? last : upto);
-        return GO_ON;
-    }
-    for (size_t i = 0; i < reply->n_events; i++)
-        take_event(sub, stream, reply->events[i]);
-    uint64_t after = sub->feed.streams[stream].position;
-    if (after >= upto)
-        return GO_ON;
-    if (reply->more && after > before)
-        *more = true;
-    else
-        give_up_lost(sub, stream,
-                     upto); /* the journal says that it has no more, the stream said otherwise */
-    return GO_ON;
-}
-
-static ptier_status
-ask_replay(ptier_subscription *sub, int stream, ptier_arena **arena,
-           Proxytier__V1__ReplayResponse **reply)
-{
-    Proxytier__V1__ReplayRequest request = PROXYTIER__V1__REPLAY_REQUEST__INIT;
-    request.boot_id = (ProtobufCBinaryData){PTIER_FEED_ID_BYTES, sub->feed.boot_id};
-    request.stream = (Proxytier__V1__Stream)stream;
-    request.after_sequence = sub->feed.streams[stream].position;
-    ptier_call call = {.method = PTIER_METHOD_REPLAY,
-                       .request = &request.base,
-                       .reply_type = &proxytier__v1__replay_response__descriptor,
-                       .timeout_ms = CALL_TIMEOUT_MS};
-    return ptier_call_perform(sub->client, &call, arena, reply, NULL);
-}
-
-/* Gets what was lost up to and including `upto`. LISTEN_ANEW: the daemon cannot be asked; the
- * position stays. */
-static next_step
-fill_gap(ptier_subscription *sub, int stream, uint64_t upto)
-{
-    bool more = true;
-    for (int failures = 0; more && !is_stopping(sub);) {
-        Proxytier__V1__ReplayResponse *reply;
-        ptier_arena *arena;
-        if (ask_replay(sub, stream, &arena, &reply) != PTIER_OK) {
-            if (++failures >= REPLAY_TRIES)
-                return LISTEN_ANEW;
-            continue;
-        }
-        next_step next = replay_page(sub, stream, upto, reply, &more);
-        ptier_arena_destroy(arena);
-        if (next != GO_ON)
-            return next;
-    }
-    return GO_ON;
-}
-
-/* ---- what was received ---- */
-
-static next_step
-take_batch(ptier_subscription *sub, int stream, const Proxytier__V1__EventBatch *batch)
-{
-    for (size_t i = 0; i < batch->n_events && !is_stopping(sub); i++) {
-        uint64_t sequence = batch->events[i]->sequence;
-        if (ptier_feed_lost_before(&sub->feed, stream, sequence)) {
-            next_step next = fill_gap(sub, stream, sequence - 1);
-            if (next != GO_ON)
-                return next;
-        }
-        take_event(sub, stream, batch->events[i]);
-    }
-    return GO_ON;
-}
-
-static next_step
-meet_batch(ptier_subscription *sub, const Proxytier__V1__EventBatch *batch)
-{
-    int stream = (int)batch->stream;
-    switch (ptier_feed_meet(&sub->feed, batch, ptier_monotonic_ms())) {
-    case PTIER_FEED_BAD:
-        return GO_ON;
-    case PTIER_FEED_RESTARTED:
+    else /* out of memory */
         tell_state(sub, PTIER_SUBSCRIPTION_RESYNC);
-        break;
-    case PTIER_FEED_SAME:
-    case PTIER_FEED_STARTED:
-        break;
-    }
-    sub->last_heard = ptier_monotonic_ms();
-    tell_state(sub, PTIER_SUBSCRIPTION_CONNECTED);
-    if (stream <= 0 || stream >= PTIER_FEED_STREAMS || !sub->feed.streams[stream].wanted)
-        return GO_ON;
-    return take_batch(sub, stream, batch);
 }
 
-static next_step
-take_message(ptier_subscription *sub, nng_msg *message)
-{
-    size_t length = nng_msg_len(message);
-    if (length < PTIER_TOPIC_BYTES)
-        return GO_ON;
-    ptier_arena_reset(sub->arena, PTIER_REPLY_BUDGET(length));
-    Proxytier__V1__EventBatch *batch = proxytier__v1__event_batch__unpack(
-        &sub->arena->allocator, length - PTIER_TOPIC_BYTES,
-        (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES);
-    return batch ? meet_batch(sub, batch) : GO_ON; /* a damaged one shows as a gap */
-}
+/* ---- the thread catches up ---- */
 
-/* ---- listening ---- */
-
-static void
-stop_listening(ptier_subscription *sub)
-{
-    pthread_mutex_lock(&sub->lock);
-    sub->listening = false;
-    pthread_mutex_unlock(&sub->lock);
-    (void)nng_close(sub->socket); /* nothing is under way on it */
-}
-
-/* Why the dialer is closed here: see supervisor.c. */
-static void
-on_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
-{
-    ptier_subscription *sub = context;
-    (void)pipe;
-    (void)event;
-    pthread_mutex_lock(&sub->lock);
-    bool ours = sub->listening; /* not our own closing */
-    nng_dialer dialer = sub->dialer;
-    if (ours) {
-        sub->dropped = true;
-        nng_aio_cancel(
-            sub->aio); /* no effect between two receives: `dropped` is looked at before each */
-    }
-    pthread_mutex_unlock(&sub->lock);
-    if (ours)
-        (void)nng_dialer_close(dialer); /* nothing else closes it before the socket */
-}
-
-static int
-dial_events(ptier_subscription *sub, const char *url)
-{
-    nng_dialer dialer;
-    int rv = nng_dialer_create(&dialer, sub->socket, url);
-    if (rv != 0)
-        return rv;
-    pthread_mutex_lock(&sub->lock);
-    sub->listening = true;
-    sub->dropped = false;
-    sub->dialer = dialer;
-    pthread_mutex_unlock(&sub->lock);
-    if ((rv = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, MESSAGE_MAX)) != 0 ||
-        (rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT, REDIAL_MIN_MS)) != 0 ||
-        (rv = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT, REDIAL_MAX_MS)) != 0)
-        return rv;
-    return nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
-}
-
-static int
-open_socket(ptier_subscription *sub, const char *url)
-{
-    int rv = nng_sub0_open(&sub->socket);
-    if (rv != 0)
-        return rv;
-    rv = nng_socket_set_int(sub->socket, NNG_OPT_RECVBUF, MESSAGES_BUFFERED);
-    if (rv == 0)
-        rv = nng_socket_set(sub->socket, NNG_OPT_SUB_SUBSCRIBE, PTIER_TOPIC_CHANGES,
-                            PTIER_TOPIC_BYTES);
-    if (rv == 0 && sub->options.tiers)
-        rv = nng_socket_set(sub->socket, NNG_OPT_SUB_SUBSCRIBE, PTIER_TOPIC_TIERS,
-                            PTIER_TOPIC_BYTES);
-    if (rv == 0)
-        rv = nng_pipe_notify(sub->socket, NNG_PIPE_EV_REM_POST, on_pipe_removed, sub);
-    if (rv == 0)
-        rv = dial_events(sub, url);
-    if (rv != 0)
-        stop_listening(sub);
-    return rv;
-}
-
-/* Asks where the events are and dials there. False: not now. */
+/* Whether the event is next, and wanted; it is then the callback's. */
 static bool
-start_listening(ptier_subscription *sub)
+take_replayed(ptier_subscription *sub, int stream, uint64_t resyncs,
+              const Proxytier__V1__Event *event)
 {
-    ptier_server_info info;
-    if (ptier_get_info_within(sub->client, CALL_TIMEOUT_MS, &info, NULL) != PTIER_OK)
-        return false;
-    sub->silence_ms =
-        (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
-    return info.event_url[0] != '\0' && open_socket(sub, info.event_url) == 0;
-}
-
-/* The next message, NULL with *rv: NNG_ETIMEDOUT at `until`; NNG_ECONNRESET when the connection is
- * gone and all was read. */
-static nng_msg *
-receive(ptier_subscription *sub, int64_t until, int *rv)
-{
-    nng_msg *message = NULL;
+    stream_state *s = &sub->streams[stream];
     pthread_mutex_lock(&sub->lock);
-    bool dropped = sub->dropped;
+    bool next = !sub->stopping && sub->resyncs == resyncs && event->sequence == s->taken + 1;
+    if (next) {
+        s->taken = event->sequence;
+        s->unproven = false;
+        sub->told = taken_locked(sub);
+    }
     pthread_mutex_unlock(&sub->lock);
-    if (dropped) {
-        *rv = nng_recvmsg(sub->socket, &message, NNG_FLAG_NONBLOCK);
-        if (*rv == NNG_EAGAIN)
-            *rv = NNG_ECONNRESET;
-        return *rv == 0 ? message : NULL;
-    }
-    int64_t left = until - ptier_monotonic_ms();
-    nng_aio_set_timeout(sub->aio, left < 1 ? 1 : (nng_duration)left);
-    nng_recv_aio(sub->socket, sub->aio);
-    nng_aio_wait(sub->aio);
-    *rv = nng_aio_result(sub->aio);
-    if (*rv != 0)
-        return NULL;
-    message = nng_aio_get_msg(sub->aio);
-    nng_aio_set_msg(sub->aio, NULL);
-    return message;
+    return next && ptier_event_wanted(&sub->options, event);
 }
 
-/* Listens until the connection is lost or mute. */
+/* Events are gone for good: on from where the link is. */
 static void
-follow(ptier_subscription *sub)
+give_up_locked(ptier_subscription *sub, int stream)
 {
-    int64_t quiet_since = ptier_monotonic_ms();
-    next_step next = GO_ON;
-    while (next == GO_ON && !is_stopping(sub)) {
-        int rv, stream;
-        int64_t patience = quiet_since + sub->silence_ms, check = ptier_feed_next_check(&sub->feed);
-        nng_msg *message = receive(sub, check < patience ? check : patience, &rv);
-        if (message) {
-            next = take_message(sub, message);
-            nng_msg_free(message);
-            quiet_since = ptier_monotonic_ms();
-        } else if (rv == NNG_ETIMEDOUT && ptier_monotonic_ms() >= patience) {
-            next = LISTEN_ANEW;
-        } else if (rv != NNG_ETIMEDOUT && rv != NNG_ECANCELED) {
-            next = LISTEN_ANEW;
-        }
-        if (next == GO_ON && (stream = ptier_feed_overdue(&sub->feed, ptier_monotonic_ms())) != 0)
-            next = fill_gap(sub, stream, sub->feed.streams[stream].owed);
+    sub->streams[stream].taken = sub->streams[stream].offered;
+    sub->streams[stream].behind = sub->streams[stream].unproven = false;
+    add_state_locked(sub, PTIER_SUBSCRIPTION_RESYNC);
+}
+
+static void
+tell_page(ptier_subscription *sub, int stream, uint64_t resyncs,
+          const Proxytier__V1__ReplayResponse *reply)
+{
+    for (size_t i = 0; i < reply->n_events; i++) {
+        const Proxytier__V1__Event *event = reply->events[i];
+        if (!take_replayed(sub, stream, resyncs, event))
+            continue;
+        if (event->type == PROXYTIER__V1__EVENT_TYPE__EVENT_TYPE_REMOVED && !*event->key)
+            tell_state(sub, PTIER_SUBSCRIPTION_RESYNC);
+        else
+            tell_event(sub, event);
     }
 }
 
 static void
-back_off(ptier_subscription *sub, int64_t pause)
+pause_locked(ptier_subscription *sub)
 {
-    int64_t until =
-        ptier_monotonic_ms() + pause / 2 + (int64_t)(nng_random() % (uint32_t)(pause / 2 + 1));
-    pthread_mutex_lock(&sub->lock);
-    while (!sub->stopping && ptier_monotonic_ms() < until)
+    uint64_t resyncs = sub->resyncs;
+    sub->pause = sub->pause * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : sub->pause * 2;
+    int64_t until = ptier_monotonic_ms() + sub->pause / 2 +
+                    (int64_t)(nng_random() % (uint32_t)(sub->pause / 2 + 1));
+    sub->waiting = true;
+    while (!sub->stopping && sub->resyncs == resyncs && !sub->queue.first &&
+           ptier_monotonic_ms() < until)
         ptier_monotonic_wait(&sub->changed, &sub->lock, until);
+    sub->waiting = false;
+}
+
+/* Whether the reply is of the run that we follow. If not, the link will hear of that. */
+static bool
+is_of_run(const Proxytier__V1__ReplayResponse *reply, const uint8_t *boot_id)
+{
+    return reply->heartbeat && reply->heartbeat->boot_id.len == PTIER_FEED_ID_BYTES &&
+           memcmp(reply->heartbeat->boot_id.data, boot_id, PTIER_FEED_ID_BYTES) == 0;
+}
+
+/* One page. */
+static void
+catch_up(ptier_subscription *sub, int stream)
+{
+    stream_state *s = &sub->streams[stream];
+    uint8_t boot_id[PTIER_FEED_ID_BYTES];
+    Proxytier__V1__ReplayResponse *reply = NULL;
+    ptier_arena *arena = NULL;
+
+    pthread_mutex_lock(&sub->lock);
+    uint64_t resyncs = sub->resyncs, after = s->taken, target = s->offered;
+    memcpy(boot_id, sub->boot_id, sizeof boot_id);
     pthread_mutex_unlock(&sub->lock);
+
+    bool asked = ptier_replay(sub->client, boot_id, stream, after, &arena, &reply) == PTIER_OK &&
+                 is_of_run(reply, boot_id);
+    if (asked && !reply->truncated)
+        tell_page(sub, stream, resyncs, reply);
+
+    pthread_mutex_lock(&sub->lock);
+    if (sub->resyncs != resyncs || sub->stopping) {
+        /* Of no use any more. */
+    } else if (!asked) {
+        pause_locked(sub);
+    } else {
+        bool ended = !reply->more || s->taken == after;
+        sub->pause = BACKOFF_MIN_MS;
+        s->unproven = false;
+        if (reply->truncated || (ended && s->taken < target))
+            give_up_locked(sub, stream);
+        else if (s->taken >= s->offered)
+            s->behind = false;
+    }
+    pthread_mutex_unlock(&sub->lock);
+    ptier_arena_destroy(arena);
+}
+
+/* The next thing to tell, owned; NULL with *stream: to catch up with, 0: the end. */
+static ptier_queued *
+next_step(ptier_subscription *sub, int *stream)
+{
+    ptier_queued *item = NULL;
+    *stream = 0;
+    pthread_mutex_lock(&sub->lock);
+    while (!sub->stopping && *stream == 0 && !(item = ptier_event_queue_take(&sub->queue))) {
+        if (sub->started)
+            sub->told = taken_locked(sub);
+        for (int s = 1; s < PTIER_FEED_STREAMS; s++)
+            if (sub->streams[s].behind)
+                *stream = s;
+        if (*stream != 0)
+            break;
+        sub->waiting = true;
+        pthread_cond_wait(&sub->changed, &sub->lock);
+        sub->waiting = false;
+    }
+    if (item)
+        sub->told = item->position;
+    pthread_mutex_unlock(&sub->lock);
+    return item;
 }
 
 static void *
 run(void *argument)
 {
     ptier_subscription *sub = argument;
-    int64_t pause = BACKOFF_MIN_MS;
     while (!is_stopping(sub)) {
-        int64_t heard = sub->last_heard;
-        if (start_listening(sub)) {
-            follow(sub);
-            stop_listening(sub);
-        }
-        tell_if_lost(sub);
-        pause = sub->last_heard != heard     ? BACKOFF_MIN_MS
-                : pause * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS
-                                             : pause * 2;
-        back_off(sub, pause);
+        int stream;
+        ptier_queued *item = next_step(sub, &stream);
+        if (item)
+            tell_queued(sub, item);
+        else if (stream != 0)
+            catch_up(sub, stream);
+        free(item);
     }
-    pthread_mutex_lock(&sub->lock);
-    sub->ended = true;
-    pthread_cond_broadcast(&sub->changed);
-    pthread_mutex_unlock(&sub->lock);
     return NULL;
 }
 
@@ -436,25 +375,76 @@ ptier_subscription_options_init(ptier_subscription_options *options)
 static void
 free_subscription(ptier_subscription *sub)
 {
+    ptier_event_queue_clear(&sub->queue);
     ptier_arena_destroy(sub->arena);
-    if (sub->aio)
-        nng_aio_free(sub->aio);
+    free((char *)(uintptr_t)sub->options.source); /* copies of ours */
+    free((char *)(uintptr_t)sub->options.key_prefix);
     pthread_cond_destroy(&sub->changed);
     pthread_mutex_destroy(&sub->lock);
     free(sub);
 }
 
+static bool
+copy_text(const char **text)
+{
+    if (!*text)
+        return true;
+    *text = strdup(*text);
+    return *text != NULL;
+}
+
+static bool
+take_options(ptier_subscription *sub, const ptier_subscription_options *given)
+{
+    ptier_subscription_options *options = &sub->options;
+    ptier_subscription_options_init(options);
+    memcpy(options, given, given->size < sizeof *options ? given->size : sizeof *options);
+    if (options->queue_events == 0)
+        options->queue_events = QUEUE_DEFAULT;
+    if (options->queue_events > QUEUE_MAX)
+        options->queue_events = QUEUE_MAX;
+    if (options->position) {
+        sub->start = *options->position;
+        sub->has_start = true;
+        options->position = NULL;
+    }
+    const char *prefix = options->key_prefix;
+    options->key_prefix = NULL; /* until it is ours to free */
+    if (!copy_text(&options->source))
+        return false;
+    options->key_prefix = prefix;
+    return copy_text(&options->key_prefix);
+}
+
 static ptier_status
 start(ptier_subscription *sub, ptier_error *error)
 {
+    sub->listener = (ptier_listener){.tiers = sub->options.tiers,
+                                     .context = sub,
+                                     .on_following = on_following,
+                                     .on_event = on_link_event,
+                                     .on_resync = on_resync,
+                                     .on_lost = on_lost};
+    sub->streams[CHANGES].wanted = sub->options.changes;
+    sub->streams[TIERS].wanted = sub->options.tiers;
+    sub->pause = BACKOFF_MIN_MS;
+    ptier_event_queue_init(&sub->queue, sub->options.queue_events);
     sub->arena = ptier_arena_create(0);
-    if (!sub->arena || nng_aio_alloc(&sub->aio, NULL, NULL) != 0)
+    if (!sub->arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     int rv = ptier_thread_start(&sub->thread, run, sub);
     if (rv != 0)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start a thread: %s",
                           strerror(rv));
-    return PTIER_OK;
+    ptier_status status = ptier_event_link_join(sub->client->link, &sub->listener, error);
+    if (status == PTIER_OK)
+        return PTIER_OK;
+    pthread_mutex_lock(&sub->lock);
+    sub->stopping = true;
+    pthread_cond_broadcast(&sub->changed);
+    pthread_mutex_unlock(&sub->lock);
+    pthread_join(sub->thread, NULL);
+    return status;
 }
 
 ptier_status
@@ -476,21 +466,30 @@ ptier_subscribe(ptier_client *client, const ptier_subscription_options *options,
         ptier_client_leave(client);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     }
-    ptier_subscription_options_init(&sub->options);
-    memcpy(&sub->options, options,
-           options->size < sizeof sub->options ? options->size : sizeof sub->options);
     sub->client = client;
     sub->pid = client->pid;
-    sub->silence_ms = (int64_t)HEARTBEAT_DEFAULT_MS * HEARTBEATS_LOST;
-    sub->last_heard = ptier_monotonic_ms();
-    ptier_feed_init(&sub->feed, sub->options.changes, sub->options.tiers);
-    status = start(sub, error);
+    if (take_options(sub, options))
+        status = start(sub, error);
+    else
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     if (status == PTIER_OK)
         *subscription = sub;
     else
         free_subscription(sub);
     ptier_client_leave(client);
     return status;
+}
+
+bool
+ptier_subscription_position(ptier_subscription *sub, ptier_position *position)
+{
+    memset(position, 0, sizeof *position);
+    pthread_mutex_lock(&sub->lock);
+    bool started = sub->started;
+    if (started)
+        *position = sub->told;
+    pthread_mutex_unlock(&sub->lock);
+    return started;
 }
 
 void
@@ -501,12 +500,8 @@ ptier_subscription_close(ptier_subscription *sub)
     pthread_mutex_lock(&sub->lock);
     sub->stopping = true;
     pthread_cond_broadcast(&sub->changed);
-    while (!sub->ended) {
-        nng_aio_cancel(
-            sub->aio); /* no effect on a receive that is just about to begin: hence again */
-        ptier_monotonic_wait(&sub->changed, &sub->lock, ptier_monotonic_ms() + CANCEL_AGAIN_MS);
-    }
     pthread_mutex_unlock(&sub->lock);
+    ptier_event_link_leave(sub->client->link, &sub->listener);
     pthread_join(sub->thread, NULL);
     free_subscription(sub);
 }

@@ -1,8 +1,9 @@
 /*
  * proxytier client SDK: typed calls to a proxytierd, and subscriptions to its events.
  *
- * Threads: a client may be used by any number of threads at once; a subscription calls back on its
- * own thread. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
+ * Threads: a client may be used by any number of threads at once; it has two connections, one for
+ * calls and one, while there are subscriptions, for events. A subscription calls back on a thread
+ * of its own. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
  * The library is silent: it never writes to stdout or stderr and installs no signal handlers.
  * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's;
  * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
@@ -329,8 +330,26 @@ typedef enum ptier_subscription_state {
 
 typedef struct ptier_subscription ptier_subscription;
 
-/* Callbacks run one at a time on the subscription's thread. They may make calls on a client; they
- * must not close the subscription. */
+/*
+ * How far a subscription has told its events. It can be kept anywhere, as bytes, and serves any
+ * subscription at the same daemon until that restarts: sequence numbers count within one boot_id.
+ */
+typedef struct ptier_position {
+    uint8_t boot_id[16]; /* of the run of the daemon */
+    uint64_t changes;    /* sequence of the last event of each stream */
+    uint64_t tiers;
+} ptier_position;
+
+/*
+ * Threads: the events of all subscriptions of one client come over one connection and one thread of
+ * the library, which never waits for a callback. Each subscription has a bounded queue, and a
+ * thread that takes from it and calls back, one callback at a time. A callback may block and may
+ * make calls on a client; it must not close its subscription.
+ *
+ * A callback that is too slow for its queue loses nothing silently: what no longer fits is asked
+ * for again (Replay) when the queue is empty; what the daemon's journal no longer has by then is
+ * told as RESYNC. Other subscriptions are not disturbed.
+ */
 typedef struct ptier_subscription_options {
     size_t size;
     bool changes; /* CREATED, UPDATED, HEALTH, REMOVED, CLEARED; true by default */
@@ -338,22 +357,44 @@ typedef struct ptier_subscription_options {
     void (*on_event)(void *context, const ptier_event *event);
     void (*on_state)(void *context, ptier_subscription_state state); /* may be NULL */
     void *context;
+
+    /*
+     * Filters: an event is told if it passes all of them. Those that fail take no room in the
+     * queue. CLEARED always passes, and so does what does not say what a filter asks for: tier
+     * events without a record, and removals by damage (CORRUPTION) of which only the key is known.
+     */
+    uint32_t types;         /* bit (1u << ptier_event_type) each; 0: all */
+    uint32_t reasons;       /* REMOVED: bit (1u << ptier_reason) each; 0: all */
+    const char *source;     /* exactly this one, after the change; NULL or "": any. Borrowed */
+    const char *key_prefix; /* NULL or "": any key. Borrowed, as `source`, during the call */
+
+    uint32_t queue_events; /* bound of the queue; 0: 65,536. In memory: 512 bytes each */
+    const ptier_position
+        *position; /* go on behind it; NULL: from now on. Borrowed during the call */
 } ptier_subscription_options;
 
 PTIER_API void ptier_subscription_options_init(ptier_subscription_options *options);
 
 /*
  * Subscribes at the daemon that `client` talks to (borrowed until close). Each event arrives once
- * and in order per stream; a gap is filled by Replay, or told as RESYNC. Returns at once; on_state
- * says when it follows.
+ * and in order per stream; a gap is filled by Replay, or told as RESYNC, and so is a `position` of
+ * another run of the daemon, or one that its journal no longer has. Returns at once; on_state says
+ * when it follows. INVALID_ARGUMENT: options; RESOURCE_EXHAUSTED: no memory or no thread.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_subscribe(ptier_client *client,
                                                         const ptier_subscription_options *options,
                                                         ptier_subscription **subscription,
                                                         ptier_error *error);
 
-/* Ends it, within a second or so; no callback runs after this returned. NULL is fine. Close it
- * before its client. */
+/*
+ * How far it has told, the event whose callback is running included; after RESYNC, from where it
+ * goes on. False: it has not followed yet, and *position is zeroed. Any thread, callbacks too.
+ */
+PTIER_API bool ptier_subscription_position(ptier_subscription *subscription,
+                                           ptier_position *position);
+
+/* Ends it, within a second or so, but not before a callback that is running returns; none runs
+ * after this returned. What is queued is not told. NULL is fine. Close it before its client. */
 PTIER_API void ptier_subscription_close(ptier_subscription *subscription);
 
 #ifdef __cplusplus
