@@ -119,6 +119,13 @@ PTIER_HANDLER(ProxyCache, put, PutRequest, PutResponse)
     response.durability = (Proxytier__V1__Durability)written.durability;
     response.n_tiers = ptier_tiers_from_mask(written.tiers, tiers);
     response.tiers = tiers;
+    if (request->return_proxy) {
+        ptier_entry *entry = NULL;
+        response.as_of = ptier_cache_revision(call->service->cache);
+        if (ptier_cache_get(call->service->cache, result.key, &entry, NULL) == PTIER_OK &&
+            !ptier_reply_entries(call, 4, &entry, 1))
+            return;
+    }
     closure(&response, call);
 }
 
