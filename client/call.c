@@ -10,6 +10,7 @@
 
 #include "framing.h"
 #include "monotonic.h"
+#include "near_client.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
 
@@ -37,6 +38,7 @@ typedef struct attempt {
     const void *raw;
     size_t body_length;
     int64_t deadline;
+    int64_t begun; /* ptier_near_now before the first try */
     uint8_t request_id[REQUEST_ID_BYTES];
     bool tried, boot_known; /* boot_id: of the daemon that may have seen the first try */
     uint8_t boot_id[PTIER_BOOT_ID_BYTES];
@@ -124,6 +126,7 @@ read_header(attempt *a, const nng_msg *message, ptier_error *error)
         status = ptier_fail(error, PTIER_INTERNAL, "the header of the reply is damaged");
     } else {
         learn_boot(a->client, &header->boot_id);
+        ptier_near_client_told(a->client->near, &header->boot_id, a->begun, header->boottime_ms);
         a->answered = true;
         if (header->code != PROXYTIER__V1__STATUS_CODE__STATUS_CODE_OK) {
             bool known = header->code > 0 && header->code <= (int)PTIER_UNAUTHENTICATED;
@@ -205,6 +208,7 @@ static ptier_status
 exchange(attempt *a, nng_msg **reply, ptier_error *error)
 {
     ptier_error failure = {.message = ""};
+    a->begun = ptier_near_now();
     bool uncertain = false; /* a try was sent and nobody said what became of it */
     ptier_status status = make_request_id(a->request_id, error);
     if (status != PTIER_OK)

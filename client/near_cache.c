@@ -183,7 +183,9 @@ ptier_near_begin(ptier_near *near, const char *key, ptier_near_ticket *ticket)
     uint64_t hash = ptier_near_hash(key);
     ptier_near_shard *shard = ptier_near_enter(near, hash);
     ticket->generation = shard->generation;
-    ticket->known = *ptier_near_stripe(near, shard, hash);
+    uint64_t watermark = atomic_load_explicit(&near->watermark, memory_order_acquire);
+    uint64_t stripe = *ptier_near_stripe(near, shard, hash);
+    ticket->known = stripe > watermark ? stripe : watermark;
     pthread_mutex_unlock(&shard->lock);
 }
 
