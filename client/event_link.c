@@ -268,23 +268,19 @@ meet_batch(ptier_event_link *link, const Proxytier__V1__EventBatch *batch, int64
 }
 
 static next_step
-take_message(ptier_event_link *link, nng_msg *message)
+take_message(ptier_event_link *link, const uint8_t *message, size_t length)
 {
     int64_t received_ns = ptier_monotonic_ns();
-    size_t length = nng_msg_len(message);
-    if (length < PTIER_TOPIC_BYTES)
-        return GO_ON;
     ptier_arena_reset(link->arena, PTIER_REPLY_BUDGET(length));
     Proxytier__V1__EventBatch *batch = proxytier__v1__event_batch__unpack(
-        &link->arena->allocator, length - PTIER_TOPIC_BYTES,
-        (const uint8_t *)nng_msg_body(message) + PTIER_TOPIC_BYTES);
+        &link->arena->allocator, length - PTIER_TOPIC_BYTES, message + PTIER_TOPIC_BYTES);
     return batch ? meet_batch(link, batch, received_ns) : GO_ON; /* a damaged one shows as a gap */
 }
 
 /* ---- listening ---- */
 
 /* Follows TIERS if somebody wants it. */
-static next_step
+static void
 look_at_wishes(ptier_event_link *link)
 {
     const int stream = PROXYTIER__V1__STREAM__STREAM_TIERS;
@@ -293,10 +289,9 @@ look_at_wishes(ptier_event_link *link)
     for (const ptier_listener *l = link->listeners; l; l = l->next)
         wanted = wanted || l->tiers;
     pthread_mutex_unlock(&link->lock);
-    if (wanted == link->feed.streams[stream].wanted)
-        return GO_ON;
-    ptier_feed_want(&link->feed, stream, wanted);
-    return wanted && ptier_event_socket_add_tiers(&link->socket) != 0 ? LISTEN_ANEW : GO_ON;
+    if (wanted != link->feed.streams[stream].wanted)
+        ptier_feed_want(&link->feed, stream, wanted);
+    link->socket.tiers = wanted;
 }
 
 /* Asks where the events are and dials there. False: not now. */
@@ -308,13 +303,7 @@ start_listening(ptier_event_link *link)
         return false;
     link->silence_ms =
         (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
-    if (info.event_url[0] == '\0' || ptier_event_socket_open(&link->socket, info.event_url) != 0)
-        return false;
-    if (!link->feed.streams[PROXYTIER__V1__STREAM__STREAM_TIERS].wanted ||
-        ptier_event_socket_add_tiers(&link->socket) == 0)
-        return true;
-    ptier_event_socket_close(&link->socket);
-    return false;
+    return info.event_url[0] != '\0' && ptier_event_socket_open(&link->socket, info.event_url) == 0;
 }
 
 /* Listens until the connection is lost or mute. */
@@ -325,16 +314,14 @@ follow(ptier_event_link *link)
     next_step next = GO_ON;
     while (next == GO_ON && !is_stopping(link)) {
         int rv, stream;
-        next = look_at_wishes(link);
-        if (next != GO_ON)
-            break;
+        size_t length;
+        look_at_wishes(link);
         int64_t patience = quiet_since + link->silence_ms;
         int64_t check = ptier_feed_next_check(&link->feed);
-        nng_msg *message =
-            ptier_event_socket_receive(&link->socket, check < patience ? check : patience, &rv);
+        const uint8_t *message = ptier_event_socket_receive(
+            &link->socket, check < patience ? check : patience, &length, &rv);
         if (message) {
-            next = take_message(link, message);
-            nng_msg_free(message);
+            next = take_message(link, message, length);
             quiet_since = ptier_monotonic_ms();
         } else if (rv == NNG_ETIMEDOUT && ptier_monotonic_ms() >= patience) {
             next = LISTEN_ANEW;

@@ -37,13 +37,13 @@ reduce(ptier_record *record, ptier_event_type type)
         return;
     ptier_record_init(record);
     record->key = full.key;
+    record->source = full.source;
     if (type == PTIER_EVENT_HEALTH) {
         record->health = full.health;
         record->failure_count = full.failure_count;
         record->needs_revalidation = full.needs_revalidation;
     } else {
         record->url = full.url;
-        record->source = full.source;
     }
 }
 

@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -118,12 +121,83 @@ all_subscribers_hold_all_by_resync(void **state)
     assert_true(outcome.reports[0].resyncs > 0); /* it cannot have heard it all */
 }
 
+/* ---- subscribers that never read ---- */
+
+static int
+connect_and_never_read(const test_daemon *daemon)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const uint8_t hello[8] = {0, 'S', 'P', 0, 0, 0x21, 0, 0};
+    uint8_t theirs[8];
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s",
+                   daemon->events_url + strlen("ipc://"));
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(send(fd, hello, sizeof hello, MSG_NOSIGNAL), sizeof hello);
+    assert_int_equal(recv(fd, theirs, sizeof theirs, MSG_WAITALL), sizeof theirs);
+    return fd;
+}
+
+static long
+resident_kib(const test_daemon *daemon)
+{
+    char path[64], line[256];
+    long kib = -1;
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)daemon->pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "VmRSS: %ld", &kib) == 1)
+            break;
+    fclose(file);
+    assert_true(kib > 0);
+    return kib;
+}
+
+/* What 100,000 changes of the same 500 records add to the daemon, with so many that never read. */
+static long
+grown_kib(int count)
+{
+    const char *const arguments[] = {"--journal-events", "1000", "--default-ttl", "0", NULL};
+    int fds[30];
+    test_daemon daemon;
+    assert_true(count <= 30);
+    test_daemon_init(&daemon);
+    test_daemon_start(&daemon, arguments);
+    ptier_client *client = test_client_open(&daemon, 30000);
+    for (int i = 0; i < count; i++)
+        fds[i] = connect_and_never_read(&daemon);
+    test_put_range(client, 0, 500, "before");
+    long before = resident_kib(&daemon);
+    for (int i = 0; i < 200; i++)
+        test_put_range(client, 0, 500, "again");
+    long after = resident_kib(&daemon);
+    for (int i = 0; i < count; i++)
+        close(fds[i]);
+    ptier_client_close(client);
+    assert_int_equal(test_daemon_end(&daemon, SIGTERM), 0);
+    test_daemon_fini(&daemon);
+    return after - before;
+}
+
+/* A copy for each would be 30 x 20 MiB. */
+static void
+subscribers_that_never_read_cost_bounded_memory(void **state)
+{
+    (void)state;
+    long without = grown_kib(0), with = grown_kib(30);
+    if (with - without > 64 * 1024)
+        fail_msg("%ld KiB, where %ld KiB without them", with, without);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_subscribers_hold_all_by_replay),
         cmocka_unit_test(all_subscribers_hold_all_by_resync),
+        cmocka_unit_test(subscribers_that_never_read_cost_bounded_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

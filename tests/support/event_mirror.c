@@ -17,7 +17,7 @@
 
 #include <proxytier/client.h>
 
-#define SLOTS    (1u << 20) /* a power of two, more than keys */
+#define SLOTS    (1u << 21) /* a power of two, more than keys */
 #define LIMIT_MS 120000
 
 typedef struct slot {

@@ -237,7 +237,7 @@ answer_replay(scripted_peer *p, const peer_request *request, peer_answer *answer
     make_heartbeat_locked(p, &heartbeat);
     uint64_t first = asked->after_sequence + 1, last = p->last[asked->stream];
     reply.heartbeat = &heartbeat.heartbeat;
-    reply.truncated = first < p->oldest[asked->stream] ||
+    reply.truncated = first < p->oldest[asked->stream] || first > last + 1 ||
                       memcmp(asked->boot_id.data, p->boot_id, PEER_ID_BYTES) != 0;
     if (!reply.truncated) {
         uint64_t end = last - first >= p->replay_page ? first + p->replay_page - 1 : last;

@@ -304,8 +304,8 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_call_raw(ptier_client *client, con
 
 /*
  * One event. Strings and the record are borrowed for the callback. The record has no credentials;
- * for REMOVED only key, url and source are set, for HEALTH only key, health, failure_count and
- * needs_revalidation.
+ * for REMOVED only key, url and source are set, for HEALTH only key, source, health, failure_count
+ * and needs_revalidation.
  */
 typedef struct ptier_event {
     ptier_event_type type;
