@@ -43,7 +43,8 @@ struct ptier_near {
     _Atomic bool following; /* no gap behind which events might be missing */
     _Atomic size_t uncollected;
 
-    pthread_mutex_t lock; /* guards what follows, and writing of what precedes; taken alone */
+    _Alignas(64)
+        pthread_mutex_t lock; /* guards what follows, and writing of what precedes; alone */
     ptier_near_clock clock;
     bool known;
     uint8_t boot_id[PTIER_NEAR_ID_BYTES], store_id[PTIER_NEAR_ID_BYTES];
