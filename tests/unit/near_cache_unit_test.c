@@ -327,7 +327,7 @@ absence_is_known_until_the_key_is_made(void **state)
     hear(b, 1, 12);
     assert_miss(b, "b");
     for (int i = 0; i < 20; i++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof key, "n%d", i);
         assert_true(fill_absent(b, key, 12));
     }

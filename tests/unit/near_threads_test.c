@@ -49,7 +49,7 @@ read_and_fill(void *context)
     stage *s = context;
     unsigned seed = (unsigned)(uintptr_t)&seed;
     for (int i = 0; i < ROUNDS; i++) {
-        char key[8];
+        char key[16];
         ptier_near_record *record;
         ptier_near_ticket ticket;
         unsigned number = (unsigned)rand_r(&seed) % KEYS;
@@ -75,7 +75,7 @@ tell_events(void *context)
     stage *s = context;
     unsigned seed = 5;
     while (!atomic_load(&s->stopping)) {
-        char key[8];
+        char key[16];
         unsigned number = (unsigned)rand_r(&seed) % KEYS;
         uint64_t revision = atomic_load(&s->revision) + 1;
         snprintf(key, sizeof key, "k%u", number);
