@@ -303,7 +303,19 @@ start_listening(ptier_event_link *link)
         return false;
     link->silence_ms =
         (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
-    return info.event_url[0] != '\0' && ptier_event_socket_open(&link->socket, info.event_url) == 0;
+    return info.event_url[0] != '\0' &&
+           ptier_event_socket_open(&link->socket, info.event_url, NULL) == 0;
+}
+
+/* When this process was stopped, the time is over although messages are there: they are looked at
+ * first. */
+static const uint8_t *
+receive(ptier_event_link *link, int64_t until, int64_t patience, size_t *length, int *rv)
+{
+    const uint8_t *message = ptier_event_socket_receive(&link->socket, until, length, rv);
+    if (!message && *rv == NNG_ETIMEDOUT && ptier_monotonic_ms() >= patience)
+        message = ptier_event_socket_receive(&link->socket, 0, length, rv);
+    return message;
 }
 
 /* Listens until the connection is lost or mute. */
@@ -318,8 +330,8 @@ follow(ptier_event_link *link)
         look_at_wishes(link);
         int64_t patience = quiet_since + link->silence_ms;
         int64_t check = ptier_feed_next_check(&link->feed);
-        const uint8_t *message = ptier_event_socket_receive(
-            &link->socket, check < patience ? check : patience, &length, &rv);
+        const uint8_t *message =
+            receive(link, check < patience ? check : patience, patience, &length, &rv);
         if (message) {
             next = take_message(link, message, length);
             quiet_since = ptier_monotonic_ms();

@@ -83,16 +83,23 @@ move_all(ptier_event_socket *s, void (*move)(nng_stream *, nng_aio *), uint8_t *
 /* ---- connecting ---- */
 
 static int
-dial(ptier_event_socket *s, const char *url, int64_t until)
+dial(ptier_event_socket *s, const char *url, nng_tls_config *tls, int64_t until)
 {
     nng_stream_dialer *dialer;
+    bool secure = strncmp(url, "tls+", strlen("tls+")) == 0;
+    if (secure && !tls)
+        return NNG_EPEERAUTH;
     int rv = nng_stream_dialer_alloc(&dialer, url);
     if (rv != 0)
         return rv;
-    set_deadline(s, until);
-    nng_stream_dialer_dial(dialer, s->aio);
-    nng_aio_wait(s->aio);
-    rv = nng_aio_result(s->aio);
+    if (secure)
+        rv = nng_stream_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, tls);
+    if (rv == 0) {
+        set_deadline(s, until);
+        nng_stream_dialer_dial(dialer, s->aio);
+        nng_aio_wait(s->aio);
+        rv = nng_aio_result(s->aio);
+    }
     if (rv == 0)
         s->stream = nng_aio_get_output(s->aio, 0);
     nng_stream_dialer_close(dialer);
@@ -114,12 +121,12 @@ shake_hands(ptier_event_socket *s, int64_t until)
 }
 
 int
-ptier_event_socket_open(ptier_event_socket *s, const char *url)
+ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls)
 {
     int64_t until = ptier_monotonic_ms() + CONNECT_MS;
     s->ipc = strncmp(url, "ipc://", strlen("ipc://")) == 0;
     s->start = s->end = 0;
-    int rv = dial(s, url, until);
+    int rv = dial(s, url, tls, until);
     if (rv == 0)
         rv = shake_hands(s, until);
     if (rv != 0)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 
 typedef struct ptier_event_socket {
     bool tiers; /* messages of TIERS are wanted, too; may change at any time */
@@ -27,8 +28,11 @@ typedef struct ptier_event_socket {
 bool ptier_event_socket_init(ptier_event_socket *s);
 void ptier_event_socket_fini(ptier_event_socket *s);
 
-/* Connects, within three seconds. 0 or an nng error, and then it is closed. */
-int ptier_event_socket_open(ptier_event_socket *s, const char *url);
+/*
+ * Connects, within three seconds. `tls` is borrowed during the call: what an address with TLS is
+ * dialled with, NULL: such an address is refused. 0 or an nng error, and then it is closed.
+ */
+int ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls);
 void ptier_event_socket_close(ptier_event_socket *s);
 
 /*

@@ -14,6 +14,7 @@
 
 #define GATHER_MS    2                   /* how long a first event waits for more */
 #define BATCH_BYTES  ((size_t)32 * 1024) /* a batch ends before it grows past this */
+#define BEAT_BYTES   ((size_t)192) /* at most, of the stream and the heartbeat behind the events */
 #define SEND_BUFFER  1024 /* messages a slow subscriber may lag behind before it loses some */
 #define EVENTS_FIELD 3    /* EventBatch.events */
 
@@ -92,7 +93,8 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
         if (ptier_event_append(&publisher->event, EVENTS_FIELD, publisher->service->cache,
                                &publisher->items[i]) != PTIER_OK)
             continue; /* no memory: a gap, which subscribers see */
-        if (i > from && publisher->batch.length + publisher->event.length > BATCH_BYTES)
+        if (i > from &&
+            publisher->batch.length + publisher->event.length + BEAT_BYTES > BATCH_BYTES)
             break;
         uint8_t *at = ptier_bytes_reserve(&publisher->batch, publisher->event.length);
         if (!at)

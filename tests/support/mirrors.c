@@ -99,7 +99,10 @@ mirror_start(ptier_test_program *program, const test_daemon *daemon, unsigned ca
 void
 mirror_wait_following(ptier_test_program *program)
 {
-    assert_true(ptier_test_program_says(program, PTIER_TEST_OUT, "following\n"));
+    bool following = false;
+    for (int tries = 0; tries < 6 && !following && !ptier_test_program_ended(program); tries++)
+        following = ptier_test_program_says(program, PTIER_TEST_OUT, "following\n");
+    assert_true(following);
 }
 
 void
@@ -126,9 +129,12 @@ print_daemon(ptier_client *client, size_t *length)
         if (ptier_list(client, NULL, 1000, token, &page, &error) != PTIER_OK)
             fail_msg("list: %s", error.message);
         for (size_t i = 0; i < page.count; i++) {
-            if (count == room)
-                lines = realloc(lines, (room = room ? 2 * room : 1024) * sizeof *lines);
-            assert_non_null(lines);
+            if (count == room) {
+                room = room ? 2 * room : 1024;
+                char **grown = realloc(lines, room * sizeof *lines);
+                assert_non_null(grown);
+                lines = grown;
+            }
             assert_true(asprintf(&lines[count++], "%s %" PRIu64 "\n", page.records[i].key,
                                  page.records[i].revision) > 0);
         }
