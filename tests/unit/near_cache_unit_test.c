@@ -162,7 +162,10 @@ nothing_is_filled_before_the_stream_is_followed(void **state)
     beat.contiguous = false;
     ptier_near_heartbeat(b->near, &beat, b->now);
     assert_false(fill(b, "a", 10));
+    ptier_near_ticket between;
+    ptier_near_begin(b->near, "a", &between);
     hear(b, 1, 10);
+    assert_false(fill_with(b, &between, "a", false, 11, PTIER_NEAR_FOREVER));
     assert_false(fill(b, "a", 9)); /* what happened up to 10 was not told */
     assert_false(fill_with(b, &early, "a", false, 11, PTIER_NEAR_FOREVER)); /* asked for before */
     assert_miss(b, "a");
