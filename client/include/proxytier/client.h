@@ -49,6 +49,9 @@ typedef enum ptier_on_stale {
  * (last_access_ms, access_count, latency_ms, success_count, report_count) are those of when it was
  * fetched; `health`, failure_count and needs_revalidation are kept current.
  *
+ * ptier_get and ptier_get_many use it; ptier_pick and ptier_list ask the daemon. What
+ * ptier_call_raw changes is seen as late as what others change.
+ *
  * Start from ptier_near_cache_options_init. It needs the daemon's events: where they are not
  * offered every read is a call. Hits are told to the daemon about once a second, so that it keeps
  * what is used.
