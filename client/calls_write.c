@@ -200,6 +200,8 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t
     }
     for (size_t i = 0; i < count; i++)
         ptier_near_client_wrote(near_of(client), keys[i], reply->revision);
+    if (reply->revision == 0) /* an older daemon, which does not tell */
+        ptier_near_client_cleared(near_of(client), 0);
     if (deleted)
         *deleted = reply->deleted;
     ptier_arena_destroy(arena);
