@@ -11,6 +11,7 @@
 #include "framing.h"
 #include "info_call.h"
 #include "monotonic.h"
+#include "near_client.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
 #include "unpack.h"
@@ -40,6 +41,7 @@ typedef struct attempt {
     const void *raw;
     size_t body_length;
     int64_t deadline;
+    int64_t begun; /* ptier_near_now before the first try */
     uint8_t request_id[REQUEST_ID_BYTES];
     bool tried;
     ptier_run run;         /* of the daemon that may have seen the first try */
@@ -132,6 +134,7 @@ read_header(attempt *a, const nng_msg *message, ptier_error *error)
                             detail.message);
     } else {
         learn_run(a->client, header);
+        ptier_near_client_told(a->client->near, &header->boot_id, a->begun, header->boottime_ms);
         a->answered = true;
         if (header->code != PROXYTIER__V1__STATUS_CODE__STATUS_CODE_OK) {
             bool known = header->code > 0 && header->code <= (int)PTIER_UNAUTHENTICATED;
@@ -250,6 +253,7 @@ static ptier_status
 exchange(attempt *a, nng_msg **reply, ptier_error *error)
 {
     ptier_error failure = {.message = ""};
+    a->begun = ptier_near_now();
     bool uncertain = false; /* a try was sent and nobody said what became of it */
     ptier_status status = make_request_id(a->request_id, error);
     if (status == PTIER_OK)

@@ -26,6 +26,7 @@
     X(PICK, "/proxytier.v1.ProxyCache/Pick", true, true)                                           \
     X(LIST, "/proxytier.v1.ProxyCache/List", true, true)                                           \
     X(GET_STATISTICS, "/proxytier.v1.ProxyCache/GetStatistics", true, false)                       \
+    X(REPORT_ACCESS, "/proxytier.v1.ProxyCache/ReportAccess", false, false)                        \
     X(REPLAY, "/proxytier.v1.Events/Replay", true, false)                                          \
     X(CLEAR, "/proxytier.v1.Admin/Clear", false, false)                                            \
     X(EXPORT, "/proxytier.v1.Admin/Export", true, true)                                            \

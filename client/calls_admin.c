@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "near_client.h"
 #include "convert_statistics.h"
 #include "info_call.h"
 #include "proxytier/v1/admin.pb-c.h"
@@ -26,6 +27,8 @@ ptier_clear(ptier_client *client, ptier_tier_id tier, uint64_t *cleared, ptier_e
     ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
+    if (tier == PTIER_TIER_NONE)
+        ptier_near_client_cleared(client->near, reply->revision);
     if (cleared)
         *cleared = reply->cleared;
     ptier_arena_destroy(arena);

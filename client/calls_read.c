@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "near_client.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "records.h"
 
@@ -20,6 +21,44 @@ check_keys(const char *const *keys, size_t count, ptier_error *error)
     return PTIER_OK;
 }
 
+/* Whether reads go through a near cache. */
+static bool
+has_near(const ptier_client *client)
+{
+    return client && client->near;
+}
+
+ptier_status
+ptier_get_near_statistics(ptier_client *client, ptier_near_statistics *statistics,
+                          ptier_error *error)
+{
+    memset(statistics, 0, sizeof *statistics);
+    if (!has_near(client))
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "this client was opened without a near cache");
+    ptier_status status = ptier_client_enter_read(client, error);
+    if (status != PTIER_OK)
+        return status;
+    ptier_near_client_statistics(client->near, statistics);
+    ptier_client_leave_read(client);
+    return PTIER_OK;
+}
+
+static ptier_status
+read_near(ptier_client *client, const char *const *keys, size_t count, bool one,
+          ptier_records *result, ptier_error *error)
+{
+    ptier_status status = ptier_client_enter_read(client, error);
+    if (status != PTIER_OK)
+        return status;
+    if (one)
+        status = ptier_near_client_get(client->near, *keys, result, error);
+    else
+        status = ptier_near_client_get_many(client->near, keys, count, result, error);
+    ptier_client_leave_read(client);
+    return status;
+}
+
 ptier_status
 ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
 {
@@ -31,6 +70,8 @@ ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_er
     ptier_status status = check_keys(&key, 1, error);
     if (status != PTIER_OK)
         return status;
+    if (has_near(client))
+        return read_near(client, &key, 1, true, result, error);
     request.key = UNCONST(char *, key);
     ptier_call call = {.method = PTIER_METHOD_GET,
                        .request = &request.base,
@@ -62,6 +103,8 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     ptier_status status = check_keys(keys, count, error);
     if (status != PTIER_OK)
         return status;
+    if (has_near(client))
+        return read_near(client, keys, count, false, result, error);
     request.keys = UNCONST(char **, keys);
     request.n_keys = count;
     ptier_call call = {.method = PTIER_METHOD_GET_MANY,

@@ -3,10 +3,24 @@
 #include <string.h>
 
 #include "call.h"
+#include "near_client.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "records.h"
 
 static const ptier_put_call put_defaults = {0};
+
+static ptier_near_client *
+near_of(const ptier_client *client)
+{
+    return client ? client->near : NULL;
+}
+
+static void
+forget_keys(const ptier_client *client, const char *const *keys, size_t count)
+{
+    for (size_t i = 0; near_of(client) && i < count; i++)
+        ptier_near_client_forget(client->near, keys[i]);
+}
 
 static ptier_status
 fill_results(ptier_put_results *results, ptier_arena *arena, Proxytier__V1__PutResult *const *items,
@@ -49,13 +63,18 @@ put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *
         return status;
     request.proxy = messages.list[0];
     request.durability = (Proxytier__V1__Durability)put->durability;
+    ptier_near_client *near = near_of(client);
+    const ptier_near_start start = ptier_near_client_start(near);
+    request.return_proxy = near != NULL;
     ptier_call call = {.method = PTIER_METHOD_PUT,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__put_response__descriptor};
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     ptier_proxy_list_fini(&messages);
-    if (status != PTIER_OK)
+    if (status != PTIER_OK) {
+        ptier_near_client_forget(near, record->key);
         return status;
+    }
     if (!reply->result)
         status = ptier_fail(error, PTIER_INTERNAL, "the reply to Put holds no result");
     else
@@ -64,6 +83,8 @@ put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *
         ptier_arena_destroy(arena);
         return status;
     }
+    ptier_near_client_wrote(near, reply->result->key, reply->result->revision);
+    ptier_near_client_learn(near, &start, reply->proxy, reply->as_of);
     results->internal = arena;
     results->durability = (ptier_durability)reply->durability;
     results->tiers = tier_bits(reply->tiers, reply->n_tiers);
@@ -125,8 +146,13 @@ ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
                        .once = put->restore};
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     ptier_proxy_list_fini(&messages);
+    for (size_t i = 0; status != PTIER_OK && i < count; i++)
+        ptier_near_client_forget(near_of(client), records[i].key);
     if (status != PTIER_OK)
         return status;
+    for (size_t i = 0; i < reply->n_results; i++)
+        ptier_near_client_wrote(near_of(client), reply->results[i]->key,
+                                reply->results[i]->revision);
     if (reply->n_results != count)
         status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu records",
                             reply->n_results, count);
@@ -168,8 +194,14 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t
                        .request = &request.base,
                        .reply_type = &proxytier__v1__delete_response__descriptor};
     ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
-    if (status != PTIER_OK)
+    if (status != PTIER_OK) {
+        forget_keys(client, keys, count);
         return status;
+    }
+    for (size_t i = 0; i < count; i++)
+        ptier_near_client_wrote(near_of(client), keys[i], reply->revision);
+    if (reply->revision == 0) /* an older daemon, which does not tell */
+        ptier_near_client_cleared(near_of(client), 0);
     if (deleted)
         *deleted = reply->deleted;
     ptier_arena_destroy(arena);
@@ -208,8 +240,13 @@ perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t
                        .request = &request.base,
                        .reply_type = &proxytier__v1__report_health_response__descriptor};
     ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    for (size_t i = 0; status != PTIER_OK && i < count; i++)
+        ptier_near_client_forget(near_of(client), list[i]->key);
     if (status != PTIER_OK)
         return status;
+    /* Most change statistics only: what is known here of those keys stays. */
+    for (size_t i = 0; reply->n_results == count && i < count; i++)
+        ptier_near_client_wrote(near_of(client), list[i]->key, reply->results[i]->revision);
     if (reply->n_results != count)
         status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
                             reply->n_results, count);
@@ -217,7 +254,8 @@ perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t
         results[i] = (ptier_report_result){.found = reply->results[i]->found,
                                            .removed = reply->results[i]->removed,
                                            .failure_count = reply->results[i]->failure_count,
-                                           .health = (ptier_health)reply->results[i]->health};
+                                           .health = (ptier_health)reply->results[i]->health,
+                                           .revision = reply->results[i]->revision};
     ptier_arena_destroy(arena);
     return status;
 }

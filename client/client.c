@@ -7,6 +7,7 @@
 
 #include "event_link.h"
 #include "monotonic.h"
+#include "near_client.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
 #define RETRIES_DEFAULT    3
@@ -18,6 +19,22 @@
  * process; this is a fact of the process, not of a client, hence the one global.
  */
 static _Atomic pid_t transport_pid;
+
+/* Which generation of children this process is: also a fact of the process. */
+static _Atomic unsigned forks;
+static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
+
+static void
+count_fork(void)
+{
+    atomic_fetch_add(&forks, 1);
+}
+
+static void
+watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, count_fork); /* no memory: near caches serve in children */
+}
 
 void
 ptier_client_options_init(ptier_client_options *options)
@@ -139,7 +156,9 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
         free(client);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
     }
+    (void)pthread_once(&forks_once, watch_forks); /* cannot fail */
     client->pid = pid;
+    client->forks = atomic_load(&forks);
     client->timeout_ms = options.timeout_ms;
     client->retries = options.retries;
     status = copy_token(client, options.token, error);
@@ -149,7 +168,10 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
         status = ptier_transport_open(url, &client->tls, &client->transport, error);
     if (status == PTIER_OK)
         status = ptier_event_link_create(client, &client->link, error);
+    if (status == PTIER_OK && options.near_cache)
+        status = ptier_near_client_open(client, options.near_cache, &client->near, error);
     if (status != PTIER_OK) {
+        ptier_event_link_destroy(client->link);
         ptier_transport_close(client->transport);
         free_client(client);
         return status;
@@ -165,15 +187,44 @@ ptier_client_close(ptier_client *client)
         return; /* a forked child has the memory but none of the threads: leave it */
     pthread_mutex_lock(&client->lock);
     client->closing = true;
+    atomic_store(&client->closed, true);
     pthread_mutex_unlock(&client->lock);
     ptier_transport_cancel(client->transport);
     pthread_mutex_lock(&client->lock);
     while (client->running > 0)
         pthread_cond_wait(&client->left, &client->lock);
+    while (atomic_load(&client->readers) > 0) /* they do not signal: it is a matter of moments */
+        ptier_monotonic_wait(&client->left, &client->lock, ptier_monotonic_ms() + 1);
     pthread_mutex_unlock(&client->lock);
+    ptier_near_client_close(client->near);
     ptier_event_link_destroy(client->link);
     ptier_transport_close(client->transport);
     free_client(client);
+}
+
+static ptier_status
+forked(ptier_error *error)
+{
+    return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                      "this client was opened before the fork: open another one in this process");
+}
+
+ptier_status
+ptier_client_enter_read(ptier_client *client, ptier_error *error)
+{
+    if (client->forks != atomic_load_explicit(&forks, memory_order_relaxed))
+        return forked(error);
+    atomic_fetch_add(&client->readers, 1);
+    if (!atomic_load(&client->closed))
+        return PTIER_OK;
+    ptier_client_leave_read(client);
+    return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
+}
+
+void
+ptier_client_leave_read(ptier_client *client)
+{
+    atomic_fetch_sub(&client->readers, 1);
 }
 
 ptier_status
@@ -182,9 +233,7 @@ ptier_client_enter(ptier_client *client, ptier_error *error)
     if (!client)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "no client: ptier_client_open makes one");
     if (client->pid != getpid())
-        return ptier_fail(
-            error, PTIER_FAILED_PRECONDITION,
-            "this client was opened before the fork: open another one in this process");
+        return forked(error);
     pthread_mutex_lock(&client->lock);
     bool closing = client->closing;
     if (!closing)

@@ -20,6 +20,10 @@ struct ptier_client {
     ptier_tls tls;
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
+    struct ptier_near_client *near; /* constant after open; NULL: none */
+    unsigned forks;                 /* of this process, when it was opened */
+    _Atomic size_t readers;         /* between ptier_client_enter_read and leave_read */
+    _Atomic bool closed;            /* to readers; as `closing` */
 
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t left;  /* running went down */
@@ -34,5 +38,9 @@ struct ptier_client {
  */
 PTIER_MUST_CHECK ptier_status ptier_client_enter(ptier_client *client, ptier_error *error);
 void ptier_client_leave(ptier_client *client);
+
+/* The same for reads that the near cache may answer: without system call and lock. */
+PTIER_MUST_CHECK ptier_status ptier_client_enter_read(ptier_client *client, ptier_error *error);
+void ptier_client_leave_read(ptier_client *client);
 
 #endif

@@ -3,6 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Whom the records of a result belong to. In the arena itself, or on the heap, with the near
+ * records' references and then the records behind it. */
+typedef struct owner {
+    ptier_arena *arena; /* NULL: none */
+    bool on_heap;
+    size_t near_count;
+    ptier_near_record *near[];
+} owner;
+
 static ptier_status
 fill_record(ptier_record *record, ptier_arena *arena, const Proxytier__V1__Proxy *proxy,
             ptier_error *error)
@@ -25,7 +34,8 @@ ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Pro
 {
     ptier_status status = PTIER_OK;
     ptier_record *records = ptier_arena_array(arena, count, sizeof *records);
-    if (!records)
+    owner *of = ptier_arena_alloc(arena, sizeof *of);
+    if (!records || !of)
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     for (size_t i = 0; i < count && status == PTIER_OK; i++)
         status = fill_record(&records[i], arena, proxies[i], error);
@@ -33,10 +43,62 @@ ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Pro
         ptier_arena_destroy(arena);
         return status;
     }
+    of->arena = arena;
     result->records = records;
     result->count = count;
-    result->internal = arena;
+    result->internal = of;
     return PTIER_OK;
+}
+
+static owner *
+create_owner(size_t near_count, size_t count)
+{
+    owner *made =
+        malloc(sizeof *made + near_count * sizeof *made->near + count * sizeof(ptier_record));
+    if (made)
+        *made = (owner){.on_heap = true, .near_count = 0};
+    return made;
+}
+
+bool
+ptier_records_from_near(ptier_records *result, ptier_near_record *record, int64_t now)
+{
+    owner *made = create_owner(1, 1);
+    if (!made)
+        return false;
+    ptier_record *view = (ptier_record *)&made->near[1];
+    ptier_near_record_view(record, now, view);
+    made->near[made->near_count++] = record;
+    result->records = view;
+    result->count = 1;
+    result->internal = made;
+    return true;
+}
+
+bool
+ptier_records_merge(ptier_records *result, const char *const *keys, ptier_near_record *const *near,
+                    size_t count, int64_t now)
+{
+    size_t of_reply = 0, total = 0;
+    owner *made = create_owner(count, count), *old = result->internal;
+    if (!made)
+        return false;
+    ptier_record *records = (ptier_record *)&made->near[count];
+    for (size_t i = 0; i < count; i++) {
+        if (near[i] && !near[i]->absent) {
+            ptier_near_record_view(near[i], now, &records[total++]);
+            made->near[made->near_count++] = ptier_near_record_retain(near[i]);
+        } else if (!near[i] && of_reply < result->count &&
+                   strcmp(result->records[of_reply].key, keys[i]) == 0) {
+            records[total++] = result->records[of_reply++];
+        }
+    }
+    made->arena = old ? old->arena : NULL;
+    result->near_count = made->near_count;
+    result->records = records;
+    result->count = total;
+    result->internal = made;
+    return true;
 }
 
 void
@@ -44,7 +106,15 @@ ptier_records_free(ptier_records *records)
 {
     if (!records)
         return;
-    ptier_arena_destroy(records->internal);
+    owner *of = records->internal;
+    if (of) {
+        ptier_arena *arena = of->arena;
+        for (size_t i = 0; i < of->near_count; i++)
+            ptier_near_record_release(of->near[i]);
+        if (of->on_heap)
+            free(of);
+        ptier_arena_destroy(arena);
+    }
     memset(records, 0, sizeof *records);
 }
 

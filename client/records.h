@@ -6,6 +6,7 @@
 
 #include "arena.h"
 #include "convert.h"
+#include "near_record.h"
 
 /*
  * Fills *result with the records of `proxies`. The arena they were unpacked into is moved to the
@@ -14,6 +15,19 @@
 PTIER_MUST_CHECK ptier_status ptier_records_fill(ptier_records *result, ptier_arena *arena,
                                                  Proxytier__V1__Proxy *const *proxies, size_t count,
                                                  ptier_error *error);
+
+/* Fills *result with a near record as of `now` (moved on success). False: out of memory. */
+PTIER_MUST_CHECK bool ptier_records_from_near(ptier_records *result, ptier_near_record *record,
+                                              int64_t now);
+
+/*
+ * Adds near records to *result, in the order of the keys: near[i] is what is known of keys[i]
+ * (NULL: *result may have it, or nobody has). Takes references of its own. False: out of memory,
+ * nothing changed.
+ */
+PTIER_MUST_CHECK bool ptier_records_merge(ptier_records *result, const char *const *keys,
+                                          ptier_near_record *const *near, size_t count,
+                                          int64_t now);
 
 /* Messages for packing a list of records, borrowed from them. Free with ptier_proxy_list_fini. */
 typedef struct ptier_proxy_list {

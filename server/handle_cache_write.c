@@ -122,6 +122,13 @@ PTIER_HANDLER(ProxyCache, put, PutRequest, PutResponse)
     response.durability = (Proxytier__V1__Durability)written.durability;
     response.n_tiers = ptier_tiers_from_mask(written.tiers, tiers);
     response.tiers = tiers;
+    if (request->return_proxy) {
+        ptier_entry *entry = NULL;
+        response.as_of = ptier_cache_revision(call->service->cache);
+        if (ptier_cache_get(call->service->cache, result.key, &entry, NULL) == PTIER_OK &&
+            !ptier_reply_entries(call, 4, &entry, 1))
+            return;
+    }
     closure(&response, call);
 }
 
@@ -183,6 +190,7 @@ PTIER_HANDLER(ProxyCache, delete, DeleteRequest, DeleteResponse)
     }
     response.deleted = (uint32_t)deleted;
     response.not_found = (uint32_t)(request->n_keys - deleted);
+    response.revision = ptier_cache_revision(call->service->cache);
     response.durability = (Proxytier__V1__Durability)written.durability;
     closure(&response, call);
 }
@@ -226,6 +234,7 @@ reply_reports(ptier_call *call, const Proxytier__V1__ReportHealthRequest *reques
         out.removed = results[i].removed;
         out.failure_count = results[i].failure_count;
         out.health = (Proxytier__V1__HealthStatus)results[i].health;
+        out.revision = results[i].revision;
         if (ptier_bytes_append_field(&call->reply, 1, &out.base) != PTIER_OK) {
             ptier_call_no_memory(call);
             return false;

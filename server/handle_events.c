@@ -81,6 +81,9 @@ PTIER_HANDLER(Events, replay, ReplayRequest, ReplayResponse)
             return;
         response.more = after < bounds[stream].last;
     }
+    /* What is skipped then must not have a higher one: the subscriber reads anew as of that. */
+    if (response.truncated && revision < bounds[PTIER_STREAM_CHANGES].revision)
+        revision = bounds[PTIER_STREAM_CHANGES].revision;
     ptier_heartbeat_fill(&heartbeat, call->service->cache, now, revision, bounds);
     response.heartbeat = &heartbeat.message;
     closure(&response, call);

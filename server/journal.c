@@ -39,6 +39,13 @@ struct ptier_journal {
     bool nudged; /* ptier_journal_wake; under wake_lock */
 };
 
+static ptier_journal_bounds
+bounds_locked(const ring *r)
+{
+    return (ptier_journal_bounds){
+        .last = r->last, .oldest = r->oldest, .revision = r->items[r->last % r->capacity].revision};
+}
+
 static ring *
 ring_of(ptier_journal *journal, ptier_stream stream)
 {
@@ -223,8 +230,7 @@ ptier_journal_read(ptier_journal *journal, ptier_stream stream, uint64_t after,
     if (limit > PTIER_JOURNAL_READ_MAX)
         limit = PTIER_JOURNAL_READ_MAX; /* bounds the time under the lock */
     pthread_mutex_lock(&r->lock);
-    bounds->last = r->last;
-    bounds->oldest = r->oldest;
+    *bounds = bounds_locked(r);
     uint64_t from = after + 1 > r->oldest ? after + 1 : r->oldest;
     for (uint64_t sequence = from; sequence <= r->last && count < limit; sequence++) {
         items[count] = r->items[sequence % r->capacity];
@@ -248,7 +254,7 @@ ptier_journal_get_bounds(ptier_journal *journal, ptier_stream stream)
 {
     ring *r = ring_of(journal, stream);
     pthread_mutex_lock(&r->lock);
-    ptier_journal_bounds bounds = {.last = r->last, .oldest = r->oldest};
+    ptier_journal_bounds bounds = bounds_locked(r);
     pthread_mutex_unlock(&r->lock);
     return bounds;
 }

@@ -30,8 +30,9 @@ typedef struct ptier_journal_item {
 } ptier_journal_item;
 
 typedef struct ptier_journal_bounds {
-    uint64_t last;   /* 0: nothing yet */
-    uint64_t oldest; /* last + 1 when none is kept */
+    uint64_t last;     /* 0: nothing yet */
+    uint64_t oldest;   /* last + 1 when none is kept */
+    uint64_t revision; /* of the last one; 0: nothing yet, or the stream has no revisions */
 } ptier_journal_bounds;
 
 /*

@@ -32,6 +32,7 @@ static const Proxytier__V1__Reflection_Service reflection_service =
     X(cache_service, 6, "Pick", READER, READ, NONE, false)                                         \
     X(cache_service, 7, "List", READER, READ, NONE, false)                                         \
     X(cache_service, 8, "GetStatistics", READER, READ, NONE, false)                                \
+    X(cache_service, 9, "ReportAccess", READER, READ, ONCE, false)                                 \
     X(events_service, 0, "Replay", READER, INLINE, NONE, false)                                    \
     X(admin_service, 0, "Clear", ADMIN, WRITE, ONCE, false)                                        \
     X(admin_service, 1, "Export", ADMIN, READ, NONE, false)                                        \

@@ -26,6 +26,7 @@ PTIER_HANDLER(ProxyCache, report_health, ReportHealthRequest, ReportHealthRespon
 PTIER_HANDLER(ProxyCache, pick, PickRequest, PickResponse);
 PTIER_HANDLER(ProxyCache, list, ListRequest, ListResponse);
 PTIER_HANDLER(ProxyCache, get_statistics, GetStatisticsRequest, GetStatisticsResponse);
+PTIER_HANDLER(ProxyCache, report_access, ReportAccessRequest, ReportAccessResponse);
 PTIER_HANDLER(Events, replay, ReplayRequest, ReplayResponse);
 PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse);
 PTIER_HANDLER(Admin, export, ExportRequest, ExportResponse);

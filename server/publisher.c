@@ -24,6 +24,7 @@ struct ptier_publisher {
     pthread_t thread;
     atomic_bool stopping;
     uint64_t published[PTIER_STREAM_COUNT]; /* last sequence sent */
+    uint64_t published_revision;            /* of the last change that was */
     /* When everything up to then had been sent: what heartbeats promise. */
     int64_t complete_boottime_ms;
     uint64_t complete_revision;
@@ -69,8 +70,12 @@ end_batch(ptier_publisher *publisher, ptier_stream stream)
             bounds[i].oldest = publisher->published[i] + 1;
         bounds[i].last = publisher->published[i];
     }
+    /* Never less than what was sent: whoever begins to follow here will not be told of it. */
+    uint64_t revision = publisher->complete_revision > publisher->published_revision
+                            ? publisher->complete_revision
+                            : publisher->published_revision;
     ptier_heartbeat_fill(&heartbeat, publisher->service->cache, publisher->complete_boottime_ms,
-                         publisher->complete_revision, bounds);
+                         revision, bounds);
     batch.heartbeat = &heartbeat.message;
     batch.stream = (Proxytier__V1__Stream)stream;
     if (publisher->batch.length >= PTIER_TOPIC_BYTES &&
@@ -121,6 +126,8 @@ drain(ptier_publisher *publisher)
                 begin_batch(publisher, stream);
                 next = pack_items(publisher, next, count);
                 publisher->published[i] = publisher->items[next - 1].sequence;
+                if (stream == PTIER_STREAM_CHANGES)
+                    publisher->published_revision = publisher->items[next - 1].revision;
                 if (publisher->published[PTIER_STREAM_CHANGES] >= target[PTIER_STREAM_CHANGES] &&
                     publisher->published[PTIER_STREAM_TIERS] >= target[PTIER_STREAM_TIERS]) {
                     publisher->complete_boottime_ms = boottime_ms;

@@ -1,7 +1,8 @@
 /*
  * A proxy rotator that lives from proxytier: worker threads send each request through another proxy
  * of a small pool, report how it went, and forget a proxy when the daemon's event says that it was
- * evicted.
+ * evicted. Before each request the proxy's record is looked up in the SDK's near cache, so that
+ * changed credentials are used from then on; that takes no call.
  *
  * Threads: main refills the pool and prints; `--threads` workers make requests; the SDK's
  * subscription thread calls on_event and on_state. They share the pool (it has a lock) and atomic
@@ -121,6 +122,23 @@ report(rotator *r, const pool_proxy *proxy, bool ok, const http_result *http)
                result.removed ? "; evicted" : "");
 }
 
+/* The credentials as they are now. False: it is gone, and the event is on its way. */
+static bool
+refresh(rotator *r, pool_proxy *proxy)
+{
+    ptier_records found;
+    ptier_status status = ptier_get(r->client, proxy->key, &found, NULL);
+    if (status != PTIER_OK)
+        return status != PTIER_NOT_FOUND; /* no daemon: go on with what is at hand */
+    const ptier_record *record = found.records;
+    (void)snprintf(proxy->username, sizeof proxy->username, "%s",
+                   record->username ? record->username : "");
+    (void)snprintf(proxy->password, sizeof proxy->password, "%s",
+                   record->password ? record->password : "");
+    ptier_records_free(&found);
+    return true;
+}
+
 static void *
 work(void *context)
 {
@@ -128,7 +146,7 @@ work(void *context)
     pool_proxy proxy;
     http_result http;
     while (!atomic_load(&r->stop)) {
-        if (!pool_next(&r->pool, &proxy)) {
+        if (!pool_next(&r->pool, &proxy) || !refresh(r, &proxy)) {
             sleep_ms(20);
             continue;
         }
@@ -184,6 +202,11 @@ print_summary(rotator *r)
            "after their eviction\n",
            atomic_load(&r->requests), atomic_load(&r->failed), atomic_load(&r->evictions),
            r->pool.came_back);
+    ptier_near_statistics near;
+    if (ptier_get_near_statistics(r->client, &near, NULL) == PTIER_OK)
+        printf("near cache: %llu look-ups without a call, %llu with one\n",
+               (unsigned long long)(near.hits + near.absent_hits),
+               (unsigned long long)(near.misses + near.declined));
     for (size_t i = 0; i < POOL_SLOTS; i++) {
         const pool_slot *slot = &r->pool.slots[i];
         if (slot->state == POOL_LIVE || slot->state == POOL_GONE)
@@ -262,6 +285,7 @@ main(int argc, const char **argv)
     static rotator r = {.threads = 4, .proxies = 4, .pause_ms = 50, .timeout_ms = 3000};
     struct sigaction action = {.sa_handler = on_signal};
     ptier_client_options options;
+    ptier_near_cache_options near;
     ptier_error error;
     int code = EXIT_FAILURE;
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -272,6 +296,9 @@ main(int argc, const char **argv)
     pool_init(&r.pool, (size_t)r.proxies, r.source, r.allow_remote);
     ptier_client_options_init(&options);
     options.url = r.url;
+    ptier_near_cache_options_init(&near);
+    near.on_stale = PTIER_ON_STALE_SERVE; /* a rotator rather goes on */
+    options.near_cache = &near;
     if (ptier_client_open(&options, &r.client, &error) == PTIER_OK) {
         code = run(&r);
         ptier_client_close(r.client);

@@ -1,6 +1,6 @@
 /*
  * The rotator's own list of proxies. It is filled by picking from the daemon, and a proxy leaves it
- * only when the daemon says so by an event: no look-up is made before a proxy is used.
+ * only when the daemon says so by an event.
  *
  * Threads: every function may be called from any thread. No call to the daemon is made under the
  * pool's lock.

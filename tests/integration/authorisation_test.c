@@ -37,6 +37,7 @@ static const struct row {
     {"/proxytier.v1.ProxyCache/Pick", PTIER_ROLE_READER, PTIER_NOT_FOUND},
     {"/proxytier.v1.ProxyCache/List", PTIER_ROLE_READER, PTIER_OK},
     {"/proxytier.v1.ProxyCache/GetStatistics", PTIER_ROLE_READER, PTIER_OK},
+    {"/proxytier.v1.ProxyCache/ReportAccess", PTIER_ROLE_READER, PTIER_OK},
     {"/proxytier.v1.Events/Replay", PTIER_ROLE_READER, PTIER_INVALID_ARGUMENT},
     {"/proxytier.v1.Admin/Clear", PTIER_ROLE_ADMIN, PTIER_OK},
     {"/proxytier.v1.Admin/Export", PTIER_ROLE_ADMIN, PTIER_OK},

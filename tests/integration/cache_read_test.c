@@ -167,6 +167,30 @@ l1_keeps_what_is_used_most_recently(void **state)
     assert_int_equal(ptier_test_box_where(&box, 5), PTIER_TIER_L2);
 }
 
+/* Uses of copies count as reads do, for what an entry says of itself and for where it is kept. */
+static void
+touch_counts_uses_and_keeps_entries_in_the_upper_tiers(void **state)
+{
+    (void)state;
+    open_with(BOX_ALL, 2);
+    for (int i = 1; i <= 2; i++)
+        ptier_test_box_put(&box, i);
+    ptier_statistics before = ptier_test_box_statistics(&box);
+    const ptier_access uses[] = {{"p1", 7, 0}, {"none", 5, 0}, {"p1", 2, 60000}};
+    assert_int_equal(ptier_cache_touch(box.cache, uses, 3), 2);
+    ptier_statistics after = ptier_test_box_statistics(&box);
+    assert_int_equal(after.hits, before.hits);
+    assert_int_equal(after.misses, before.misses);
+    ptier_test_box_put(&box, 3); /* L1 gives up p2, which was not used since */
+    assert_int_equal(ptier_test_box_where(&box, 1), PTIER_TIER_L1);
+    assert_int_equal(accesses("p1"), 7 + 2 + 2);
+    const ptier_access low = {"p2", 1, 0};
+    assert_int_equal(ptier_cache_touch(box.cache, &low, 1), 1); /* brings it up */
+    assert_int_equal(ptier_test_box_where(&box, 2), PTIER_TIER_L1);
+    ptier_test_box_advance(&box, 7200000);
+    assert_int_equal(ptier_cache_touch(box.cache, uses, 1), 0); /* expired */
+}
+
 int
 main(void)
 {
@@ -177,6 +201,8 @@ main(void)
         cmocka_unit_test_teardown(reference_outlives_change_removal_and_clear, tear_down),
         cmocka_unit_test_teardown(put_is_read_at_once_whatever_its_durability, tear_down),
         cmocka_unit_test_teardown(l1_keeps_what_is_used_most_recently, tear_down),
+        cmocka_unit_test_teardown(touch_counts_uses_and_keeps_entries_in_the_upper_tiers,
+                                  tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

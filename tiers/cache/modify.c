@@ -145,13 +145,14 @@ rebuild(ptier_cache *cache, const ptier_entry *old, const assessment *a, ptier_e
 /* ABORTED: the entry changed meanwhile. */
 static ptier_status
 apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *report,
-                 const assessment *a, ptier_error *error)
+                 const assessment *a, uint64_t *revision, ptier_error *error)
 {
     ptier_entry *entry = NULL;
     ptier_sealed *sealed = NULL;
     ptier_status status = PTIER_OK;
     if (a->verdict == CHANGE)
         status = rebuild(cache, old, a, &entry, &sealed);
+    *revision = 0;
     if (status)
         return ptier_fail(error, status, "cannot record the report");
     if (entry)
@@ -169,6 +170,8 @@ apply_assessment(ptier_cache *cache, ptier_entry *old, const ptier_report *repor
         count_report(old, report);
         ptier_writeback_locked(cache, old); /* if L1 has it too, that is one write more: cheap */
     }
+    if (!status && a->verdict != STATISTIC)
+        *revision = ptier_cache_revision(cache);
     pthread_mutex_unlock(&cache->lock);
     ptier_entry_release(entry);
     ptier_sealed_release(sealed);
@@ -194,13 +197,15 @@ report_one(ptier_cache *cache, const ptier_report *report, ptier_report_result *
             return PTIER_OK;
         }
         const assessment a = assess(cache, old, report);
-        status = apply_assessment(cache, old, report, &a, error);
+        uint64_t revision;
+        status = apply_assessment(cache, old, report, &a, &revision, error);
         *changed |= !status && a.verdict == CHANGE;
         ptier_entry_release(old);
         *result = (ptier_report_result){.found = true,
                                         .removed = a.verdict == REMOVAL,
                                         .failure_count = a.failure_count,
-                                        .health = a.health};
+                                        .health = a.health,
+                                        .revision = revision};
     }
     if (status == PTIER_ABORTED)
         return ptier_fail(error, status, "the same key changes too quickly; try again");

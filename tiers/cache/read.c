@@ -6,6 +6,15 @@
 enum { L1_SAMPLE = 64 };
 
 static void
+count_uses(ptier_entry *entry, uint32_t count, int64_t last_ms)
+{
+    atomic_fetch_add_explicit(&entry->access_count, count, memory_order_relaxed);
+    if (atomic_load_explicit(&entry->last_access_ms, memory_order_relaxed) < last_ms)
+        atomic_store_explicit(&entry->last_access_ms, last_ms, memory_order_relaxed);
+    atomic_store_explicit(&entry->usage_dirty, 1, memory_order_relaxed);
+}
+
+static void
 count_use(ptier_cache *cache, ptier_entry *entry)
 {
     atomic_fetch_add_explicit(&entry->access_count, 1, memory_order_relaxed);
@@ -101,6 +110,36 @@ ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
     size_t found = 0;
     for (size_t i = 0; i < count; i++)
         found += ptier_cache_get(cache, keys[i], &entries[i], NULL) == PTIER_OK;
+    return found;
+}
+
+/* False: not cached, or not readable now. */
+static bool
+touch(ptier_cache *cache, const ptier_access *access)
+{
+    const ptier_ref ref = {.hash = cache->hash_key(access->key), .key = access->key};
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    ptier_tier_id where = PTIER_TIER_L1;
+    ptier_entry *entry;
+    if ((!l1 || l1->ops->get(l1, &ref, &entry)) &&
+        ptier_load_current(cache, access->key, ref.hash, &entry, &where))
+        return false;
+    bool live = !expired(cache, entry);
+    if (live) {
+        count_uses(entry, access->count, ptier_clock_wall(&cache->clock) - access->age_ms);
+        if (where != PTIER_TIER_L1)
+            bring_up(cache, entry, where);
+    }
+    ptier_entry_release(entry);
+    return live;
+}
+
+size_t
+ptier_cache_touch(ptier_cache *cache, const ptier_access *accesses, size_t count)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        found += touch(cache, &accesses[i]);
     return found;
 }
 

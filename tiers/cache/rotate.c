@@ -165,12 +165,15 @@ finish(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
 /* ---- how far this run came ---- */
 
 /*
- * The caller may have got its state from a run before, which began with other keys, or of which L2
- * has forgotten how far it was: then it begins anew.
+ * The caller may have got its state from a run before, which began with other keys or other tiers,
+ * or of which L2 has forgotten how far it was: then it begins anew.
  */
 static bool
 came_this_far(ptier_cache *cache, const ptier_rotation *r)
 {
+    if ((r->phase == LOG && !cache->tiers[PTIER_TIER_L2]) ||
+        ((r->phase == ROWS_OF_L3 || r->phase == COPY) && !cache->tiers[PTIER_TIER_L3]))
+        return false;
     pthread_mutex_lock(&cache->lock);
     const ptier_rotation *known = &cache->rotation;
     bool so = r->phase < known->phase ||

@@ -33,6 +33,45 @@ extern "C" {
 
 typedef struct ptier_client ptier_client;
 
+/* What a read does with a record of the near cache while contact with the daemon is not fresh. */
+typedef enum ptier_on_stale {
+    PTIER_ON_STALE_ASK = 0,   /* asks the daemon, as if there were no near cache */
+    PTIER_ON_STALE_SERVE = 1, /* serves it, flagged `stale` */
+    PTIER_ON_STALE_FAIL = 2,  /* UNAVAILABLE, at once */
+} ptier_on_stale;
+
+/*
+ * The near cache: records kept in this process, so that ptier_get and ptier_get_many need no call.
+ *
+ * The bound: what such a read returns (a record, or NOT_FOUND) was the daemon's answer at some
+ * instant at most max_staleness_ms before the read began, whatever the network does; later than
+ * that contact is not fresh, and on_stale says what happens. Whoever reads after a change of its
+ * own (any call on the same client that returned PTIER_OK) sees that change or a later one. A
+ * record whose time to live has ended is not served, stale or not. It is kept up to date by the
+ * daemon's events; while events are lost or delayed it only serves less. Usage figures of a record
+ * (last_access_ms, access_count, latency_ms, success_count, report_count) are those of when it was
+ * fetched; `health`, failure_count and needs_revalidation are kept current.
+ *
+ * ptier_get and ptier_get_many use it; ptier_pick and ptier_list ask the daemon. What
+ * ptier_call_raw changes is seen as late as what others change.
+ *
+ * Start from ptier_near_cache_options_init. It needs the daemon's events: where they are not
+ * offered every read is a call. Hits are told to the daemon about once a second, so that it keeps
+ * what is used.
+ */
+typedef struct ptier_near_cache_options {
+    size_t size;
+    size_t entries;            /* at most; 10,000 */
+    size_t bytes;              /* of memory, at most; 64 MiB */
+    size_t negative_entries;   /* keys known not to be cached, at most; 10,000; 0: none */
+    uint32_t negative_ttl_ms;  /* how long that is believed at most; 5,000 */
+    uint32_t max_staleness_ms; /* 1,000; longer than the daemon's heartbeat (250 ms), or it never
+                                  serves */
+    ptier_on_stale on_stale;   /* ASK */
+} ptier_near_cache_options;
+
+PTIER_API void ptier_near_cache_options_init(ptier_near_cache_options *options);
+
 /* Start from ptier_client_options_init. Strings are borrowed during open only. */
 typedef struct ptier_client_options {
     size_t size;
@@ -48,6 +87,7 @@ typedef struct ptier_client_options {
     const char *tls_cert_file; /* our own certificate, and its key, where the daemon wants one */
     const char *tls_key_file;
     const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
+    const ptier_near_cache_options *near_cache; /* borrowed during open; NULL: none */
 } ptier_client_options;
 
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
@@ -79,10 +119,38 @@ typedef struct ptier_records {
     size_t count;
     uint64_t as_of;           /* the daemon's revision, read before the look-up */
     char next_page_token[40]; /* list: "" after the last page */
-    ptier_tier_id tier;       /* get: where it was found */
+    ptier_tier_id tier;       /* get: where it was found; NONE with a near cache */
+    size_t near_count;        /* of the records: how many the near cache had */
+    bool stale; /* get, get_many: what the near cache had may be older than max_staleness_ms */
     void *internal;
 } ptier_records;
 PTIER_API void ptier_records_free(ptier_records *records);
+
+/*
+ * Figures of a client's near cache, since it was opened. Reads: hits + absent_hits + declined +
+ * misses.
+ */
+typedef struct ptier_near_statistics {
+    uint64_t hits;          /* records served from this process */
+    uint64_t absent_hits;   /* NOT_FOUND said from this process */
+    uint64_t misses;        /* nothing here */
+    uint64_t declined;      /* here, but contact was not fresh: on_stale decided */
+    uint64_t fills;         /* records (and keys without one) taken in */
+    uint64_t refused_fills; /* ... and not, since they might have been out of date */
+    uint64_t joined;        /* misses that waited for another thread's call instead of making one */
+    uint64_t evictions;     /* for the bounds' sake */
+    uint64_t patches;       /* health brought up to date by an event */
+    uint64_t invalidations; /* taken out by an event or an own write */
+    uint64_t unreported_hits;                /* not told to the daemon */
+    uint64_t entries, absent_entries, bytes; /* now */
+    bool following;                          /* events arrive without a gap */
+    int64_t age_ms;                          /* bound of how old what is known here is; -1: none */
+} ptier_near_statistics;
+
+/* FAILED_PRECONDITION: the client has no near cache. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_near_statistics(ptier_client *client,
+                                                                  ptier_near_statistics *statistics,
+                                                                  ptier_error *error);
 
 /* NOT_FOUND: not cached. OK: exactly one record. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get(ptier_client *client, const char *key,

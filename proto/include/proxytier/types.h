@@ -156,6 +156,7 @@ typedef struct ptier_report_result {
     bool removed; /* this report reached the threshold */
     uint32_t failure_count;
     ptier_health health;
+    uint64_t revision; /* of the change or removal it made; 0: it moved statistics at most */
 } ptier_report_result;
 
 /* All conditions must hold; NULL, 0 and empty match everything. */

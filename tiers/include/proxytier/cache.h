@@ -165,6 +165,18 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_wait_started(ptier_cache *ca
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_get(ptier_cache *cache, const char *key,
                                                         ptier_entry **entry, ptier_tier_id *tier);
 
+/* Uses of an entry that the cache did not see: of a copy that somebody keeps. */
+typedef struct ptier_access {
+    const char *key;
+    uint32_t count;
+    int64_t age_ms; /* since the last of them */
+} ptier_access;
+
+/* Counts them as if they had been reads, for the access statistics of the entries and for what is
+ * kept in the upper tiers, but not among the cache's hits. Returns how many of the keys are cached.
+ */
+PTIER_API size_t ptier_cache_touch(ptier_cache *cache, const ptier_access *accesses, size_t count);
+
 /*
  * Fills *record with a view of an entry: strings are borrowed from it until the caller's reference
  * is released. remaining_ttl_ms is counted now. `labels` is the caller's room; NULL leaves the

@@ -1,0 +1,306 @@
+#include "near_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ENTRIES_PER_SHARD 1024 /* fewer do not pay */
+#define BYTES_PER_SHARD   ((size_t)1 << 20)
+#define ABSENT_SHARE      8 /* of the bytes are for keys that are not cached: one part in so many */
+#define MS                INT64_C(1000000)
+
+/* ---- life cycle ---- */
+
+static size_t
+choose_shards(const ptier_near_options *options)
+{
+    size_t count = 1;
+    while (count < PTIER_NEAR_SHARDS_MAX && options->entries / count >= 2 * ENTRIES_PER_SHARD &&
+           options->bytes / count >= 2 * BYTES_PER_SHARD)
+        count *= 2;
+    return count;
+}
+
+static bool
+init_shard(ptier_near *near, ptier_near_shard *shard)
+{
+    const ptier_near_options *o = &near->options;
+    size_t bytes = o->bytes / near->shard_count;
+    size_t absent_bytes = o->absent_entries ? bytes / ABSENT_SHARE : 0;
+    if (pthread_mutex_init(&shard->lock, NULL) != 0)
+        return false;
+    ptier_near_table_init(&shard->present, o->entries / near->shard_count, bytes - absent_bytes);
+    ptier_near_table_init(&shard->absent,
+                          (o->absent_entries + near->shard_count - 1) / near->shard_count,
+                          absent_bytes);
+    shard->stripes = calloc(near->stripes, sizeof *shard->stripes);
+    shard->touched = calloc(near->touched_room, sizeof(ptier_near_record *));
+    return shard->stripes && shard->touched;
+}
+
+static void
+fini_shard(ptier_near_shard *shard)
+{
+    for (size_t i = 0; i < shard->touched_count; i++)
+        ptier_near_record_release(shard->touched[i]);
+    ptier_near_table_fini(&shard->present);
+    ptier_near_table_fini(&shard->absent);
+    free(shard->stripes);
+    free(shard->touched);
+    pthread_mutex_destroy(&shard->lock);
+}
+
+ptier_status
+ptier_near_create(const ptier_near_options *options, ptier_near **result, ptier_error *error)
+{
+    *result = NULL;
+    if (options->entries == 0 || options->entries > UINT32_MAX / 4 ||
+        options->absent_entries > UINT32_MAX / 4 || options->max_staleness <= 0)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "a near cache needs entries and max_staleness, within reason");
+    ptier_near *near = aligned_alloc(_Alignof(ptier_near), sizeof *near);
+    if (!near)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    memset(near, 0, sizeof *near);
+    near->options = *options;
+    atomic_init(&near->fresh_until, PTIER_NEAR_NEVER);
+    ptier_near_clock_init(&near->clock);
+    if (pthread_mutex_init(&near->lock, NULL) != 0) {
+        free(near);
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
+    }
+    size_t wanted = choose_shards(options);
+    near->shard_count = wanted;
+    near->stripes = PTIER_NEAR_STRIPES / wanted;
+    near->touched_room = PTIER_NEAR_TOUCHED / wanted;
+    for (size_t i = 0; i < wanted; i++)
+        if (!init_shard(near, &near->shards[i])) {
+            near->shard_count = i + 1;
+            ptier_near_destroy(near);
+            return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+        }
+    *result = near;
+    return PTIER_OK;
+}
+
+void
+ptier_near_destroy(ptier_near *near)
+{
+    if (!near)
+        return;
+    for (size_t i = 0; i < near->shard_count; i++)
+        fini_shard(&near->shards[i]);
+    pthread_mutex_destroy(&near->lock);
+    free(near);
+}
+
+ptier_near_shard *
+ptier_near_enter(ptier_near *near, uint64_t hash)
+{
+    ptier_near_shard *shard =
+        &near->shards[(hash % PTIER_NEAR_SHARDS_MAX) & (near->shard_count - 1)];
+    pthread_mutex_lock(&shard->lock);
+    uint64_t generation = atomic_load_explicit(&near->generation, memory_order_acquire);
+    if (shard->generation != generation) { /* another store may number its revisions anew */
+        memset(shard->stripes, 0, near->stripes * sizeof *shard->stripes);
+        shard->generation = generation;
+    }
+    return shard;
+}
+
+/* ---- reading ---- */
+
+static void
+note_hit(ptier_near *near, ptier_near_shard *shard, ptier_near_record *record, int64_t now)
+{
+    record->hits += record->hits < UINT32_MAX;
+    record->last_hit = now;
+    if (record->touched)
+        return;
+    if (shard->touched_count == near->touched_room) {
+        shard->count.unreported++;
+        return;
+    }
+    record->touched = true;
+    shard->touched[shard->touched_count++] = ptier_near_record_retain(record);
+    atomic_fetch_add_explicit(&near->uncollected, 1, memory_order_relaxed);
+}
+
+/* The valid record of a key in one of the tables; NULL: none. What is not valid any more goes. */
+static ptier_near_record *
+look_up(ptier_near_table *table, uint64_t hash, const char *key, const ptier_near_validity *v)
+{
+    uint32_t at = ptier_near_table_find(table, hash, key);
+    if (at == PTIER_NEAR_NONE)
+        return NULL;
+    ptier_near_record *record = table->slots[at].record;
+    if (!ptier_near_valid(record, v)) {
+        ptier_near_table_remove(table, at);
+        return NULL;
+    }
+    table->slots[at].used = true;
+    return record;
+}
+
+ptier_near_outcome
+ptier_near_get(ptier_near *near, const char *key, int64_t now, ptier_near_record **result)
+{
+    uint64_t hash = ptier_near_hash(key);
+    int64_t fresh_until = atomic_load_explicit(&near->fresh_until, memory_order_acquire);
+    ptier_near_shard *shard = ptier_near_enter(near, hash);
+    const ptier_near_validity v = ptier_near_validity_at(near, now);
+    ptier_near_record *record = look_up(&shard->present, hash, key, &v);
+    if (!record)
+        record = look_up(&shard->absent, hash, key, &v);
+    ptier_near_outcome outcome = PTIER_NEAR_MISS;
+    if (!record) {
+        shard->count.misses++;
+    } else if (now > fresh_until) {
+        shard->count.declined++;
+        outcome = PTIER_NEAR_STALE;
+    } else {
+        outcome = PTIER_NEAR_HIT;
+        shard->count.hits += !record->absent;
+        shard->count.absent_hits += record->absent;
+        if (!record->absent)
+            note_hit(near, shard, record, now);
+    }
+    *result = record ? ptier_near_record_retain(record) : NULL;
+    pthread_mutex_unlock(&shard->lock);
+    return outcome;
+}
+
+uint64_t
+ptier_near_revision(const ptier_near *near)
+{
+    return atomic_load_explicit(&near->revision, memory_order_acquire);
+}
+
+/* ---- filling ---- */
+
+void
+ptier_near_begin(ptier_near *near, const char *key, ptier_near_ticket *ticket)
+{
+    uint64_t hash = ptier_near_hash(key);
+    ptier_near_shard *shard = ptier_near_enter(near, hash);
+    ticket->generation = shard->generation;
+    uint64_t watermark = atomic_load_explicit(&near->watermark, memory_order_acquire);
+    uint64_t stripe = *ptier_near_stripe(near, shard, hash);
+    ticket->known = stripe > watermark ? stripe : watermark;
+    pthread_mutex_unlock(&shard->lock);
+}
+
+static bool
+may_fill_locked(const ptier_near *near, const ptier_near_shard *shard,
+                const ptier_near_ticket *ticket, const ptier_near_record *record)
+{
+    if (!atomic_load_explicit(&near->following, memory_order_acquire) ||
+        ticket->generation != shard->generation)
+        return false;
+    if (near->options.faults & PTIER_NEAR_NO_FILL_CHECK)
+        return true;
+    return record->as_of >= atomic_load_explicit(&near->watermark, memory_order_acquire) &&
+           record->as_of >= *ptier_near_stripe(near, shard, record->hash);
+}
+
+/* The record takes the place of what is known of its key, unless that is newer. False: no room. */
+static bool
+store_locked(ptier_near_shard *shard, ptier_near_record *record, const ptier_near_validity *v)
+{
+    const char *key = record->record.key;
+    ptier_near_table *tables[] = {&shard->present, &shard->absent};
+    for (size_t i = 0; i < 2; i++) {
+        uint32_t at = ptier_near_table_find(tables[i], record->hash, key);
+        if (at == PTIER_NEAR_NONE)
+            continue;
+        const ptier_near_record *old = tables[i]->slots[at].record;
+        if (ptier_near_valid(old, v) && old->as_of >= record->as_of)
+            return true;
+        ptier_near_table_remove(tables[i], at);
+    }
+    return ptier_near_table_add(tables[record->absent], record, v, &shard->count.evictions) &&
+           ptier_near_record_retain(record);
+}
+
+bool
+ptier_near_fill(ptier_near *near, const ptier_near_ticket *ticket, ptier_near_record *record)
+{
+    record->generation = ticket->generation;
+    ptier_near_shard *shard = ptier_near_enter(near, record->hash);
+    const ptier_near_validity v =
+        ptier_near_validity_at(near, INT64_MIN); /* what expired is found out later */
+    bool allowed = may_fill_locked(near, shard, ticket, record);
+    shard->count.refused += !allowed;
+    if (allowed)
+        allowed = store_locked(shard, record, &v);
+    shard->count.fills += allowed;
+    pthread_mutex_unlock(&shard->lock);
+    return allowed;
+}
+
+/* ---- upkeep ---- */
+
+static size_t
+collect_shard(ptier_near *near, ptier_near_shard *shard, ptier_near_use *uses, size_t room)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&shard->lock);
+    while (count < room && shard->touched_count > 0) {
+        ptier_near_record *record = shard->touched[--shard->touched_count];
+        uses[count++] =
+            (ptier_near_use){.record = record, .hits = record->hits, .last_hit = record->last_hit};
+        record->touched = false;
+        record->hits = 0;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    atomic_fetch_sub_explicit(&near->uncollected, count, memory_order_relaxed);
+    return count;
+}
+
+size_t
+ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < near->shard_count; i++)
+        count += collect_shard(near, &near->shards[i], uses + count, room - count);
+    return count;
+}
+
+size_t
+ptier_near_uncollected(const ptier_near *near)
+{
+    return atomic_load_explicit(&near->uncollected, memory_order_relaxed);
+}
+
+static void
+add_shard(ptier_near_statistics *s, ptier_near_shard *shard)
+{
+    pthread_mutex_lock(&shard->lock);
+    const ptier_near_counts *c = &shard->count;
+    s->hits += c->hits;
+    s->absent_hits += c->absent_hits;
+    s->misses += c->misses;
+    s->declined += c->declined;
+    s->fills += c->fills;
+    s->refused_fills += c->refused;
+    s->evictions += c->evictions;
+    s->patches += c->patches;
+    s->invalidations += c->invalidations;
+    s->unreported_hits += c->unreported;
+    s->entries += shard->present.count;
+    s->absent_entries += shard->absent.count;
+    s->bytes += shard->present.bytes + shard->absent.bytes;
+    pthread_mutex_unlock(&shard->lock);
+}
+
+void
+ptier_near_read_statistics(ptier_near *near, int64_t now, ptier_near_statistics *statistics)
+{
+    memset(statistics, 0, sizeof *statistics);
+    for (size_t i = 0; i < near->shard_count; i++)
+        add_shard(statistics, &near->shards[i]);
+    pthread_mutex_lock(&near->lock);
+    int64_t age = ptier_near_clock_age(&near->clock, now);
+    statistics->following = atomic_load_explicit(&near->following, memory_order_relaxed);
+    pthread_mutex_unlock(&near->lock);
+    statistics->age_ms = age == INT64_MAX ? -1 : age / MS;
+}

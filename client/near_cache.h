@@ -1,0 +1,119 @@
+/*
+ * The near cache: records kept in the caller's memory, and what makes it right to serve them. Knows
+ * no sockets; time is passed in (nanoseconds of one clock that never goes back and goes on while
+ * the machine sleeps). Thread-safe; heartbeats, events and resyncs come from one thread, in the
+ * order of the event stream.
+ *
+ * Rules. A fill carries `as_of`, the daemon's revision read before the look-up. It is refused when
+ * an event newer than that touched the key (or another key of its stripe), when it is below the
+ * watermark, when the call was begun before the stream was followed (which begins anew with another
+ * run or store of the daemon, and after a gap that cannot be filled), and while it is not. An event
+ * takes what it is newer than: HEALTH patches in place, others remove (UPDATED too: events carry no
+ * credentials, which may have changed). Beginning to follow, CLEARED and removals without a key
+ * raise the watermark, which is compared with as_of at each look-up: nothing walks the table. Own
+ * writes count as events with the revision they were given. What is found is served only while the
+ * last heartbeat is fresh: near_clock.h.
+ */
+#ifndef PTIER_NEAR_CACHE_H
+#define PTIER_NEAR_CACHE_H
+
+#include <proxytier/client.h>
+
+#include "near_clock.h"
+#include "near_record.h"
+
+typedef struct ptier_near ptier_near;
+
+/* Bugs that a test puts in, to see that it sees them. */
+typedef enum ptier_near_fault {
+    PTIER_NEAR_NO_FILL_CHECK = 1,  /* fills are not compared with events */
+    PTIER_NEAR_AGE_BY_ARRIVAL = 2, /* a heartbeat is as old as it has been here */
+} ptier_near_fault;
+
+typedef struct ptier_near_options {
+    size_t entries, bytes;
+    size_t absent_entries; /* keys known not to be cached; 0: none */
+    int64_t absent_ttl;    /* ns */
+    int64_t max_staleness; /* ns */
+    uint32_t faults;       /* of ptier_near_fault; 0 but in tests */
+} ptier_near_options;
+
+PTIER_MUST_CHECK ptier_status ptier_near_create(const ptier_near_options *options,
+                                                ptier_near **near, ptier_error *error);
+void ptier_near_destroy(ptier_near *near); /* NULL is fine */
+
+/* ---- reading ---- */
+
+typedef enum ptier_near_outcome {
+    PTIER_NEAR_MISS,
+    PTIER_NEAR_HIT,
+    PTIER_NEAR_STALE, /* there, but nobody can say that it is at most max_staleness old */
+} ptier_near_outcome;
+
+/* HIT and STALE: *record (see its `absent`) is an owned reference. `now`: read before the call. */
+ptier_near_outcome ptier_near_get(ptier_near *near, const char *key, int64_t now,
+                                  ptier_near_record **record);
+
+/* Every change up to this revision is in what is served (but not before as_of of the record). */
+uint64_t ptier_near_revision(const ptier_near *near);
+
+/* ---- filling ---- */
+
+/* Taken before the call is sent. */
+typedef struct ptier_near_ticket {
+    uint64_t generation;
+    uint64_t
+        known; /* latest revision known here to have touched the key: a reply may not be older */
+} ptier_near_ticket;
+void ptier_near_begin(ptier_near *near, const char *key, ptier_near_ticket *ticket);
+
+/* Takes a reference of its own when it keeps the record (record->as_of says of when it is); sets
+ * record->generation: it must not have been handed out before. False: refused. */
+bool ptier_near_fill(ptier_near *near, const ptier_near_ticket *ticket, ptier_near_record *record);
+
+/* ---- own writes, before they are acknowledged to the caller ---- */
+
+/* The key was changed, at the latest by this revision. */
+void ptier_near_wrote(ptier_near *near, const char *key, uint64_t revision);
+/* It may have been changed, nobody knows. */
+void ptier_near_forget(ptier_near *near, const char *key);
+/* Everything was: up to this revision. 0: not known up to which; waits for the next heartbeat. */
+void ptier_near_cleared(ptier_near *near, uint64_t revision);
+
+/* ---- what the daemon says ---- */
+
+/* Any call that was answered: sent (its first try) and answered at these local times. */
+void ptier_near_reply(ptier_near *near, const uint8_t boot_id[PTIER_NEAR_ID_BYTES], int64_t sent,
+                      int64_t now, int64_t daemon_ms);
+
+typedef struct ptier_near_beat {
+    uint8_t boot_id[PTIER_NEAR_ID_BYTES], store_id[PTIER_NEAR_ID_BYTES];
+    int64_t daemon_ms;
+    uint64_t revision; /* of all changes that were published by then, at least */
+    bool contiguous;   /* every event that it counts was told before it */
+} ptier_near_beat;
+void ptier_near_heartbeat(ptier_near *near, const ptier_near_beat *beat, int64_t now);
+
+/* An event of the stream of changes (others are ignored). */
+void ptier_near_event(ptier_near *near, const ptier_event *event);
+
+/* Events up to this revision, if not further, were missed for good. */
+void ptier_near_resync(ptier_near *near, uint64_t revision);
+
+/* ---- upkeep ---- */
+
+/* What was hit since it was last collected. */
+typedef struct ptier_near_use {
+    ptier_near_record *record; /* owned reference */
+    uint32_t hits;
+    int64_t last_hit;
+} ptier_near_use;
+size_t ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room);
+size_t ptier_near_uncollected(const ptier_near *near); /* about; cheap */
+
+/* When the next call is due, so that the age of heartbeats can be told. */
+int64_t ptier_near_call_due(ptier_near *near);
+
+void ptier_near_read_statistics(ptier_near *near, int64_t now, ptier_near_statistics *statistics);
+
+#endif

@@ -1,0 +1,326 @@
+/* Reads through the near cache. What it does not have is asked for by GetMany, whose reply says as
+ * of when a key is not cached; Get's does not. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "call.h"
+#include "monotonic.h"
+#include "near_client_internal.h"
+#include "records.h"
+
+/* Requests are only read by packing, but the generated structs have no const. */
+#define UNCONST(type, value) ((type)(uintptr_t)(value))
+
+static ptier_status
+not_found(ptier_error *error)
+{
+    return ptier_fail(error, PTIER_NOT_FOUND, "no entry has this key");
+}
+
+static ptier_status
+no_contact(ptier_error *error)
+{
+    return ptier_fail(error, PTIER_UNAVAILABLE,
+                      "contact with the daemon is not fresh: what is known of this key here may be "
+                      "out of date");
+}
+
+/* What was read may be as new as this, and is as new as the record says. */
+static uint64_t
+as_of(const ptier_near_client *near, const ptier_near_record *record)
+{
+    uint64_t revision = ptier_near_revision(near->cache);
+    return record->as_of > revision ? record->as_of : revision;
+}
+
+/* ---- one ---- */
+
+/* A result of one near record (moved). */
+static ptier_status
+give(ptier_near_record *record, int64_t now, ptier_records *result, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    if (record->absent)
+        status = not_found(error);
+    else if (!ptier_records_from_near(result, record, now))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    else
+        return PTIER_OK;
+    ptier_near_record_release(record);
+    return status;
+}
+
+static ptier_status
+ask(ptier_near_client *near, const char *const *keys, size_t count, ptier_arena **arena,
+    Proxytier__V1__GetManyResponse **reply, ptier_error *error)
+{
+    Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
+    request.keys = UNCONST(char **, keys);
+    request.n_keys = count;
+    ptier_call call = {.method = PTIER_METHOD_GET_MANY,
+                       .request = &request.base,
+                       .reply_type = &proxytier__v1__get_many_response__descriptor};
+    return ptier_call_perform(near->client, &call, arena, reply, error);
+}
+
+/* A record for the near cache out of a reply. NULL: out of memory, or not understood. */
+static ptier_near_record *
+learn(const Proxytier__V1__Proxy *proxy, const char *key, uint64_t revision, int64_t sent)
+{
+    ptier_label labels[PTIER_LABELS_MAX];
+    ptier_record record;
+    if (ptier_record_from_proxy(&record, labels, proxy, NULL) != PTIER_OK)
+        return NULL;
+    record.key = key;
+    return ptier_near_record_create(&record, false, revision,
+                                    ptier_near_expiry(sent, record.remaining_ttl_ms));
+}
+
+static ptier_near_record *
+learn_absence(const ptier_near_client *near, const char *key, uint64_t revision, int64_t sent)
+{
+    ptier_record record = {.key = key};
+    return ptier_near_record_create(&record, true, revision,
+                                    sent + near->options.negative_ttl_ms * PTIER_NEAR_MS);
+}
+
+ptier_near_start
+ptier_near_client_start(ptier_near_client *near)
+{
+    ptier_near_start start = {.sent = 0};
+    if (near) {
+        start.sent = ptier_near_now();
+        ptier_near_begin(near->cache, "", &start.ticket); /* the daemon may derive the key */
+    }
+    return start;
+}
+
+void
+ptier_near_client_learn(ptier_near_client *near, const ptier_near_start *start,
+                        const Proxytier__V1__Proxy *proxy, uint64_t revision)
+{
+    if (!near || !proxy)
+        return;
+    ptier_near_record *record = learn(proxy, proxy->key, revision, start->sent);
+    if (record)
+        (void)ptier_near_fill(near->cache, &start->ticket, record); /* refused: no harm */
+    ptier_near_record_release(record);
+}
+
+/* Asks the daemon for one key, and fills. OK: *record is owned. */
+static ptier_status
+fetch(ptier_near_client *near, const char *key, const ptier_near_ticket *ticket,
+      ptier_near_record **record, ptier_error *error)
+{
+    Proxytier__V1__GetManyResponse *reply;
+    ptier_arena *arena;
+    int64_t sent = ptier_near_now();
+    ptier_status status = ask(near, &key, 1, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    *record = NULL;
+    if (reply->n_proxies == 0 && reply->unreadable)
+        status = ptier_fail(error, PTIER_UNAVAILABLE, "no disk of the daemon's gives the entry");
+    else if (reply->n_proxies > 1 ||
+             (reply->n_proxies == 1 && strcmp(reply->proxies[0]->key, key) != 0))
+        status = ptier_fail(error, PTIER_INTERNAL, "the reply is about other keys");
+    else if (reply->n_proxies == 1)
+        *record = learn(reply->proxies[0], key, reply->as_of, sent);
+    else
+        *record = learn_absence(near, key, reply->as_of, sent);
+    if (status == PTIER_OK && !*record)
+        status =
+            ptier_fail(error, PTIER_INTERNAL, "no memory for the reply, or it is not understood");
+    if (status == PTIER_OK)
+        (void)ptier_near_fill(near->cache, ticket, *record); /* it serves the caller either way */
+    ptier_arena_destroy(arena);
+    return status;
+}
+
+/* The answer of another thread's call. False: it does not serve. */
+static bool
+share(ptier_near_client *near, ptier_flight *flight, const ptier_near_ticket *ticket,
+      ptier_near_record **record, ptier_status *status, ptier_error *error)
+{
+    int64_t deadline = ptier_monotonic_ms() + near->client->timeout_ms;
+    if (!ptier_flight_wait(&near->flights, flight, deadline)) {
+        *status = ptier_fail(error, PTIER_DEADLINE_EXCEEDED, "no answer within the timeout");
+        return true;
+    }
+    if (!ptier_flight_serves(flight, ticket))
+        return false;
+    *status = flight->status;
+    if (*status == PTIER_OK)
+        *record = ptier_near_record_retain(flight->record);
+    else
+        (void)ptier_fail(error, *status, "%s", flight->error.message); /* returned by *status */
+    return true;
+}
+
+static ptier_status
+fetch_once(ptier_near_client *near, const char *key, ptier_near_record **record, ptier_error *error)
+{
+    ptier_near_ticket ticket;
+    ptier_error failure = {.message = ""};
+    ptier_status status;
+    bool lead, served = true;
+    ptier_near_begin(near->cache, key, &ticket);
+    ptier_flight *flight =
+        ptier_flight_board(&near->flights, key, &ticket, ptier_near_now(),
+                           near->options.max_staleness_ms * PTIER_NEAR_MS, &lead);
+    if (!flight)
+        return fetch(near, key, &ticket, record, error);
+    if (lead) {
+        status = fetch(near, key, &ticket, record, &failure);
+        ptier_flight_land(&near->flights, flight, status, &failure, *record);
+        if (status != PTIER_OK)
+            (void)ptier_fail(error, status, "%s", failure.message); /* returned below */
+    } else {
+        served = share(near, flight, &ticket, record, &status, error);
+    }
+    ptier_flight_leave(&near->flights, flight);
+    return served ? status : fetch(near, key, &ticket, record, error);
+}
+
+ptier_status
+ptier_near_client_get(ptier_near_client *near, const char *key, ptier_records *result,
+                      ptier_error *error)
+{
+    ptier_near_record *record;
+    int64_t now = ptier_near_now();
+    ptier_near_outcome outcome = ptier_near_get(near->cache, key, now, &record);
+    if (outcome == PTIER_NEAR_HIT ||
+        (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_SERVE)) {
+        result->stale = outcome == PTIER_NEAR_STALE;
+        result->as_of = result->stale ? record->as_of : as_of(near, record);
+        result->near_count = !record->absent;
+        ptier_near_client_used(near);
+        return give(record, now, result, error);
+    }
+    ptier_near_record_release(record);
+    if (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_FAIL)
+        return no_contact(error);
+    record = NULL;
+    ptier_status status = fetch_once(near, key, &record, error);
+    if (status != PTIER_OK)
+        return status;
+    result->as_of = record->as_of;
+    return give(record, ptier_near_now(), result, error);
+}
+
+/* ---- many ---- */
+
+typedef struct many {
+    ptier_near_client *near;
+    const char *const *keys;
+    size_t count;
+    int64_t now;
+    ptier_near_record **records; /* of each key; owned; NULL: asked for */
+    const char **asked;          /* these keys */
+    ptier_near_ticket *tickets;  /* of these */
+    size_t asked_count;
+    uint64_t as_of;
+    bool stale;
+} many;
+
+static bool
+init_many(many *m)
+{
+    m->records = calloc(m->count + 1, sizeof(ptier_near_record *));
+    m->asked = calloc(m->count + 1, sizeof(char *));
+    m->tickets = calloc(m->count + 1, sizeof *m->tickets);
+    return m->records && m->asked && m->tickets;
+}
+
+static void
+fini_many(many *m)
+{
+    for (size_t i = 0; m->records && i < m->count; i++)
+        ptier_near_record_release(m->records[i]);
+    free(m->records);
+    free(m->asked);
+    free(m->tickets);
+}
+
+/* Looks in the near cache. False: contact is not fresh, and the caller wants to know. */
+static bool
+look_near(many *m)
+{
+    ptier_on_stale on_stale = m->near->options.on_stale;
+    for (size_t i = 0; i < m->count; i++) {
+        ptier_near_record *record;
+        ptier_near_outcome outcome = ptier_near_get(m->near->cache, m->keys[i], m->now, &record);
+        bool stale = outcome == PTIER_NEAR_STALE;
+        if (outcome == PTIER_NEAR_HIT || (stale && on_stale == PTIER_ON_STALE_SERVE)) {
+            uint64_t known = stale ? record->as_of : as_of(m->near, record);
+            m->as_of = known < m->as_of ? known : m->as_of;
+            m->stale = m->stale || stale;
+            m->records[i] = record;
+            continue;
+        }
+        ptier_near_record_release(record);
+        if (stale && on_stale == PTIER_ON_STALE_FAIL)
+            return false;
+        ptier_near_begin(m->near->cache, m->keys[i], &m->tickets[m->asked_count]);
+        m->asked[m->asked_count++] = m->keys[i];
+    }
+    return true;
+}
+
+/* Takes in the answer. Keys that it does not have leave a hole: known to be absent, or not. */
+static void
+fill_many(many *m, const Proxytier__V1__GetManyResponse *reply, int64_t sent)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < m->asked_count; i++) {
+        ptier_near_record *record = NULL;
+        if (at < reply->n_proxies && strcmp(reply->proxies[at]->key, m->asked[i]) == 0)
+            record = learn(reply->proxies[at++], m->asked[i], reply->as_of, sent);
+        else if (reply->unreadable == 0)
+            record = learn_absence(m->near, m->asked[i], reply->as_of, sent);
+        if (record)
+            (void)ptier_near_fill(m->near->cache, &m->tickets[i], record); /* refused: no harm */
+        ptier_near_record_release(record);
+    }
+}
+
+static ptier_status
+ask_many(many *m, ptier_records *result, ptier_error *error)
+{
+    Proxytier__V1__GetManyResponse *reply;
+    ptier_arena *arena;
+    int64_t sent = ptier_near_now();
+    ptier_status status = ask(m->near, m->asked, m->asked_count, &arena, &reply, error);
+    if (status != PTIER_OK)
+        return status;
+    fill_many(m, reply, sent);
+    m->as_of = reply->as_of < m->as_of ? reply->as_of : m->as_of;
+    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
+}
+
+ptier_status
+ptier_near_client_get_many(ptier_near_client *near, const char *const *keys, size_t count,
+                           ptier_records *result, ptier_error *error)
+{
+    many m = {.near = near, .keys = keys, .count = count, .as_of = UINT64_MAX};
+    m.now = ptier_near_now();
+    ptier_status status = PTIER_OK;
+    if (!init_many(&m))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    else if (!look_near(&m))
+        status = no_contact(error);
+    else if (m.asked_count > 0)
+        status = ask_many(&m, result, error);
+    if (status == PTIER_OK && m.asked_count < count &&
+        !ptier_records_merge(result, keys, m.records, count, m.now))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    if (status == PTIER_OK) {
+        result->as_of = m.as_of == UINT64_MAX ? ptier_near_revision(near->cache) : m.as_of;
+        result->stale = m.stale;
+        ptier_near_client_used(near);
+    } else {
+        ptier_records_free(result);
+    }
+    fini_many(&m);
+    return status;
+}

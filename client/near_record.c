@@ -1,0 +1,123 @@
+#include "near_record.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "near_clock.h"
+
+#define MS INT64_C(1000000)
+
+/* The strings of a record, in the order in which they are kept. */
+enum { STRINGS = 7 };
+
+static void
+list_strings(ptier_record *record, const char **strings[STRINGS])
+{
+    strings[0] = &record->key;
+    strings[1] = &record->url;
+    strings[2] = &record->username;
+    strings[3] = &record->password;
+    strings[4] = &record->username_token;
+    strings[5] = &record->password_token;
+    strings[6] = &record->source;
+}
+
+static size_t
+text_bytes(const char *text)
+{
+    return text ? strlen(text) + 1 : 0;
+}
+
+static const char *
+keep(char **room, const char *text)
+{
+    if (!text)
+        return NULL;
+    size_t bytes = strlen(text) + 1;
+    const char *kept = memcpy(*room, text, bytes);
+    *room += bytes;
+    return kept;
+}
+
+ptier_near_record *
+ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of, int64_t expires)
+{
+    ptier_record copy = *record;
+    const char **strings[STRINGS];
+    if (absent) {
+        ptier_record_init(&copy);
+        copy.key = record->key;
+    }
+    size_t room = copy.label_count * sizeof *copy.labels;
+    list_strings(&copy, strings);
+    for (size_t i = 0; i < STRINGS; i++)
+        room += text_bytes(*strings[i]);
+    for (size_t i = 0; i < copy.label_count; i++)
+        room += text_bytes(copy.labels[i].name) + text_bytes(copy.labels[i].value);
+
+    ptier_near_record *near = malloc(sizeof *near + room);
+    if (!near)
+        return NULL;
+    memset(near, 0, sizeof *near);
+    atomic_init(&near->refs, 1);
+    near->bytes = (uint32_t)(malloc_usable_size(near) + sizeof(size_t));
+    near->hash = ptier_near_hash(copy.key);
+    near->as_of = as_of;
+    near->expires = expires;
+    near->absent = absent;
+    near->record = copy;
+    ptier_label *labels = (ptier_label *)near->room;
+    char *text = near->room + copy.label_count * sizeof *labels;
+    list_strings(&near->record, strings);
+    for (size_t i = 0; i < STRINGS; i++)
+        *strings[i] = keep(&text, *strings[i]);
+    for (size_t i = 0; i < copy.label_count; i++)
+        labels[i] = (ptier_label){.name = keep(&text, copy.labels[i].name),
+                                  .value = keep(&text, copy.labels[i].value)};
+    near->record.labels = copy.label_count ? labels : NULL;
+    return near;
+}
+
+ptier_near_record *
+ptier_near_record_retain(ptier_near_record *record)
+{
+    atomic_fetch_add_explicit(&record->refs, 1, memory_order_relaxed);
+    return record;
+}
+
+void
+ptier_near_record_release(ptier_near_record *record)
+{
+    if (!record || atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    explicit_bzero(record, malloc_usable_size(record));
+    free(record);
+}
+
+void
+ptier_near_record_view(const ptier_near_record *near, int64_t now, ptier_record *record)
+{
+    *record = near->record;
+    if (near->expires == PTIER_NEAR_FOREVER)
+        record->remaining_ttl_ms = -1;
+    else
+        record->remaining_ttl_ms = near->expires > now ? (near->expires - now) / MS : 0;
+}
+
+int64_t
+ptier_near_expiry(int64_t sent, int64_t remaining_ms)
+{
+    if (remaining_ms < 0)
+        return PTIER_NEAR_FOREVER;
+    int64_t left = (remaining_ms < PTIER_TTL_MAX_MS ? remaining_ms : PTIER_TTL_MAX_MS) * MS;
+    return sent + left - left / (1000000 / PTIER_NEAR_DRIFT_PPM);
+}
+
+uint64_t
+ptier_near_hash(const char *key)
+{
+    return XXH3_64bits(key, strlen(key));
+}

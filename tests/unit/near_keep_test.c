@@ -1,0 +1,143 @@
+/* What the near cache serves of what it keeps: absence, freshness, time to live, bounds, uses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "near_box.h"
+
+static void
+absence_is_known_until_the_key_is_made(void **state)
+{
+    near_box *b = *state;
+    assert_true(near_fill_absent(b, "a", 10));
+    assert_true(near_look(b, "a").absent);
+    near_tell(b, PTIER_EVENT_REMOVED, "a", 11); /* still absent */
+    assert_hit(b, "a");
+    near_tell(b, PTIER_EVENT_CREATED, "a", 12);
+    assert_miss(b, "a");
+    assert_true(near_fill_absent(b, "b", 12));
+    b->now += 5000 * MS;
+    near_hear(b, 1, 12);
+    assert_miss(b, "b");
+    for (int i = 0; i < 20; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "n%d", i);
+        assert_true(near_fill_absent(b, key, 12));
+    }
+    ptier_near_statistics s;
+    ptier_near_read_statistics(b->near, b->now, &s);
+    assert_int_equal(s.absent_entries, 4);
+    assert_true(s.evictions > 0);
+}
+
+static void
+hits_are_served_while_contact_is_fresh(void **state)
+{
+    near_box *b = *state;
+    assert_true(near_fill(b, "a", 10));
+    b->now += 998 * MS; /* stamps are rounded to 1 ms, and clocks drift */
+    assert_hit(b, "a");
+    b->now += 2 * MS;
+    assert_int_equal(near_look(b, "a").outcome, PTIER_NEAR_STALE);
+    near_hear(b, 1, 10);
+    assert_hit(b, "a");
+    /* A heartbeat that took 900 ms is that old, however recently it arrived. */
+    b->now += 950 * MS;
+    ptier_near_beat late = near_beat_of(1, 11, b->now - 900 * MS);
+    ptier_near_heartbeat(b->near, &late, b->now);
+    b->now += 150 * MS;
+    assert_int_equal(near_look(b, "a").outcome, PTIER_NEAR_STALE);
+    ptier_near_statistics s;
+    ptier_near_read_statistics(b->near, b->now, &s);
+    assert_int_equal(s.declined, 2);
+    assert_int_equal(s.hits, 2);
+    assert_true(s.age_ms >= 1050 && s.age_ms < 1060);
+}
+
+static void
+record_is_over_when_its_time_is(void **state)
+{
+    near_box *b = *state;
+    ptier_near_ticket ticket;
+    ptier_near_begin(b->near, "a", &ticket);
+    int64_t expires = ptier_near_expiry(b->now, 500);
+    assert_true(expires <= b->now + 500 * MS && expires > b->now + 499 * MS);
+    assert_true(near_fill_with(b, &ticket, "a", false, 10, expires));
+    b->now += 400 * MS;
+    near_seen s = near_look(b, "a");
+    assert_int_equal(s.outcome, PTIER_NEAR_HIT);
+    assert_true(s.remaining_ms <= 100 && s.remaining_ms >= 98);
+    b->now += 100 * MS;
+    assert_miss(b, "a");
+    assert_int_equal(ptier_near_expiry(b->now, -1), PTIER_NEAR_FOREVER);
+}
+
+static void
+bounds_of_entries_and_bytes_hold(void **state)
+{
+    near_box *b = *state;
+    size_t bounds[][2] = {{50, 1 << 20}, {100000, 20000}};
+    for (int round = 0; round < 2; round++) {
+        ptier_near_destroy(b->near);
+        near_box_open(b, bounds[round][0], bounds[round][1]);
+        near_hear(b, 1, 10);
+        ptier_near_statistics s;
+        for (int i = 0; i < 1000; i++) {
+            char key[16];
+            snprintf(key, sizeof key, "key-%d", i);
+            assert_true(near_fill(b, key, 10));
+            assert_hit(b, round == 0 ? "key-0" : key); /* what is used stays */
+            ptier_near_read_statistics(b->near, b->now, &s);
+            assert_true(s.entries <= bounds[round][0] && s.bytes <= bounds[round][1]);
+        }
+        assert_true(s.entries > 20);
+        assert_int_equal(s.evictions + s.entries, 1000);
+    }
+}
+
+static void
+uses_are_collected_once(void **state)
+{
+    near_box *b = *state;
+    ptier_near_use uses[8];
+    assert_true(near_fill(b, "a", 10));
+    assert_true(near_fill(b, "b", 10));
+    for (int i = 0; i < 7; i++)
+        assert_hit(b, "a");
+    assert_hit(b, "b");
+    assert_int_equal(ptier_near_uncollected(b->near), 2);
+    near_tell(b, PTIER_EVENT_REMOVED, "a", 11); /* was used all the same */
+    size_t count = ptier_near_collect(b->near, uses, 8), total = 0;
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        total += uses[i].hits;
+        assert_int_equal(uses[i].hits, strcmp(uses[i].record->record.key, "a") == 0 ? 7 : 1);
+        assert_int_equal(uses[i].last_hit, b->now);
+        ptier_near_record_release(uses[i].record);
+    }
+    assert_int_equal(total, 8);
+    assert_int_equal(ptier_near_collect(b->near, uses, 8), 0);
+    assert_hit(b, "b");
+    assert_int_equal(ptier_near_collect(b->near, uses, 8), 1);
+    assert_int_equal(uses[0].hits, 1);
+    ptier_near_record_release(uses[0].record);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, near_box_start, near_box_stop)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(absence_is_known_until_the_key_is_made),
+        CASE(hits_are_served_while_contact_is_fresh),
+        CASE(record_is_over_when_its_time_is),
+        CASE(bounds_of_entries_and_bytes_hold),
+        CASE(uses_are_collected_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
