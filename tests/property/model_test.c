@@ -158,8 +158,10 @@ run_tiers(int tiers)
     if (!seed)
         seed = ptier_test_setting("PTIER_MODEL_SEED", (uint64_t)time(NULL));
     print_message("model: seed %llu\n", (unsigned long long)seed);
+    uint64_t only = ptier_test_setting("PTIER_MODEL_VARIANT", UINT64_MAX);
     for (int variant = 0; variant < (tiers & 4 ? 2 * VARIANTS : VARIANTS); variant++)
-        run_variant(tiers, variant, operations / COMBINATIONS / VARIANTS + 1);
+        if (only == UINT64_MAX || only == (uint64_t)variant)
+            run_variant(tiers, variant, operations / COMBINATIONS / VARIANTS + 1);
 }
 
 static void
