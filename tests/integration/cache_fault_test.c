@@ -495,6 +495,41 @@ a_tier_that_fails_again_soon_is_probed_less_often(void **state)
     }
 }
 
+/* What the index does not have yet looks like a stale row, which a full tier would let go of. The
+ * usage figure gives L3's thread something to do at the end. */
+static void
+closing_while_the_index_is_read_takes_nothing_from_a_full_l3(void **state)
+{
+    (void)state;
+    enum { ENTRIES = 400, ROUNDS = 60 };
+    ptier_test_box_fini(&box);
+    ptier_test_box_init(&box, BOX_L1 | BOX_L3);
+    box.options.l1_entries = 10;
+    ptier_test_box_open(&box);
+    for (int i = 0; i < ENTRIES; i++)
+        (void)ptier_test_box_put(&box, i);
+    ptier_test_box_close(&box);
+    box.options.l3_entries = ENTRIES / 2;
+    box.hooks.quick_start_rows = 1;
+    box.hooks.indexing_rows = 1;
+    box.hooks.indexing_pause_us = 100;
+    for (int round = 0; round < ROUNDS; round++) {
+        ptier_test_box_open(&box);
+        lock_l3("BEGIN IMMEDIATE");
+        assert_true(ptier_test_box_has(&box, round));
+        ptier_write_back_all(box.cache);
+        BOX_AWAIT(ptier_test_box_statistics(&box).usage_queue == 0); /* taken, not written */
+        assert_true(ptier_test_box_has(&box, round));
+        assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+        ptier_test_box_close(&box);
+    }
+    size_t evicted = ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_CAPACITY, NULL);
+    box.options.l3_entries = 0;
+    box.hooks.quick_start_rows = 0;
+    ptier_test_box_open(&box);
+    assert_int_equal(ptier_test_box_entries(&box) + evicted, ENTRIES);
+}
+
 int
 main(void)
 {
@@ -520,6 +555,8 @@ main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_tier_that_fails_again_soon_is_probed_less_often, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(
+            closing_while_the_index_is_read_takes_nothing_from_a_full_l3, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

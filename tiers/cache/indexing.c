@@ -178,7 +178,8 @@ ptier_indexing_thread(void *context)
         cache->new_store_wanted = true;
         pthread_cond_signal(&cache->maintenance_work);
     }
-    ptier_end_indexing_locked(cache);
+    if (!cache->stopping) /* else it stays known that the index does not have all rows */
+        ptier_end_indexing_locked(cache);
     pthread_mutex_unlock(&cache->lock);
     if (damaged)
         ptier_report_start(cache, true, "L3: its file is damaged (%s); what can be read is kept",
