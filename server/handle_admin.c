@@ -14,10 +14,11 @@ PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse)
     (void)service;
     ptier_call *call = data;
     ptier_error error = {0};
+    ptier_written written;
     Proxytier__V1__ClearResponse response = PROXYTIER__V1__CLEAR_RESPONSE__INIT;
-    ptier_status status = ptier_cache_clear(call->service->cache, (ptier_tier_id)request->tier,
-                                            (ptier_durability)request->durability,
-                                            &response.cleared, &response.revision, &error);
+    ptier_status status = ptier_cache_clear(
+        call->service->cache, (ptier_tier_id)request->tier, (ptier_durability)request->durability,
+        &response.cleared, &response.revision, &written, &error);
     if (status != PTIER_OK) {
         ptier_call_fail_as(call, status, &error);
         return;
@@ -25,6 +26,7 @@ PTIER_HANDLER(Admin, clear, ClearRequest, ClearResponse)
     ptier_log_write(call->service->log, PTIER_LOG_INFO, "cleared", "%s: %llu entries",
                     ptier_tier_name((ptier_tier_id)request->tier),
                     (unsigned long long)response.cleared);
+    response.durability = (Proxytier__V1__Durability)written.durability;
     call->items = response.cleared;
     closure(&response, call);
 }

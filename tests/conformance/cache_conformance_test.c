@@ -250,7 +250,7 @@ clear_empties_the_cache_for_good(void **state)
     for (int i = 0; i < MANY; i++)
         ptier_test_box_put(&box, i);
     assert_int_equal(
-        ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, &revision, &box.error),
+        ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, &revision, NULL, &box.error),
         PTIER_OK);
     assert_int_equal(cleared, MANY);
     assert_int_equal(revision, ptier_cache_revision(box.cache));
@@ -273,7 +273,7 @@ clearing_an_upper_tier_loses_nothing_and_the_lowest_cannot_be_cleared_alone(void
     for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++) {
         enabled += ptier_test_box_statistics(&box).tiers[tier].enabled;
         ptier_status status =
-            ptier_cache_clear(box.cache, (ptier_tier_id)tier, 0, &cleared, NULL, &box.error);
+            ptier_cache_clear(box.cache, (ptier_tier_id)tier, 0, &cleared, NULL, NULL, &box.error);
         assert_true(status == PTIER_OK || status == PTIER_FAILED_PRECONDITION);
         allowed += status == PTIER_OK;
     }

@@ -237,7 +237,7 @@ clear_all(worker *w)
     ptier_load_state state = {.durability = PTIER_DURABILITY_SYNCED, .began = ptier_io_position()};
     pthread_rwlock_wrlock(&w->load->clearing);
     ptier_status status = ptier_cache_clear(w->load->box->cache, PTIER_TIER_NONE, state.durability,
-                                            NULL, NULL, &error);
+                                            NULL, NULL, NULL, &error);
     if (w->load->weak)
         state.durability = PTIER_DURABILITY_MEMORY;
     for (int i = 0; i < LOAD_KEYS; i++)

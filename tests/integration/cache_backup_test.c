@@ -172,7 +172,7 @@ an_entry_comes_back_as_it_was(void **state)
     assert_null(memmem(file, length, "us3r", 4));
     free(file);
     assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
-                                       &cleared, &revision, &box.error),
+                                       &cleared, &revision, NULL, &box.error),
                      PTIER_OK);
     ptier_test_box_advance(&box, 1000);
     assert_int_equal(read_back(&box)->records, 2);
@@ -202,7 +202,7 @@ a_latency_that_only_a_list_told_is_kept(void **state)
     char *reopened = contents(&box);
     assert_string_equal(reopened, before);
     assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
-                                       &cleared, &revision, &box.error),
+                                       &cleared, &revision, NULL, &box.error),
                      PTIER_OK);
     (void)read_back(&box);
     char *restored = contents(&box);

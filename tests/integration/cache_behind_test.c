@@ -150,7 +150,7 @@ a_clear_while_l3_is_behind_is_one_there_too(void **state)
     for (int i = 0; i < CHANGES; i++)
         change_and_read();
     assert_int_equal(ptier_cache_clear(o.box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_LOGGED,
-                                       &cleared, NULL, &o.box.error),
+                                       &cleared, NULL, NULL, &o.box.error),
                      PTIER_OK);
     memset(o.expected, 0, sizeof o.expected);
     for (int i = 0; i < KEYS / 4; i++)

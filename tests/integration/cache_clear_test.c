@@ -29,7 +29,7 @@ static uint64_t
 clear(ptier_tier_id tier)
 {
     uint64_t cleared = 0, revision;
-    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, &revision,
+    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, &revision, NULL,
                           &box.error))
         fail_msg("%s", box.error.message);
     return cleared;
@@ -120,7 +120,7 @@ clear_of_the_lowest_tier_alone_is_refused(void **state)
         for (int tier = PTIER_TIER_L1; tier <= PTIER_TIER_L3; tier++) {
             ptier_status status =
                 ptier_cache_clear(box.cache, (ptier_tier_id)tier, PTIER_DURABILITY_DEFAULT,
-                                  &cleared, &revision, &box.error);
+                                  &cleared, &revision, NULL, &box.error);
             bool enabled = tiers >> (tier - 1) & 1;
             assert_int_equal(status,
                              enabled && tier != (int)lowest ? PTIER_OK : PTIER_FAILED_PRECONDITION);
@@ -172,6 +172,25 @@ delete_is_told_once_and_lasts(void **state)
 }
 
 static void
+clear_says_how_durable_it_became(void **state)
+{
+    (void)state;
+    ptier_written written;
+    open_with(BOX_ALL);
+    (void)ptier_test_box_put(&box, 1);
+    for (int d = PTIER_DURABILITY_MEMORY; d <= PTIER_DURABILITY_SYNCED; d++) {
+        assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, (ptier_durability)d, NULL,
+                                           NULL, &written, &box.error),
+                         PTIER_OK);
+        assert_true((int)written.durability >= d);
+    }
+    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_L1, PTIER_DURABILITY_SYNCED, NULL,
+                                       NULL, &written, &box.error),
+                     PTIER_OK);
+    assert_int_equal(written.durability, PTIER_DURABILITY_DEFAULT);
+}
+
+static void
 delete_says_how_durable_it_became(void **state)
 {
     (void)state;
@@ -209,6 +228,7 @@ main(void)
         cmocka_unit_test_teardown(clear_of_the_lowest_tier_alone_is_refused, tear_down),
         cmocka_unit_test_teardown(clear_while_the_index_is_read_counts_what_was_there, tear_down),
         cmocka_unit_test_teardown(delete_is_told_once_and_lasts, tear_down),
+        cmocka_unit_test_teardown(clear_says_how_durable_it_became, tear_down),
         cmocka_unit_test_teardown(delete_says_how_durable_it_became, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,7 +173,7 @@ step(worker *w)
     else if (what == 73)
         PTIER_IGNORE(
             ptier_cache_clear(box.cache, (ptier_tier_id)(1 + ptier_test_random(&w->seed, 2)), 0,
-                              &cleared, NULL, NULL)); /* upper tiers only: nothing is lost */
+                              &cleared, NULL, NULL, NULL)); /* upper tiers only: nothing is lost */
     else
         return check_own(w, i, number);
     return NULL;
@@ -255,7 +255,7 @@ clear_now_and_then(void *context)
     while (!atomic_load(&stop)) {
         uint64_t cleared;
         if (ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT, &cleared, NULL,
-                              NULL))
+                              NULL, NULL))
             abort();
         ptier_test_clock_advance(&box.clock, 500);
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);

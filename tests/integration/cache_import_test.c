@@ -337,7 +337,7 @@ clear(ptier_test_box *box)
 {
     uint64_t cleared, revision;
     assert_int_equal(ptier_cache_clear(box->cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
-                                       &cleared, &revision, &box->error),
+                                       &cleared, &revision, NULL, &box->error),
                      PTIER_OK);
 }
 

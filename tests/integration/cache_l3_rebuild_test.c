@@ -130,7 +130,7 @@ press_upper_tiers(const bool resident[OUTAGE_KEYS])
         (void)ptier_outage_put(&o, i, PTIER_DURABILITY_DEFAULT);
     for (ptier_tier_id tier = PTIER_TIER_L1; tier <= PTIER_TIER_L2; tier++)
         assert_int_equal(ptier_cache_clear(o.box.cache, tier, PTIER_DURABILITY_DEFAULT, NULL, NULL,
-                                           &o.box.error),
+                                           NULL, &o.box.error),
                          PTIER_UNAVAILABLE);
     ptier_enforce_bound(o.box.cache, PTIER_TIER_L2);
     for (int i = 0; i < KEYS; i++)
@@ -153,7 +153,7 @@ expect_the_residents_kept(const bool resident[OUTAGE_KEYS])
     ptier_outage_check(&o, &o.box);
     ptier_outage_check_copy(&o, BOX_L3);
     assert_int_equal(ptier_cache_clear(o.box.cache, PTIER_TIER_L2, PTIER_DURABILITY_DEFAULT, NULL,
-                                       NULL, &o.box.error),
+                                       NULL, NULL, &o.box.error),
                      PTIER_OK);
     ptier_outage_check(&o, &o.box);
 }

@@ -152,7 +152,7 @@ with_a_full_log_expiry_and_clear_go_on(void **state)
     (void)fill_log(refused, 0);
     uint64_t cleared, revision;
     assert_int_equal(ptier_cache_clear(o.box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_LOGGED,
-                                       &cleared, &revision, &o.box.error),
+                                       &cleared, &revision, NULL, &o.box.error),
                      PTIER_OK);
     memset(o.expected, 0, sizeof o.expected);
     ptier_outage_check(&o, &o.box);

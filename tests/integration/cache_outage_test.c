@@ -153,9 +153,11 @@ a_clear_without_a_disk_gets_there_too(void **state)
     for (int i = 0; i < CHANGES; i++)
         ptier_outage_change_any(&o, KEYS);
     uint64_t cleared;
+    ptier_written written;
     assert_int_equal(ptier_cache_clear(o.box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_SYNCED,
-                                       &cleared, NULL, &o.box.error),
+                                       &cleared, NULL, &written, &o.box.error),
                      PTIER_OK);
+    assert_int_equal(written.durability, PTIER_DURABILITY_MEMORY);
     memset(o.expected, 0, sizeof o.expected);
     for (int i = 0; i < KEYS; i++)
         ptier_outage_change_any(&o, KEYS);

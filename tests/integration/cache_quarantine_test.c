@@ -243,7 +243,7 @@ clear_and_delete_do_not_lift_it(void **state)
     die(1);
     assert_false(ptier_test_box_delete(&box, 1));
     assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
-                                       &cleared, &revision, &box.error),
+                                       &cleared, &revision, NULL, &box.error),
                      PTIER_OK);
     ASSERT_SKIPPED(1);
     ptier_test_box_reopen(&box);

@@ -110,7 +110,7 @@ reference_outlives_change_removal_and_clear(void **state)
     assert_int_equal(ptier_cache_get(box.cache, "p1", &entry, NULL), PTIER_OK);
     assert_true(ptier_test_box_put(&box, 1) > revision);
     assert_true(ptier_test_box_delete(&box, 1));
-    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, NULL, NULL),
+    assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, 0, &cleared, NULL, NULL, NULL),
                      PTIER_OK);
     assert_string_equal(ptier_entry_key(entry), "p1");
     assert_int_equal(entry->revision, revision);

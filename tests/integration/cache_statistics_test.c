@@ -42,7 +42,8 @@ static uint64_t
 clear(ptier_tier_id tier)
 {
     uint64_t cleared = 0;
-    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, NULL, &box.error))
+    if (ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, NULL, NULL,
+                          &box.error))
         fail_msg("%s", box.error.message);
     return cleared;
 }
@@ -375,9 +376,9 @@ clear_of_one_tier_evicts_and_of_all_removes(void **state)
             assert_int_equal(s.entries, 25);
             assert_int_equal(all_removals(&s), 0);
         }
-        assert_int_equal(
-            ptier_cache_clear(box.cache, lowest, PTIER_DURABILITY_DEFAULT, NULL, NULL, &box.error),
-            PTIER_FAILED_PRECONDITION);
+        assert_int_equal(ptier_cache_clear(box.cache, lowest, PTIER_DURABILITY_DEFAULT, NULL, NULL,
+                                           NULL, &box.error),
+                         PTIER_FAILED_PRECONDITION);
         ptier_statistics before = reset();
         assert_int_equal(all_removals(&before), 0);
         assert_int_equal(before.entries, 25);

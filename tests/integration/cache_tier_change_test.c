@@ -176,7 +176,7 @@ clear_of_l2_waits_for_l3_that_is_to_be_made_anew(void **state)
     forbid_rebuilds(true);
     ptier_test_box_open(&box);
     ptier_status status = ptier_cache_clear(box.cache, PTIER_TIER_L2, PTIER_DURABILITY_DEFAULT,
-                                            &cleared, &revision, &box.error);
+                                            &cleared, &revision, NULL, &box.error);
     for (int i = 0; i < ENTRIES; i++)
         assert_true(ptier_test_box_has(&box, i));
     assert_int_equal(status, PTIER_UNAVAILABLE);

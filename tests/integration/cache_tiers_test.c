@@ -85,12 +85,12 @@ model_step(model *m, bool persistent, uint64_t *seed)
         ptier_test_box_advance(&box, (int64_t)ptier_test_random(seed, 3000));
     } else if (what < 975) {
         assert_int_equal(ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT,
-                                           &cleared, NULL, NULL),
+                                           &cleared, NULL, NULL, NULL),
                          PTIER_OK);
         memset(m, 0, sizeof *m);
     } else if (what < 982) {
         PTIER_IGNORE(ptier_cache_clear(box.cache, (ptier_tier_id)(1 + ptier_test_random(seed, 3)),
-                                       PTIER_DURABILITY_DEFAULT, &cleared, NULL,
+                                       PTIER_DURABILITY_DEFAULT, &cleared, NULL, NULL,
                                        NULL)); /* refused for some */
     } else if (persistent && what < 992) {
         ptier_test_box_reopen(&box);

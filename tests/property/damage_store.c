@@ -226,7 +226,7 @@ use_store(ptier_damage_store *store, ptier_cache *cache, bool clears)
         ptier_status status;
         bool right = true;
         if (clears && i == STEPS / 3)
-            right = !ptier_cache_clear(cache, PTIER_TIER_NONE, 0, NULL, NULL, NULL);
+            right = !ptier_cache_clear(cache, PTIER_TIER_NONE, 0, NULL, NULL, NULL, NULL);
         else if (what < 6)
             right = ptier_damage_put(store, cache, key, &result, &reached);
         else if (what < 9)

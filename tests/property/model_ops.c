@@ -212,7 +212,7 @@ ptier_model_clear(ptier_model_run *run)
     run->clearing = true;
     ptier_model_check_ok(run,
                          ptier_cache_clear(run->cache, PTIER_TIER_NONE, any_durability(run),
-                                           &cleared, &revision, &error),
+                                           &cleared, &revision, NULL, &error),
                          &error);
     uint64_t removals = atomic_load(&run->told) - before - 1;
     ptier_model_finish(run);
@@ -232,7 +232,7 @@ clear_tier(ptier_model_run *run)
     ptier_error error = {0};
     ptier_model_begin(run, "clear of %s", ptier_tier_name(tier));
     ptier_status status =
-        ptier_cache_clear(run->cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, NULL, &error);
+        ptier_cache_clear(run->cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, NULL, NULL, &error);
     PTIER_MODEL_CHECK(run, status == (possible ? PTIER_OK : PTIER_FAILED_PRECONDITION), "%s: %s",
                       ptier_status_text(status), error.message);
     ptier_model_finish(run);

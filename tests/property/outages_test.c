@@ -268,7 +268,7 @@ clear_all(void)
 {
     uint64_t cleared, revision;
     if (ptier_cache_clear(box.cache, PTIER_TIER_NONE, PTIER_DURABILITY_DEFAULT, &cleared, &revision,
-                          &box.error))
+                          NULL, &box.error))
         return;
     for (int i = 0; i < KEYS; i++)
         if (expected[i].version)
@@ -280,7 +280,7 @@ clear_tier(ptier_tier_id tier)
 {
     uint64_t cleared, revision;
     PTIER_IGNORE(ptier_cache_clear(box.cache, tier, PTIER_DURABILITY_DEFAULT, &cleared, &revision,
-                                   &box.error));
+                                   NULL, &box.error));
 }
 
 static void

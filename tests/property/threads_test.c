@@ -280,7 +280,7 @@ look_around(worker *w)
     default:
         if (below(w, 10) == 0 &&
             ptier_cache_clear(box.cache, PTIER_TIER_L1 + (ptier_tier_id)below(w, 2), 0, &cleared,
-                              NULL, NULL))
+                              NULL, NULL, NULL))
             wrong(w, "an upper tier cannot be cleared");
     }
 }

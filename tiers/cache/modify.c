@@ -286,12 +286,9 @@ clear_l2(ptier_cache *cache, uint64_t *cleared, ptier_error *error)
     return PTIER_OK;
 }
 
-ptier_status
-ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durability,
-                  uint64_t *cleared, uint64_t *revision, ptier_error *error)
+static ptier_status
+check_clear(ptier_cache *cache, ptier_tier_id tier, ptier_error *error)
 {
-    uint64_t count = 0, at = 0;
-    ptier_status status = PTIER_OK;
     pthread_mutex_lock(&cache->lock);
     bool rebuild = cache->health[cache->lowest].rebuild;
     pthread_mutex_unlock(&cache->lock);
@@ -306,9 +303,23 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
         return ptier_fail(error, PTIER_UNAVAILABLE,
                           "%s has to be made anew from what the other tiers hold: try again later",
                           ptier_tier_name(cache->lowest));
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durability,
+                  uint64_t *cleared, uint64_t *revision, ptier_written *written, ptier_error *error)
+{
+    uint64_t count = 0, at = 0;
+    ptier_status status = check_clear(cache, tier, error);
+    if (written)
+        *written = (ptier_written){0};
+    if (status)
+        return status;
     if (tier == PTIER_TIER_NONE) {
         status = clear_all(cache, &count, &at, error);
-        ptier_commit(cache, at, true, durability, NULL);
+        if (!status)
+            ptier_commit(cache, at, true, durability, written);
     } else if (tier == PTIER_TIER_L1) {
         clear_l1(cache, &count);
     } else {

@@ -266,11 +266,13 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_report(
 /*
  * NONE: empties the cache (one CLEARED change; *revision is its revision). A tier: gives up what is
  * resident there; nothing that is only there is lost. FAILED_PRECONDITION for the lowest enabled
- * tier; UNAVAILABLE while that has to be made anew from the others. *cleared counts entries.
+ * tier; UNAVAILABLE while that has to be made anew from the others. *cleared counts entries;
+ * *written is of the change, all 0 without one.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier,
                                                           ptier_durability durability,
                                                           uint64_t *cleared, uint64_t *revision,
+                                                          ptier_written *written,
                                                           ptier_error *error);
 
 /* ---- keys ---- */
