@@ -180,6 +180,18 @@ l3_flipped_bits_never_give_a_wrong_value_nor_go_unnoticed(void **state)
     free(whole.bytes);
 }
 
+/* Nobody can name such a row, so it must not be passed over in silence. */
+static void
+l3_row_that_makes_no_sense_is_damage(void **state)
+{
+    l3_box *f = *state;
+    box_fill(f, RECORDS, 1);
+    box_meddle(f, "UPDATE entries SET health = 99 WHERE id = 7");
+    box_reopen(f);
+    assert_int_equal(box_scan(f).status, PTIER_OK);
+    assert_int_not_equal(box_condition(f), PTIER_L3_SOUND);
+}
+
 static void
 l3_flipped_header_bits_never_keep_it_from_opening(void **state)
 {
@@ -455,6 +467,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         BOX_FACT(l3_flipped_bits_never_give_a_wrong_value_nor_go_unnoticed),
+        BOX_FACT(l3_row_that_makes_no_sense_is_damage),
         BOX_FACT(l3_flipped_header_bits_never_keep_it_from_opening),
         BOX_FACT(l3_garbage_never_gives_a_wrong_value_nor_goes_unnoticed),
         BOX_FACT(l3_short_files_are_read_as_far_as_they_go),

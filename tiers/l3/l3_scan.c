@@ -92,9 +92,10 @@ static void
 show(piece *p, sqlite3_stmt *scan)
 {
     ptier_scan_item item;
-    if (!ptier_l3_row_item(p->l3, p->reader, scan, &item))
+    if (!ptier_l3_row_item(p->l3, p->reader, scan, &item)) {
+        ptier_l3_found_damage(p->l3, "a row that makes no sense");
         p->skipped++;
-    else if (!p->fn(p->context, &item))
+    } else if (!p->fn(p->context, &item))
         p->stopped = true;
 }
 
