@@ -50,9 +50,9 @@ typedef enum ptier_near_outcome {
     PTIER_NEAR_STALE, /* there, but nobody can say that it is at most max_staleness old */
 } ptier_near_outcome;
 
-/* HIT and STALE: *record (see its `absent`) is an owned reference. `now`: read before the call. */
+/* HIT and STALE: *result (see its `absent`) is an owned reference. `now`: read before the call. */
 ptier_near_outcome ptier_near_get(ptier_near *near, const char *key, int64_t now,
-                                  ptier_near_record **record);
+                                  ptier_near_record **result);
 
 /* Every change up to this revision is in what is served (but not before as_of of the record). */
 uint64_t ptier_near_revision(const ptier_near *near);

@@ -48,7 +48,7 @@ typedef struct ptier_near_start {
 } ptier_near_start;
 ptier_near_start ptier_near_client_start(ptier_near_client *near);
 void ptier_near_client_learn(ptier_near_client *near, const ptier_near_start *start,
-                             const Proxytier__V1__Proxy *proxy, uint64_t as_of);
+                             const Proxytier__V1__Proxy *proxy, uint64_t revision);
 
 void ptier_near_client_statistics(ptier_near_client *near, ptier_near_statistics *statistics);
 

@@ -54,8 +54,8 @@ PTIER_MUST_CHECK bool ptier_near_table_add(ptier_near_table *table, ptier_near_r
                                            const ptier_near_validity *v, uint64_t *evicted);
 
 /* The record of a slot gives way to another of the same key (moved). */
-void ptier_near_table_replace(ptier_near_table *table, uint32_t slot, ptier_near_record *record);
+void ptier_near_table_replace(ptier_near_table *table, uint32_t at, ptier_near_record *record);
 
-void ptier_near_table_remove(ptier_near_table *table, uint32_t slot);
+void ptier_near_table_remove(ptier_near_table *table, uint32_t at);
 
 #endif

@@ -11,6 +11,7 @@
 #include "http.h"
 #include "pool.h"
 
+#include <inttypes.h>
 #include <proxytier/client.h>
 
 #include <popt.h>
@@ -204,9 +205,8 @@ print_summary(rotator *r)
            r->pool.came_back);
     ptier_near_statistics near;
     if (ptier_get_near_statistics(r->client, &near, NULL) == PTIER_OK)
-        printf("near cache: %llu look-ups without a call, %llu with one\n",
-               (unsigned long long)(near.hits + near.absent_hits),
-               (unsigned long long)(near.misses + near.declined));
+        printf("near cache: %" PRIu64 " look-ups without a call, %" PRIu64 " with one\n",
+               near.hits + near.absent_hits, near.misses + near.declined);
     for (size_t i = 0; i < POOL_SLOTS; i++) {
         const pool_slot *slot = &r->pool.slots[i];
         if (slot->state == POOL_LIVE || slot->state == POOL_GONE)
