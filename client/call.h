@@ -63,4 +63,15 @@ PTIER_MUST_CHECK ptier_status ptier_call_perform(ptier_client *client, const pti
                                                  ptier_arena **arena, void *reply,
                                                  ptier_error *error);
 
+/* Larger requests are compared with the daemon's limit first. */
+#define PTIER_UNASKED_BODY_MAX ((size_t)1 << 20)
+
+/* INVALID_ARGUMENT: the daemon takes no message so large. limit 0: not known, OK. */
+PTIER_MUST_CHECK ptier_status ptier_call_check_size(size_t body_length, uint32_t limit,
+                                                    ptier_error *error);
+
+/* What the table says of a method. */
+struct ptier_attempt;
+void ptier_call_describe(ptier_method method, struct ptier_attempt *attempt);
+
 #endif

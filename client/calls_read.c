@@ -2,15 +2,13 @@
 #include <string.h>
 
 #include "call.h"
+#include "calls_internal.h"
 #include "near_client.h"
-#include "proxytier/v1/cache.pb-c.h"
-#include "records.h"
 
-/* Requests are only read by packing, but the generated structs have no const. */
-#define UNCONST(type, value) ((type)(uintptr_t)(value))
+#define UNCONST PTIER_UNCONST
 
-static ptier_status
-check_keys(const char *const *keys, size_t count, ptier_error *error)
+ptier_status
+ptier_check_keys(const char *const *keys, size_t count, ptier_error *error)
 {
     if (count > PTIER_BATCH_MAX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
@@ -60,6 +58,22 @@ read_near(ptier_client *client, const char *const *keys, size_t count, bool one,
 }
 
 ptier_status
+ptier_read_get(ptier_arena *arena, const Proxytier__V1__GetResponse *reply, ptier_records *result,
+               ptier_error *error)
+{
+    if (!reply->proxy) {
+        ptier_arena_destroy(arena);
+        return ptier_fail(error, PTIER_INTERNAL, "the reply to Get holds no record");
+    }
+    ptier_status status = ptier_records_fill(result, arena, &reply->proxy, 1, error);
+    if (status == PTIER_OK) {
+        result->as_of = reply->as_of;
+        result->tier = (ptier_tier_id)reply->tier;
+    }
+    return status;
+}
+
+ptier_status
 ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
 {
     Proxytier__V1__GetRequest request = PROXYTIER__V1__GET_REQUEST__INIT;
@@ -67,7 +81,7 @@ ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_er
     ptier_arena *arena;
 
     memset(result, 0, sizeof *result);
-    ptier_status status = check_keys(&key, 1, error);
+    ptier_status status = ptier_check_keys(&key, 1, error);
     if (status != PTIER_OK)
         return status;
     if (has_near(client))
@@ -79,16 +93,7 @@ ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_er
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    if (!reply->proxy) {
-        ptier_arena_destroy(arena);
-        return ptier_fail(error, PTIER_INTERNAL, "the reply to Get holds no record");
-    }
-    status = ptier_records_fill(result, arena, &reply->proxy, 1, error);
-    if (status == PTIER_OK) {
-        result->as_of = reply->as_of;
-        result->tier = (ptier_tier_id)reply->tier;
-    }
-    return status;
+    return ptier_read_get(arena, reply, result, error);
 }
 
 ptier_status
@@ -100,7 +105,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     ptier_arena *arena;
 
     memset(result, 0, sizeof *result);
-    ptier_status status = check_keys(keys, count, error);
+    ptier_status status = ptier_check_keys(keys, count, error);
     if (status != PTIER_OK)
         return status;
     if (has_near(client))
@@ -119,12 +124,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     return status;
 }
 
-/* Room for a filter's messages. */
-typedef struct filter_message {
-    Proxytier__V1__Filter filter;
-    Proxytier__V1__Label labels[PTIER_LABELS_MAX];
-    Proxytier__V1__Label *label_list[PTIER_LABELS_MAX];
-} filter_message;
+typedef struct ptier_filter_message filter_message;
 
 static ptier_status
 pack_filter(filter_message *message, const ptier_filter *filter, ptier_error *error)
@@ -156,39 +156,49 @@ pack_filter(filter_message *message, const ptier_filter *filter, ptier_error *er
 }
 
 ptier_status
-ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_records *result,
-           ptier_error *error)
+ptier_pack_pick(ptier_pick_message *message, const ptier_pick_options *options, ptier_error *error)
 {
     static const ptier_pick_options any = {0};
-    Proxytier__V1__PickRequest request = PROXYTIER__V1__PICK_REQUEST__INIT;
-    Proxytier__V1__PickResponse *reply;
-    filter_message filter;
-    ptier_arena *arena;
-
-    memset(result, 0, sizeof *result);
     if (!options)
         options = &any;
     if (options->count > PTIER_BATCH_MAX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "at most %d records in one call",
                           PTIER_BATCH_MAX);
-    ptier_status status = check_keys(options->exclude, options->exclude_count, error);
+    ptier_status status = ptier_check_keys(options->exclude, options->exclude_count, error);
     if (status == PTIER_OK)
-        status = pack_filter(&filter, options->filter, error);
+        status = pack_filter(&message->filter, options->filter, error);
     if (status != PTIER_OK)
         return status;
-    request.count = (uint32_t)options->count;
-    request.filter = &filter.filter;
-    request.exclude = UNCONST(char **, options->exclude);
-    request.n_exclude = options->exclude_count;
+    proxytier__v1__pick_request__init(&message->request);
+    message->request.count = (uint32_t)options->count;
+    message->request.filter = &message->filter.filter;
+    message->request.exclude = UNCONST(char **, options->exclude);
+    message->request.n_exclude = options->exclude_count;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_records *result,
+           ptier_error *error)
+{
+    Proxytier__V1__PickResponse *reply;
+    ptier_pick_message message;
+    ptier_arena *arena;
+
+    memset(result, 0, sizeof *result);
+    ptier_status status = ptier_pack_pick(&message, options, error);
+    if (status != PTIER_OK)
+        return status;
     ptier_call call = {.method = PTIER_METHOD_PICK,
-                       .request = &request.base,
+                       .request = &message.request.base,
                        .reply_type = &proxytier__v1__pick_response__descriptor};
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
+    uint64_t as_of = reply->as_of;
     status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
     if (status == PTIER_OK)
-        result->as_of = reply->as_of;
+        result->as_of = as_of;
     return status;
 }
 

@@ -3,9 +3,8 @@
 #include <string.h>
 
 #include "call.h"
+#include "calls_internal.h"
 #include "near_client.h"
-#include "proxytier/v1/cache.pb-c.h"
-#include "records.h"
 
 static const ptier_put_call put_defaults = {0};
 
@@ -22,9 +21,9 @@ forget_keys(const ptier_client *client, const char *const *keys, size_t count)
         ptier_near_client_forget(client->near, keys[i]);
 }
 
-static ptier_status
-fill_results(ptier_put_results *results, ptier_arena *arena, Proxytier__V1__PutResult *const *items,
-             size_t count, ptier_error *error)
+ptier_status
+ptier_read_puts(ptier_arena *arena, Proxytier__V1__PutResult *const *items, size_t count,
+                ptier_put_results *results, ptier_error *error)
 {
     ptier_put_item_result *out = ptier_arena_array(arena, count, sizeof *out);
     if (!out)
@@ -36,11 +35,12 @@ fill_results(ptier_put_results *results, ptier_arena *arena, Proxytier__V1__PutR
                                          .message = items[i]->message};
     results->items = out;
     results->count = count;
+    results->internal = arena;
     return PTIER_OK;
 }
 
-static uint32_t
-tier_bits(const Proxytier__V1__Tier *tiers, size_t count)
+uint32_t
+ptier_tier_bits(const Proxytier__V1__Tier *tiers, size_t count)
 {
     uint32_t bits = 0;
     for (size_t i = 0; i < count; i++)
@@ -78,16 +78,15 @@ put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *
     if (!reply->result)
         status = ptier_fail(error, PTIER_INTERNAL, "the reply to Put holds no result");
     else
-        status = fill_results(results, arena, &reply->result, 1, error);
+        status = ptier_read_puts(arena, &reply->result, 1, results, error);
     if (status != PTIER_OK) {
         ptier_arena_destroy(arena);
         return status;
     }
     ptier_near_client_wrote(near, reply->result->key, reply->result->revision);
     ptier_near_client_learn(near, &start, reply->proxy, reply->as_of);
-    results->internal = arena;
     results->durability = (ptier_durability)reply->durability;
-    results->tiers = tier_bits(reply->tiers, reply->n_tiers);
+    results->tiers = ptier_tier_bits(reply->tiers, reply->n_tiers);
     return PTIER_OK;
 }
 
@@ -157,14 +156,13 @@ ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
         status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu records",
                             reply->n_results, count);
     else
-        status = fill_results(&filled, arena, reply->results, reply->n_results, error);
+        status = ptier_read_puts(arena, reply->results, reply->n_results, &filled, error);
     if (status != PTIER_OK) {
         ptier_arena_destroy(arena);
         return status;
     }
-    filled.internal = arena;
     filled.durability = (ptier_durability)reply->durability;
-    filled.tiers = tier_bits(reply->tiers, reply->n_tiers);
+    filled.tiers = ptier_tier_bits(reply->tiers, reply->n_tiers);
     if (results)
         *results = filled;
     else
@@ -182,18 +180,15 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t
 
     if (deleted)
         *deleted = 0;
-    if (count > PTIER_BATCH_MAX)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%zu keys in one call, at most %d are allowed", count, PTIER_BATCH_MAX);
-    for (size_t i = 0; i < count; i++)
-        if (!keys[i])
-            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "key %zu is missing", i);
+    ptier_status status = ptier_check_keys(keys, count, error);
+    if (status != PTIER_OK)
+        return status;
     request.keys = (char **)(uintptr_t)keys; /* only read, by packing */
     request.n_keys = count;
     ptier_call call = {.method = PTIER_METHOD_DELETE,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__delete_response__descriptor};
-    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK) {
         forget_keys(client, keys, count);
         return status;
@@ -208,22 +203,54 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t
     return PTIER_OK;
 }
 
-static ptier_status
-pack_reports(Proxytier__V1__HealthReport *messages, Proxytier__V1__HealthReport **list,
-             const ptier_report *reports, size_t count, ptier_error *error)
+ptier_status
+ptier_pack_reports(ptier_report_messages *packed, const ptier_report *reports, size_t count,
+                   ptier_error *error)
 {
-    for (size_t i = 0; i < count; i++) {
+    packed->messages = NULL;
+    packed->list = NULL;
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu reports in one call, at most %d are allowed", count,
+                          PTIER_BATCH_MAX);
+    for (size_t i = 0; i < count; i++)
         if (!reports[i].key)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT, "report %zu has no key", i);
-        proxytier__v1__health_report__init(&messages[i]);
-        messages[i].key = (char *)(uintptr_t)reports[i].key;
-        messages[i].outcome = (Proxytier__V1__ReportOutcome)reports[i].outcome;
-        messages[i].latency_ms = reports[i].latency_ms;
+    packed->messages = calloc(count + 1, sizeof *packed->messages);
+    packed->list = calloc(count + 1, sizeof(*packed->list));
+    if (!packed->messages || !packed->list) {
+        ptier_report_messages_fini(packed);
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    }
+    for (size_t i = 0; i < count; i++) {
+        Proxytier__V1__HealthReport *message = &packed->messages[i];
+        proxytier__v1__health_report__init(message);
+        message->key = PTIER_UNCONST(char *, reports[i].key);
+        message->outcome = (Proxytier__V1__ReportOutcome)reports[i].outcome;
+        message->latency_ms = reports[i].latency_ms;
         if (reports[i].error)
-            messages[i].error = (char *)(uintptr_t)reports[i].error;
-        list[i] = &messages[i];
+            message->error = PTIER_UNCONST(char *, reports[i].error);
+        packed->list[i] = message;
     }
     return PTIER_OK;
+}
+
+void
+ptier_report_messages_fini(ptier_report_messages *packed)
+{
+    free(packed->list);
+    free(packed->messages);
+}
+
+void
+ptier_read_reports(const Proxytier__V1__ReportHealthResponse *reply, ptier_report_result *results)
+{
+    for (size_t i = 0; i < reply->n_results; i++)
+        results[i] = (ptier_report_result){.found = reply->results[i]->found,
+                                           .removed = reply->results[i]->removed,
+                                           .failure_count = reply->results[i]->failure_count,
+                                           .health = (ptier_health)reply->results[i]->health,
+                                           .revision = reply->results[i]->revision};
 }
 
 static ptier_status
@@ -250,12 +277,8 @@ perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t
     if (reply->n_results != count)
         status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
                             reply->n_results, count);
-    for (size_t i = 0; status == PTIER_OK && results && i < count; i++)
-        results[i] = (ptier_report_result){.found = reply->results[i]->found,
-                                           .removed = reply->results[i]->removed,
-                                           .failure_count = reply->results[i]->failure_count,
-                                           .health = (ptier_health)reply->results[i]->health,
-                                           .revision = reply->results[i]->revision};
+    if (status == PTIER_OK && results)
+        ptier_read_reports(reply, results);
     ptier_arena_destroy(arena);
     return status;
 }
@@ -266,18 +289,11 @@ ptier_report_health(ptier_client *client, const ptier_report *reports, size_t co
 {
     if (results)
         memset(results, 0, count * sizeof *results);
-    if (count > PTIER_BATCH_MAX)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%zu reports in one call, at most %d are allowed", count,
-                          PTIER_BATCH_MAX);
-    Proxytier__V1__HealthReport *messages = calloc(count + 1, sizeof *messages);
-    Proxytier__V1__HealthReport **list = calloc(count + 1, sizeof *list);
-    ptier_status status = messages && list
-                              ? pack_reports(messages, list, reports, count, error)
-                              : ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    if (status == PTIER_OK)
-        status = perform_reports(client, list, count, results, error);
-    free(list);
-    free(messages);
+    ptier_report_messages packed;
+    ptier_status status = ptier_pack_reports(&packed, reports, count, error);
+    if (status != PTIER_OK)
+        return status;
+    status = perform_reports(client, packed.list, count, results, error);
+    ptier_report_messages_fini(&packed);
     return status;
 }

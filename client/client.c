@@ -5,13 +5,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "async_engine.h"
 #include "event_link.h"
 #include "monotonic.h"
 #include "near_client.h"
+#include "nng_workaround_stream.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
 #define RETRIES_DEFAULT    3
 #define RETRIES_MAX        100
+#define ASYNC_DEFAULT      4096
 #define TOKEN_MAX          4096
 
 /*
@@ -39,8 +42,10 @@ watch_forks(void)
 void
 ptier_client_options_init(ptier_client_options *options)
 {
-    *options = (ptier_client_options){
-        .size = sizeof *options, .timeout_ms = TIMEOUT_DEFAULT_MS, .retries = RETRIES_DEFAULT};
+    *options = (ptier_client_options){.size = sizeof *options,
+                                      .timeout_ms = TIMEOUT_DEFAULT_MS,
+                                      .retries = RETRIES_DEFAULT,
+                                      .async_calls = ASYNC_DEFAULT};
 }
 
 size_t
@@ -74,6 +79,8 @@ read_options(const ptier_client_options *given, ptier_client_options *options, p
         options->timeout_ms = TIMEOUT_DEFAULT_MS;
     if (options->timeout_ms > INT32_MAX)
         options->timeout_ms = INT32_MAX;
+    if (options->async_calls == 0)
+        options->async_calls = ASYNC_DEFAULT;
     if (options->retries > RETRIES_MAX)
         options->retries = RETRIES_MAX;
     return PTIER_OK;
@@ -168,9 +175,12 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
         status = ptier_transport_open(url, &client->tls, &client->transport, error);
     if (status == PTIER_OK)
         status = ptier_event_link_create(client, &client->link, error);
+    if (status == PTIER_OK)
+        status = ptier_async_engine_create(client, options.async_calls, &client->engine, error);
     if (status == PTIER_OK && options.near_cache)
         status = ptier_near_client_open(client, options.near_cache, &client->near, error);
     if (status != PTIER_OK) {
+        ptier_async_engine_destroy(client->engine);
         ptier_event_link_destroy(client->link);
         ptier_transport_close(client->transport);
         free_client(client);
@@ -196,10 +206,17 @@ ptier_client_close(ptier_client *client)
     while (atomic_load(&client->readers) > 0) /* they do not signal: it is a matter of moments */
         ptier_monotonic_wait(&client->left, &client->lock, ptier_monotonic_ms() + 1);
     pthread_mutex_unlock(&client->lock);
+    ptier_async_engine_destroy(client->engine);
     ptier_near_client_close(client->near);
     ptier_event_link_destroy(client->link);
     ptier_transport_close(client->transport);
     free_client(client);
+}
+
+bool
+ptier_nng_is_cured(void)
+{
+    return ptier_nng_workaround_stream_acts();
 }
 
 static ptier_status

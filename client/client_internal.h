@@ -15,8 +15,9 @@
 struct ptier_client {
     pid_t pid; /* of the process that opened it */
     ptier_transport *transport;
-    struct ptier_event_link *link; /* idle until somebody listens */
-    char *token;                   /* "" when there is none */
+    struct ptier_event_link *link;     /* idle until somebody listens */
+    struct ptier_async_engine *engine; /* idle until an asynchronous call */
+    char *token;                       /* "" when there is none */
     ptier_tls tls;
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */

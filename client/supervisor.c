@@ -33,7 +33,7 @@ ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context)
         t->mute = false;
         t->unanswered_since = 0;
     }
-    pthread_cond_broadcast(&t->changed);
+    ptier_transport_tell_locked(t);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -56,7 +56,7 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
         t->dropped = true;
         t->connected = false;
         t->down_since = ptier_monotonic_ms();
-        pthread_cond_broadcast(&t->changed);
+        ptier_transport_tell_locked(t);
     }
     pthread_mutex_unlock(&t->lock);
     if (ours)
@@ -103,7 +103,7 @@ note_failure_locked(ptier_transport *t, int rv)
     for (size_t i = 0; i < t->slot_count; i++)
         if (t->slots[i].phase == PTIER_SLOT_SENDING)
             nng_aio_cancel(t->slots[i].aio);
-    pthread_cond_broadcast(&t->changed);
+    ptier_transport_tell_locked(t);
 }
 
 /* Stays while the connection is good. Returns how long it held. */

@@ -7,6 +7,7 @@
 #define PTIER_TRANSPORT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -49,6 +50,50 @@ void ptier_transport_close(ptier_transport *transport);
 PTIER_MUST_CHECK ptier_status ptier_transport_exchange(ptier_transport *transport, nng_msg *request,
                                                        int64_t deadline, nng_msg **reply,
                                                        ptier_fate *fate, ptier_error *error);
+
+/*
+ * An exchange that calls back instead of holding a thread. Reserve, start, and after `done` finish;
+ * or reserve and release; between start and finish it may be cancelled. All by one thread. Zeroed,
+ * but for `done`, before each use.
+ */
+typedef struct ptier_exchange {
+    void (*done)(struct ptier_exchange *exchange); /* on a thread of nng: must not block */
+    ptier_transport *transport;
+    struct ptier_slot *slot;
+    int64_t start, deadline; /* ptier_monotonic_ms */
+    uint64_t failures;
+    bool waiting, sent;
+    atomic_bool cancelled;
+    int rv;
+    nng_msg *reply;
+} ptier_exchange;
+
+typedef enum ptier_reserved {
+    PTIER_RESERVED = 1,
+    PTIER_RESERVE_NO_CONNECTION = 2, /* yet: try again at *until, or when woken */
+    PTIER_RESERVE_NO_ROOM = 3,       /* until another exchange is finished */
+} ptier_reserved;
+
+/* A step of waiting for connection and room; errors as those of ptier_transport_exchange. */
+PTIER_MUST_CHECK ptier_status ptier_exchange_reserve(ptier_transport *transport,
+                                                     ptier_exchange *exchange, int64_t deadline,
+                                                     ptier_reserved *reserved, int64_t *until,
+                                                     ptier_error *error);
+void ptier_exchange_release(ptier_exchange *exchange);
+
+/* `request` is moved. */
+void ptier_exchange_start(ptier_exchange *exchange, nng_msg *request);
+
+/* Has no effect in rare moments: to be repeated until it is done. */
+void ptier_exchange_cancel(ptier_exchange *exchange);
+
+/* As the end of ptier_transport_exchange. */
+PTIER_MUST_CHECK ptier_status ptier_exchange_finish(ptier_exchange *exchange, nng_msg **reply,
+                                                    ptier_fate *fate, ptier_error *error);
+
+/* `wake` is called when the connection came or went, or room may have come: from any thread and
+ * under a lock, so that it may only note it. NULL: no more. */
+void ptier_transport_watch(ptier_transport *transport, void (*wake)(void *watch), void *watch);
 
 /*
  * Where the events are that a daemon offers at `offered`: an address that stands for all of its own

@@ -12,6 +12,22 @@
 
 #include <nng/nng.h>
 
+/* What nng itself would find by that name is not nng's. */
+static bool
+is_replaced(const char *name)
+{
+    Dl_info found, nng;
+    void *symbol = dlsym(RTLD_DEFAULT, name), *own = dlsym(RTLD_DEFAULT, "nng_close");
+    return symbol && own && dladdr(symbol, &found) && dladdr(own, &nng) &&
+           found.dli_fbase != nng.dli_fbase;
+}
+
+bool
+ptier_nng_workaround_stream_acts(void)
+{
+    return is_replaced("nng_stream_send") && is_replaced("nng_stream_recv");
+}
+
 typedef void (*stream_fn)(nng_stream *stream, nng_aio *aio);
 
 void

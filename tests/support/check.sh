@@ -77,7 +77,7 @@ cxx_clean() {
         xargs -0 -n 1 -P "$jobs" g++ -x c++ -std=c++17 -fsyntax-only -Wall -Wextra -Wpedantic -Werror "${includes[@]}"
 }
 readme_example() {
-    diff -u <(awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md) examples/quickstart.c
+    diff -u <(awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md) examples/quickstart/quickstart.c
 }
 script_syntax() {
     local script
@@ -88,7 +88,7 @@ check "clang-format" $((${#sources[@]} + ${#headers[@]})) format
 check "headers compile by themselves in C" "${#headers[@]}" self_contained
 check "public headers compile in C++" "${#public[@]}" cxx_clean
 check "scripts parse" "${#scripts[@]}" script_syntax
-check "README's example is examples/quickstart.c" "$(grep -c '^```c$' README.md)" readme_example
+check "README's example is examples/quickstart/quickstart.c" "$(grep -c '^```c$' README.md)" readme_example
 check "cppcheck" "${#sources[@]}" analyse
 check "clang-tidy" "${#sources[@]}" tidy
 if [ ${#failures[@]} -gt 0 ]; then

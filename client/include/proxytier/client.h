@@ -88,6 +88,7 @@ typedef struct ptier_client_options {
     const char *tls_key_file;
     const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
     const ptier_near_cache_options *near_cache; /* borrowed during open; NULL: none */
+    uint32_t async_calls;                       /* under way at most (proxytier/async.h); 4,096 */
 } ptier_client_options;
 
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
@@ -107,7 +108,22 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_opt
                                                           ptier_client **client,
                                                           ptier_error *error);
 
-/* Calls still running in other threads end with CANCELLED. NULL is fine. */
+/*
+ * nng 1.5 (Debian 12) has a fault: when the daemon goes away while requests are being sent, it may
+ * never again end or replace a connection of the process. The library brings two functions that
+ * stand before nng's own (nng_stream_send, nng_stream_recv) and cure that, for the whole process.
+ * They act where the library comes before libnng in the program's link order: always so in a
+ * program that does not name libnng itself; one that does names libproxytier first. They do not act
+ * in a program that has nng linked in statically. True: they act here, or others that were put in
+ * their place. Later versions of nng need no cure. Any time, any thread.
+ */
+PTIER_API bool ptier_nng_is_cured(void);
+
+/*
+ * Calls still running in other threads end with CANCELLED, asynchronous ones too, whose callbacks
+ * come before this returns. Subscriptions are to be closed first. Not from a callback. In a child
+ * of a fork() it does nothing: the client is the parent's. NULL is fine.
+ */
 PTIER_API void ptier_client_close(ptier_client *client);
 
 /*

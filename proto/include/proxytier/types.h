@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <proxytier/status.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -169,16 +171,16 @@ typedef struct ptier_filter {
 } ptier_filter;
 
 /* Words for enumerators: lower case, "unknown" for a value out of range. Static storage. */
-const char *ptier_health_name(ptier_health health);
-const char *ptier_tier_name(ptier_tier_id tier);       /* L1, L2, L3 */
-const char *ptier_durability_name(ptier_durability d); /* memory, logged, synced */
-const char *ptier_reason_name(
+PTIER_API const char *ptier_health_name(ptier_health health);
+PTIER_API const char *ptier_tier_name(ptier_tier_id tier);       /* L1, L2, L3 */
+PTIER_API const char *ptier_durability_name(ptier_durability d); /* memory, logged, synced */
+PTIER_API const char *ptier_reason_name(
     ptier_reason reason); /* CAPACITY, TTL, ... upper case as in the .proto */
-const char *ptier_event_type_name(ptier_event_type type); /* CREATED, ... upper case */
-const char *ptier_put_outcome_name(ptier_put_outcome outcome);
+PTIER_API const char *ptier_event_type_name(ptier_event_type type); /* CREATED, ... upper case */
+PTIER_API const char *ptier_put_outcome_name(ptier_put_outcome outcome);
 
 /* Parses a health word, any case. False when it is none. */
-bool ptier_health_parse(const char *word, ptier_health *health);
+PTIER_API bool ptier_health_parse(const char *word, ptier_health *health);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,487 @@
+/*
+ * One thread and the lists that its calls go through: started → (strange) → waiting → flying →
+ * ended, with (paused) before another try. Others only put calls into the two inboxes, under the
+ * lock, which is a leaf: the transport's may be held. Callbacks run here, with no lock held.
+ */
+#include "async_engine.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "async_internal.h"
+#include "client_internal.h"
+#include "monotonic.h"
+#include "proxytier/v1/info.pb-c.h"
+
+#define CANCEL_AGAIN_MS 5
+#define FOREVER_MS      1000 /* what nobody waits for is looked at so often */
+
+typedef struct call_list {
+    ptier_async *first, *last;
+} call_list;
+
+struct ptier_async_engine {
+    ptier_client *client;
+    size_t limit;
+
+    pthread_mutex_t lock; /* guards this part */
+    pthread_cond_t wake;
+    bool running, stopping, woken, cancel;
+    size_t count;               /* calls under way */
+    call_list started, arrived; /* the inboxes: from callers, from nng */
+    pthread_t thread;
+
+    /* The thread's own. */
+    call_list lists[PTIER_ASYNC_ENDED]; /* by state; WAITING: by deadline */
+    ptier_async *question;              /* GetInfo on behalf of the strangers; NULL */
+};
+
+/* ---- lists ---- */
+
+static void
+take(call_list *list, ptier_async *call)
+{
+    *(call->previous ? &call->previous->next : &list->first) = call->next;
+    *(call->next ? &call->next->previous : &list->last) = call->previous;
+    call->next = call->previous = NULL;
+}
+
+/* Puts it behind `after` (NULL: first). */
+static void
+insert(call_list *list, ptier_async *after, ptier_async *call)
+{
+    call->previous = after;
+    call->next = after ? after->next : list->first;
+    *(after ? &after->next : &list->first) = call;
+    *(call->next ? &call->next->previous : &list->last) = call;
+}
+
+/* The one function that changes the state of a call that the thread has. */
+static void
+move(ptier_async_engine *e, ptier_async *call, ptier_async_state state)
+{
+    if (call->state != PTIER_ASYNC_STARTED)
+        take(&e->lists[call->state], call);
+    call->state = state;
+    if (state == PTIER_ASYNC_ENDED)
+        return;
+    ptier_async *after = e->lists[state].last;
+    while (state == PTIER_ASYNC_WAITING && after &&
+           after->attempt.deadline > call->attempt.deadline)
+        after = after->previous; /* only one that was tried before is older than the last */
+    insert(&e->lists[state], after, call);
+}
+
+/* ---- from other threads ---- */
+
+static void
+wake_locked(ptier_async_engine *e)
+{
+    e->woken = true;
+    pthread_cond_signal(&e->wake);
+}
+
+static void
+push_locked(ptier_async_engine *e, call_list *inbox, ptier_async *call)
+{
+    call->next_in = NULL;
+    *(inbox->last ? &inbox->last->next_in : &inbox->first) = call;
+    inbox->last = call;
+    wake_locked(e);
+}
+
+static void
+on_exchanged(ptier_exchange *exchange)
+{
+    ptier_async *call = (ptier_async *)(void *)((char *)exchange - offsetof(ptier_async, exchange));
+    ptier_async_engine *e = call->attempt.client->engine;
+    pthread_mutex_lock(&e->lock);
+    push_locked(e, &e->arrived, call);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void
+on_transport(void *watch)
+{
+    ptier_async_engine *e = watch;
+    pthread_mutex_lock(&e->lock);
+    wake_locked(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void
+ptier_async_engine_note_cancel(ptier_async_engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->cancel = true;
+    wake_locked(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* ---- ends ---- */
+
+static void settle_strangers(ptier_async_engine *e, ptier_status status, const ptier_error *error);
+
+static void
+end(ptier_async_engine *e, ptier_async *call, ptier_status status)
+{
+    move(e, call, PTIER_ASYNC_ENDED);
+    call->result.status = status;
+    if (call == e->question) {
+        ptier_error error = call->result.error;
+        e->question = NULL;
+        ptier_async_deliver(call); /* to nobody */
+        settle_strangers(e, status, &error);
+        return;
+    }
+    pthread_mutex_lock(&e->lock);
+    e->count--; /* before the callback, which may start another one */
+    pthread_mutex_unlock(&e->lock);
+    ptier_async_deliver(call);
+}
+
+/* Nothing is left to try; call->failure says why. */
+static void
+fail(ptier_async_engine *e, ptier_async *call, ptier_status status)
+{
+    ptier_error *error = &call->result.error;
+    if (atomic_load(&call->cancelled))
+        status = ptier_fail(error, PTIER_CANCELLED, "the call was cancelled");
+    else if (status == PTIER_CANCELLED)
+        *error = call->failure;
+    else
+        status = ptier_attempt_end(&call->attempt, status, &call->failure, error);
+    (void)call->read(call, NULL, NULL, NULL); /* it only tidies up: there is no reply */
+    end(e, call, status);
+}
+
+static void
+fail_try(ptier_async_engine *e, ptier_async *call, ptier_status status)
+{
+    int64_t pause, now = ptier_monotonic_ms();
+    bool again = ptier_attempt_again(&call->attempt, status, &pause);
+    if (!again || atomic_load(&call->cancelled) || now + pause >= call->attempt.deadline) {
+        fail(e, call, status);
+        return;
+    }
+    call->resume = now + pause;
+    call->exchange.waiting = false;
+    move(e, call, PTIER_ASYNC_PAUSED);
+}
+
+static void
+arrive(ptier_async_engine *e, ptier_async *call)
+{
+    nng_msg *message = NULL;
+    ptier_arena *arena = NULL;
+    void *reply = NULL;
+    ptier_attempt *a = &call->attempt;
+    ptier_error *error = &call->result.error;
+    ptier_status status =
+        ptier_exchange_finish(&call->exchange, &message, &a->fate, &call->failure);
+    if (status == PTIER_OK)
+        status = ptier_attempt_read(a, message, &call->failure);
+    bool replied = status == PTIER_OK;
+    if (replied)
+        status = ptier_attempt_unpack(a, call->reply_type, &arena, &reply, error);
+    ptier_attempt_free_reply(a, message);
+    if (!replied) {
+        fail_try(e, call, status);
+        return;
+    }
+    ptier_status read = call->read(call, arena, reply, status == PTIER_OK ? error : NULL);
+    end(e, call, status == PTIER_OK ? read : status);
+}
+
+/* ---- beginnings ---- */
+
+static bool
+knows_daemon(ptier_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool known = client->run.known;
+    pthread_mutex_unlock(&client->lock);
+    return known;
+}
+
+static ptier_status
+learn_info(ptier_async *call, ptier_arena *arena, const void *reply, ptier_error *error)
+{
+    const Proxytier__V1__GetInfoResponse *info = reply;
+    (void)error;
+    if (arena && info->limits)
+        atomic_store(&call->attempt.client->message_limit, info->limits->message_bytes);
+    ptier_arena_destroy(arena);
+    return PTIER_OK;
+}
+
+/* Asks the daemon who it is, unless that was asked already. */
+static ptier_status
+ask(ptier_async_engine *e, ptier_error *error)
+{
+    Proxytier__V1__GetInfoRequest request = PROXYTIER__V1__GET_INFO_REQUEST__INIT;
+    const ptier_async_start start = {.method = PTIER_METHOD_GET_INFO,
+                                     .request = &request.base,
+                                     .reply_type = &proxytier__v1__get_info_response__descriptor,
+                                     .read = learn_info};
+    if (e->question)
+        return PTIER_OK;
+    e->question = ptier_async_create(e->client, &start, 1, error);
+    if (!e->question)
+        return PTIER_RESOURCE_EXHAUSTED;
+    move(e, e->question, PTIER_ASYNC_WAITING);
+    return PTIER_OK;
+}
+
+static void
+admit(ptier_async_engine *e, ptier_async *call)
+{
+    const ptier_attempt *a = &call->attempt;
+    ptier_status status = PTIER_OK;
+    bool strange = !a->twice && !knows_daemon(e->client);
+    uint32_t limit = atomic_load(&e->client->message_limit);
+    if (a->body_length > PTIER_UNASKED_BODY_MAX && limit == 0)
+        strange = true;
+    else
+        status = ptier_call_check_size(a->body_length, limit, &call->failure);
+    if (strange)
+        status = ask(e, &call->failure);
+    if (status != PTIER_OK)
+        fail(e, call, status);
+    else
+        move(e, call, strange ? PTIER_ASYNC_STRANGE : PTIER_ASYNC_WAITING);
+}
+
+/* The question was answered, or came to nothing. What the daemon said to it does not matter. */
+static void
+settle_strangers(ptier_async_engine *e, ptier_status status, const ptier_error *error)
+{
+    bool known = knows_daemon(e->client);
+    call_list strangers = e->lists[PTIER_ASYNC_STRANGE];
+    e->lists[PTIER_ASYNC_STRANGE] = (call_list){NULL, NULL};
+    for (ptier_async *call = strangers.first, *next; call; call = next) {
+        const ptier_attempt *a = &call->attempt;
+        next = call->next;
+        call->state = PTIER_ASYNC_STARTED; /* in no list */
+        ptier_status found =
+            known ? ptier_call_check_size(a->body_length, atomic_load(&e->client->message_limit),
+                                          &call->failure)
+                  : status;
+        if (!known)
+            call->failure = *error;
+        if (found != PTIER_OK)
+            fail(e, call, found);
+        else
+            move(e, call, PTIER_ASYNC_WAITING);
+    }
+    on_transport(e); /* they wait now */
+}
+
+/* ---- the thread ---- */
+
+static void
+launch(ptier_async_engine *e, ptier_async *call)
+{
+    nng_msg *request = ptier_attempt_pack(&call->attempt);
+    if (!request) {
+        ptier_exchange_release(&call->exchange);
+        fail(e, call, ptier_fail(&call->failure, PTIER_RESOURCE_EXHAUSTED, "out of memory"));
+        return;
+    }
+    move(e, call, PTIER_ASYNC_FLYING);
+    ptier_exchange_start(&call->exchange, request);
+}
+
+/* Sends what can be sent. Returns when to look again at the latest. */
+static int64_t
+pump(ptier_async_engine *e, int64_t until)
+{
+    ptier_async *next;
+    for (ptier_async *call = e->lists[PTIER_ASYNC_WAITING].first; call; call = next) {
+        ptier_reserved reserved = PTIER_RESERVE_NO_ROOM;
+        int64_t then = 0;
+        next = call->next;
+        if (!call->exchange.waiting) {
+            memset(&call->exchange, 0, sizeof call->exchange);
+            call->exchange.done = on_exchanged;
+        }
+        ptier_status status =
+            ptier_exchange_reserve(e->client->transport, &call->exchange, call->attempt.deadline,
+                                   &reserved, &then, &call->failure);
+        if (status != PTIER_OK) {
+            call->attempt.fate = PTIER_FATE_UNSENT;
+            call->attempt.answered = false;
+            fail_try(e, call, status);
+            continue;
+        }
+        if (reserved == PTIER_RESERVED) {
+            launch(e, call);
+            continue;
+        }
+        if (then < until)
+            until = then;
+        if (reserved == PTIER_RESERVE_NO_ROOM)
+            break; /* for nobody behind it either */
+    }
+    return until;
+}
+
+static int64_t
+resume(ptier_async_engine *e, int64_t until)
+{
+    int64_t now = ptier_monotonic_ms();
+    for (ptier_async *call = e->lists[PTIER_ASYNC_PAUSED].first, *next; call; call = next) {
+        next = call->next;
+        if (call->resume <= now)
+            move(e, call, PTIER_ASYNC_WAITING);
+        else if (call->resume < until)
+            until = call->resume;
+    }
+    return until;
+}
+
+/* Ends the calls of a list that were cancelled, or all of them. */
+static void
+sweep_list(ptier_async_engine *e, call_list *list, bool all)
+{
+    for (ptier_async *call = list->first, *next; call; call = next) {
+        next = call->next;
+        if (all || atomic_load(&call->cancelled))
+            fail(e, call, ptier_fail(&call->failure, PTIER_CANCELLED, "the client was closed"));
+    }
+}
+
+/* Returns whether some are still to be cancelled, which nng may have overlooked. */
+static bool
+sweep(ptier_async_engine *e, bool all)
+{
+    bool left = false;
+    sweep_list(e, &e->lists[PTIER_ASYNC_STRANGE], all);
+    sweep_list(e, &e->lists[PTIER_ASYNC_PAUSED], all);
+    sweep_list(e, &e->lists[PTIER_ASYNC_WAITING], all);
+    for (ptier_async *call = e->lists[PTIER_ASYNC_FLYING].first; call; call = call->next)
+        if (all || atomic_load(&call->cancelled)) {
+            ptier_exchange_cancel(&call->exchange);
+            left = true;
+        }
+    return left;
+}
+
+static bool
+is_idle(const ptier_async_engine *e)
+{
+    for (size_t i = 0; i < sizeof e->lists / sizeof *e->lists; i++)
+        if (e->lists[i].first)
+            return false;
+    return true;
+}
+
+/* Waits until something is to be done, and takes the inboxes. */
+static bool
+wait_for_work(ptier_async_engine *e, int64_t until, call_list *started, call_list *arrived,
+              bool *cancel)
+{
+    pthread_mutex_lock(&e->lock);
+    while (!e->woken && ptier_monotonic_ms() < until)
+        ptier_monotonic_wait(&e->wake, &e->lock, until);
+    e->woken = false;
+    *started = e->started;
+    *arrived = e->arrived;
+    e->started = e->arrived = (call_list){NULL, NULL};
+    *cancel = e->cancel;
+    e->cancel = false;
+    bool stopping = e->stopping;
+    pthread_mutex_unlock(&e->lock);
+    return stopping;
+}
+
+static void *
+run(void *argument)
+{
+    ptier_async_engine *e = argument;
+    int64_t until = 0;
+    bool cancelling = false;
+    for (;;) {
+        call_list started, arrived;
+        bool cancel;
+        bool stopping = wait_for_work(e, until, &started, &arrived, &cancel);
+        for (ptier_async *call = arrived.first, *next; call; call = next) {
+            next = call->next_in;
+            arrive(e, call);
+        }
+        for (ptier_async *call = started.first, *next; call; call = next) {
+            next = call->next_in;
+            admit(e, call);
+        }
+        if (stopping || cancel || cancelling)
+            cancelling = sweep(e, stopping);
+        if (stopping && is_idle(e))
+            return NULL;
+        int64_t now = ptier_monotonic_ms();
+        until = pump(e, resume(e, now + (cancelling ? CANCEL_AGAIN_MS : FOREVER_MS)));
+    }
+}
+
+/* ---- from the client ---- */
+
+ptier_status
+ptier_async_engine_create(ptier_client *client, size_t limit, ptier_async_engine **engine,
+                          ptier_error *error)
+{
+    ptier_async_engine *e = calloc(1, sizeof *e);
+    *engine = NULL;
+    if (!e || pthread_mutex_init(&e->lock, NULL) != 0 || ptier_monotonic_cond_init(&e->wake) != 0) {
+        free(e);
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    }
+    e->client = client;
+    e->limit = limit;
+    ptier_transport_watch(client->transport, on_transport, e);
+    *engine = e;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_async_submit(ptier_async_engine *e, ptier_async *call, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    pthread_mutex_lock(&e->lock);
+    if (e->count >= e->limit) {
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
+                            "%zu asynchronous calls are under way, which is the most "
+                            "(async_calls of the client's options)",
+                            e->count);
+    } else if (!e->running) {
+        int rv = ptier_thread_start(&e->thread, run, e);
+        if (rv != 0)
+            status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start a thread: %s",
+                                strerror(rv));
+        e->running = rv == 0;
+    }
+    if (status == PTIER_OK) {
+        e->count++;
+        call->engine = e;
+        push_locked(e, &e->started, call);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return status;
+}
+
+void
+ptier_async_engine_destroy(ptier_async_engine *e)
+{
+    if (!e)
+        return;
+    pthread_mutex_lock(&e->lock);
+    bool running = e->running;
+    e->stopping = true;
+    wake_locked(e);
+    pthread_mutex_unlock(&e->lock);
+    if (running)
+        pthread_join(e->thread, NULL);
+    ptier_transport_watch(e->client->transport, NULL, NULL);
+    pthread_cond_destroy(&e->wake);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}

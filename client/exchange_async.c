@@ -1,0 +1,139 @@
+/* Exchanges that call back: see transport.h. */
+#include <string.h>
+
+#include "monotonic.h"
+#include "transport_internal.h"
+
+void
+ptier_transport_watch(ptier_transport *t, void (*wake)(void *watch), void *watch)
+{
+    pthread_mutex_lock(&t->lock);
+    t->wake = wake;
+    t->watch = watch;
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void
+receive(ptier_exchange *x)
+{
+    ptier_slot *s = x->slot;
+    nng_aio_set_timeout(s->aio, ptier_slot_time(x->deadline));
+    nng_ctx_recv(s->ctx, s->aio);
+}
+
+/* nng's callback, after the send and after the receive. */
+static void
+step(void *argument)
+{
+    ptier_slot *s = argument;
+    ptier_exchange *x = s->exchange;
+    int rv = nng_aio_result(s->aio);
+    if (!x->sent) {
+        ptier_slot_sent(x->transport, s, rv);
+        x->sent = rv == 0;
+        if (rv == 0 && !atomic_load(&x->cancelled)) {
+            receive(x);
+            return;
+        }
+        x->rv = rv != 0 ? rv : NNG_ECANCELED;
+    } else {
+        ptier_slot_received(x->transport, s, rv, &x->reply);
+        x->rv = rv;
+    }
+    x->done(x);
+}
+
+static ptier_status
+take_room_locked(ptier_transport *t, ptier_exchange *x, ptier_error *error)
+{
+    ptier_slot *s = NULL;
+    if (t->called_count >= PTIER_CALLED_MAX)
+        return PTIER_OK;
+    ptier_status status = ptier_slot_take_locked(t, &s, error);
+    if (status != PTIER_OK || !s)
+        return status;
+    t->called_count++;
+    x->slot = s;
+    if (!s->called && nng_aio_alloc(&s->called, step, s) != 0)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    s->aio = s->called;
+    s->exchange = x;
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_exchange_reserve(ptier_transport *t, ptier_exchange *x, int64_t deadline,
+                       ptier_reserved *reserved, int64_t *until, ptier_error *error)
+{
+    bool connected;
+    pthread_mutex_lock(&t->lock);
+    if (!x->waiting) {
+        x->waiting = true;
+        x->transport = t;
+        x->deadline = deadline;
+        x->start = ptier_monotonic_ms();
+        x->failures = t->failures;
+    }
+    ptier_status status = ptier_transport_connected_locked(t, x->start, x->failures, deadline,
+                                                           &connected, until, error);
+    *reserved = PTIER_RESERVE_NO_CONNECTION;
+    if (status == PTIER_OK && connected) {
+        *until = deadline;
+        if (t->closing)
+            status = ptier_fail(error, PTIER_CANCELLED, "the client was closed");
+        else if (ptier_monotonic_ms() >= deadline)
+            status = ptier_fail(error, PTIER_DEADLINE_EXCEEDED,
+                                "it was not its turn in time: %zu calls that do not wait are "
+                                "with the daemon, and more are before it",
+                                t->called_count);
+        else
+            status = take_room_locked(t, x, error);
+        t->room_wanted = t->room_wanted || !x->slot;
+        *reserved = x->slot ? PTIER_RESERVED : PTIER_RESERVE_NO_ROOM;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (status == PTIER_OK && x->slot)
+        status = ptier_slot_open(t, x->slot, error);
+    if (status != PTIER_OK && x->slot)
+        ptier_exchange_release(x);
+    return status;
+}
+
+void
+ptier_exchange_release(ptier_exchange *x)
+{
+    ptier_transport *t = x->transport;
+    pthread_mutex_lock(&t->lock);
+    t->called_count--;
+    pthread_mutex_unlock(&t->lock);
+    ptier_slot_release(t, x->slot);
+    x->slot = NULL;
+}
+
+void
+ptier_exchange_start(ptier_exchange *x, nng_msg *request)
+{
+    ptier_slot *s = x->slot;
+    nng_aio_set_timeout(s->aio, ptier_slot_time(x->deadline));
+    nng_aio_set_msg(s->aio, request);
+    nng_ctx_send(s->ctx, s->aio);
+}
+
+void
+ptier_exchange_cancel(ptier_exchange *x)
+{
+    atomic_store(&x->cancelled, true);
+    nng_aio_cancel(x->slot->aio);
+}
+
+ptier_status
+ptier_exchange_finish(ptier_exchange *x, nng_msg **reply, ptier_fate *fate, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    *reply = x->reply;
+    x->reply = NULL;
+    if (x->rv != 0)
+        status = ptier_exchange_explain(x->transport, x->rv, x->sent, fate, error);
+    ptier_exchange_release(x);
+    return status;
+}
