@@ -32,6 +32,10 @@ typedef enum ptier_lane {
     PTIER_LANE_COUNT = 3,
 } ptier_lane;
 
+/* Kinds of addresses of which one does not answer: what self_probe.c found. */
+#define PTIER_FAILING_CALLS  1u
+#define PTIER_FAILING_EVENTS 2u
+
 /* What handlers work with. All pointers are borrowed and outlive every call. */
 typedef struct ptier_service {
     ptier_cache *cache;
@@ -46,11 +50,14 @@ typedef struct ptier_service {
     int64_t default_ttl_ms;
     void (*on_shutdown)(void *context); /* the Shutdown call; any thread; must not block */
     void *shutdown_context;
-    unsigned enabled_tiers;     /* bit (1 << ptier_tier_id) each */
-    atomic_uint degraded_tiers; /* the same */
-    atomic_bool stopping;       /* refuse everything but Health.Check */
-    atomic_bool hurrying;       /* the time to finish is over: what waits is refused */
-    atomic_bool backing_up;     /* one at a time: it keeps a worker busy for long */
+    unsigned enabled_tiers;        /* bit (1 << ptier_tier_id) each */
+    atomic_uint degraded_tiers;    /* the same */
+    atomic_uint failing_endpoints; /* PTIER_FAILING_* */
+    struct ptier_self_probe
+        *self_probe;        /* who is told of addresses that are opened; NULL: nobody */
+    atomic_bool stopping;   /* refuse everything but Health.Check */
+    atomic_bool hurrying;   /* the time to finish is over: what waits is refused */
+    atomic_bool backing_up; /* one at a time: it keeps a worker busy for long */
 } ptier_service;
 
 /* What a second execution of the same call would do. */

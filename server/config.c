@@ -328,6 +328,11 @@ check_events(const ptier_config *config, const ptier_listen_rules *rules, ptier_
             return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                               "--events: %.200s: there is one of this kind already", url);
         taken[ptier_door_of(url)] = true;
+        for (size_t c = 0; c < config->listen.count; c++)
+            if (strcmp(url, config->listen.items[c]) == 0)
+                return ptier_fail(
+                    error, PTIER_INVALID_ARGUMENT,
+                    "--events: %.200s is an address for calls (--listen): name another", url);
     }
     return PTIER_OK;
 }

@@ -54,6 +54,7 @@ typedef struct ptier_config {
     bool insecure_tcp;
     uint64_t failed_logins;
     int64_t handshake_timeout_ms;
+    int64_t self_probe_ms; /* 0: never */
 
     /* From a key file, a credential or the environment. NULL: the cache keeps a key file of its
      * own. */

@@ -9,6 +9,8 @@
 #include "listen.h"
 #include "publisher.h"
 #include "rpc.h"
+#include "self_probe.h"
+#include "self_probe_tls.h"
 #include "tls.h"
 
 #define TIER_EVENTS_PER_TICK                                                                       \
@@ -19,7 +21,8 @@ struct ptier_daemon {
     ptier_gate gate;
     ptier_auth *auth;
     ptier_handshakes *handshakes;
-    nng_tls_config *tls;
+    nng_tls_config *tls, *probe_tls;
+    ptier_self_probe *probe;
     ptier_journal *journal;
     ptier_cache *cache;
     ptier_publisher *publisher;
@@ -122,6 +125,8 @@ open_security(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, 
     if (status == PTIER_OK && config->tls_cert)
         status = ptier_tls_server(config->tls_cert, config->tls_key, config->tls_ca, &daemon->tls,
                                   error);
+    if (status == PTIER_OK && daemon->tls && config->self_probe_ms != 0)
+        status = ptier_self_probe_tls(daemon->tls, config->tls_ca, &daemon->probe_tls, error);
     if (status == PTIER_OK)
         status = ptier_handshakes_create(config->handshake_timeout_ms, &daemon->handshakes, error);
     ptier_gate_init(&daemon->gate, config->max_connections, daemon->auth, daemon->handshakes, log);
@@ -139,15 +144,20 @@ open_doors(ptier_daemon *daemon, const ptier_config *config, ptier_error *error)
         .socket_group = ptier_auth_socket_group(daemon->auth),
         .directory_group = config->listen_is_default,
     };
-    ptier_status status = PTIER_OK;
+    ptier_self_probe_options probe = {
+        .interval_ms = config->self_probe_ms, .listen = &options, .tls = daemon->probe_tls};
+    ptier_status status = ptier_self_probe_create(service, &probe, &daemon->probe, error);
+    service->self_probe = daemon->probe;
     for (size_t i = 0; i < config->events.count; i++)
         service->event_urls[ptier_door_of(config->events.items[i])] = config->events.items[i];
-    if (config->events.count)
+    if (status == PTIER_OK && config->events.count)
         status = ptier_publisher_start(service, (const char *const *)config->events.items,
                                        config->events.count, &options, &daemon->publisher, error);
     if (status == PTIER_OK)
         status = ptier_rpc_start(service, (const char *const *)config->listen.items,
                                  config->listen.count, &options, &daemon->rpc, error);
+    if (status == PTIER_OK)
+        status = ptier_self_probe_start(daemon->probe, error);
     return status;
 }
 
@@ -198,12 +208,16 @@ ptier_daemon_stop(ptier_daemon *daemon)
 {
     if (!daemon)
         return PTIER_OK;
+    ptier_self_probe_stop(daemon->probe);
     ptier_rpc_stop(daemon->rpc, daemon->drain_ms);
     ptier_publisher_stop(daemon->publisher);
     ptier_status status = ptier_cache_close(daemon->cache);
     ptier_journal_destroy(daemon->journal);
+    ptier_self_probe_destroy(daemon->probe);
     if (daemon->tls)
         nng_tls_config_free(daemon->tls);
+    if (daemon->probe_tls)
+        nng_tls_config_free(daemon->probe_tls);
     ptier_gate_fini(&daemon->gate);
     ptier_handshakes_destroy(daemon->handshakes);
     ptier_auth_destroy(daemon->auth);

@@ -134,3 +134,9 @@ ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events, ptier_error *
                           nng_strerror(rv));
     return PTIER_OK;
 }
+
+bool
+ptier_gate_is_crowded(const ptier_gate *gate)
+{
+    return atomic_load(&gate->count) >= gate->limit - gate->limit / 4;
+}

@@ -50,4 +50,7 @@ void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
 PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events,
                                                ptier_error *error);
 
+/* Whether a connection may be closed now because there are many. */
+bool ptier_gate_is_crowded(const ptier_gate *gate);
+
 #endif

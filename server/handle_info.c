@@ -91,10 +91,13 @@ status_of_tier(const ptier_service *our, int tier)
 }
 
 static Proxytier__V1__ServingStatus
-status_of_doors(const ptier_service *our)
+status_of_doors(const ptier_service *our, unsigned kinds)
 {
-    return atomic_load(&our->stopping) ? PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_STOPPING
-                                       : PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_SERVING;
+    if (atomic_load(&our->stopping))
+        return PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_STOPPING;
+    return atomic_load(&our->failing_endpoints) & kinds
+               ? PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_DEGRADED
+               : PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_SERVING;
 }
 
 static void
@@ -121,9 +124,9 @@ list_components(const ptier_service *our, Proxytier__V1__ComponentStatus list[CO
     static const char *const tiers[PTIER_TIER_COUNT] = {
         [PTIER_TIER_L1] = "l1", [PTIER_TIER_L2] = "l2", [PTIER_TIER_L3] = "l3"};
     size_t count = 0;
-    add_component(list, &count, "calls", status_of_doors(our));
+    add_component(list, &count, "calls", status_of_doors(our, PTIER_FAILING_CALLS));
     if (has_events(our))
-        add_component(list, &count, "events", status_of_doors(our));
+        add_component(list, &count, "events", status_of_doors(our, PTIER_FAILING_EVENTS));
     for (int tier = PTIER_TIER_L1; tier < PTIER_TIER_COUNT; tier++)
         if (our->enabled_tiers & (1u << tier))
             add_component(list, &count, tiers[tier], status_of_tier(our, tier));
@@ -143,7 +146,7 @@ PTIER_HANDLER(Health, check, CheckRequest, CheckResponse)
     if (!*request->component) {
         response.components = pointers;
         response.n_components = count;
-        response.status = status_of_doors(our);
+        response.status = status_of_doors(our, PTIER_FAILING_CALLS | PTIER_FAILING_EVENTS);
         if (response.status == PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_SERVING &&
             atomic_load(&our->degraded_tiers))
             response.status = PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_DEGRADED;

@@ -170,9 +170,9 @@ in_use(const char *url, ptier_error *error)
                       "%s is in use: stop the other daemon or choose another address", url);
 }
 
-/* errno of connecting to the socket; 0: somebody listens there. */
+/* errno of connecting to the socket; 0: somebody listens there, and *connected is to be closed. */
 static int
-try_connect(const char *path)
+try_connect(const char *path, int *connected)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, path, strlen(path) + 1); /* ptier_listen_check looked at the length */
@@ -180,8 +180,27 @@ try_connect(const char *path)
     if (fd < 0)
         return errno;
     int code = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
-    (void)close(fd); /* nothing was written */
+    if (code == 0)
+        *connected = fd;
+    else
+        (void)close(fd); /* nothing was written */
     return code;
+}
+
+bool
+ptier_listen_is_taken(const char *url)
+{
+    struct ucred owner = {0};
+    socklen_t length = sizeof owner;
+    if (strncmp(url, IPC, strlen(IPC)) != 0)
+        return false;
+    int fd = -1;
+    bool taken = try_connect(url + strlen(IPC), &fd) == 0 &&
+                 getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &length) == 0 &&
+                 owner.pid != getpid();
+    if (fd >= 0)
+        (void)close(fd); /* nothing was written */
+    return taken;
 }
 
 /* nng removes whatever has the path and takes no connections, so that is looked at before. */
@@ -198,7 +217,9 @@ check_path(const char *url, ptier_error *error)
         return ptier_fail(error, PTIER_FAILED_PRECONDITION,
                           "%s: there is something that is not a socket: choose another address",
                           url);
-    int code = try_connect(path);
+    int fd = -1, code = try_connect(path, &fd);
+    if (fd >= 0)
+        (void)close(fd); /* nothing was written */
     if (code == ECONNREFUSED || code == ENOENT)
         return PTIER_OK; /* a dead daemon's: nng replaces it */
     if (code == EACCES || code == EPERM)

@@ -48,6 +48,9 @@ PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
                                            const ptier_listen_options *options,
                                            nng_listener *listener, ptier_error *error);
 
+/* Whether another process listens at an ipc address. */
+bool ptier_listen_is_taken(const char *url);
+
 ptier_status ptier_status_from_nng(int code);
 
 #endif

@@ -11,6 +11,7 @@
 #include "event_pack.h"
 #include "framing.h"
 #include "listen.h"
+#include "self_probe.h"
 
 #define GATHER_MS    2                   /* how long a first event waits for more */
 #define BATCH_BYTES  ((size_t)32 * 1024) /* a batch ends before it grows past this */
@@ -192,8 +193,12 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
                             nng_strerror(rv));
     if (status == PTIER_OK)
         status = ptier_gate_guard(publisher->service->gate, publisher->socket, true, error);
-    for (size_t i = 0; i < url_count && status == PTIER_OK; i++)
+    for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         status = ptier_listen(publisher->socket, urls[i], options, &listener, error);
+        if (status == PTIER_OK)
+            status = ptier_self_probe_add(publisher->service->self_probe, publisher->socket,
+                                          urls[i], true, listener, error);
+    }
     if (status != PTIER_OK)
         (void)nng_close(publisher->socket); /* fails only for a bad handle */
     return status;

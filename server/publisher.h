@@ -11,7 +11,8 @@
 
 typedef struct ptier_publisher ptier_publisher;
 
-/* Listens on every URL and starts. `service` is borrowed until stop, the rest for the call. */
+/* Listens on every URL and starts. `service` and `urls` are borrowed until stop, the rest for the
+ * call. */
 PTIER_MUST_CHECK ptier_status ptier_publisher_start(ptier_service *service, const char *const *urls,
                                                     size_t url_count,
                                                     const ptier_listen_options *options,

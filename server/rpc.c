@@ -17,6 +17,7 @@
 
 #include "dispatch.h"
 #include "listen.h"
+#include "self_probe.h"
 
 /*
  * A full server must have contexts left that can say so. (Very many contexts cost nng 1.5 quadratic
@@ -332,6 +333,9 @@ listen_on(ptier_rpc *rpc, const char *const *urls, size_t url_count,
     for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         nng_listener listener;
         status = ptier_listen(rpc->socket, urls[i], options, &listener, error);
+        if (status == PTIER_OK)
+            status = ptier_self_probe_add(rpc->service->self_probe, rpc->socket, urls[i], false,
+                                          listener, error);
     }
     return status;
 }

@@ -10,8 +10,8 @@
 
 typedef struct ptier_rpc ptier_rpc;
 
-/* Listens on every URL. `service` is borrowed until stop, `options` for the call. On failure
- * nothing is left behind. */
+/* Listens on every URL. `service` and `urls` are borrowed until stop, `options` for the call. On
+ * failure nothing is left behind. */
 PTIER_MUST_CHECK ptier_status ptier_rpc_start(ptier_service *service, const char *const *urls,
                                               size_t url_count, const ptier_listen_options *options,
                                               ptier_rpc **rpc, ptier_error *error);

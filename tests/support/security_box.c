@@ -21,7 +21,7 @@
 #include "certificate.h"
 #include "support/temp_dir.h"
 
-#define OPTIONS_MAX 24
+#define OPTIONS_MAX 32
 
 const char *
 security_box_file(const security_box *box, const char *name)
