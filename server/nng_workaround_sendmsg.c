@@ -1,23 +1,42 @@
 /*
  * nng 1.5 takes EPIPE from sendmsg() as "this socket was closed by us" and stops accepting: one
  * connect+close on a listener ends it for good. ECONNRESET says what happened: the peer is gone.
+ * Later versions (1.10 is known to) do so by themselves.
  */
 #include "nng_workaround.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <nng/nng.h>
 
+#define FIRST_MINOR_WITHOUT 10
+
+/* Of the version that is loaded, which need not be the one that was compiled with. */
+static bool
+is_needed(void)
+{
+    static _Atomic int known; /* the same for the whole process: 0 unknown, 1 needed, -1 not */
+    if (known == 0) {
+        const char *dot = strchr(nng_version(), '.');
+        bool old = atoi(nng_version()) < 1 || !dot ||
+                   (atoi(nng_version()) == 1 && atoi(dot + 1) < FIRST_MINOR_WITHOUT);
+        known = old ? 1 : -1;
+    }
+    return known > 0;
+}
+
 __attribute__((visibility("default"))) ssize_t
 sendmsg(int fd, const struct msghdr *message, int flags)
 {
     ssize_t sent = syscall(SYS_sendmsg, fd, message, flags);
     if (sent < 0 && errno == EPIPE)
-        errno = ECONNRESET;
+        errno = is_needed() ? ECONNRESET : EPIPE;
     return sent;
 }
 
