@@ -70,9 +70,11 @@ secret_of(const char *word, size_t length, bool is_value, size_t *start)
     const char *value = value_of_secret(word, length);
     if (!value)
         return secret;
-    size_t from = (size_t)(value - word); /* where it ends is not known: all of the rest goes */
+    size_t from = (size_t)(value - word);
+    if (secret && from >= *start && from <= *start + secret)
+        return secret; /* a user whose name ends so */
     if (!secret || from < *start)
-        *start = from;
+        *start = from; /* where it ends is not known: all of the rest goes */
     return length - *start;
 }
 

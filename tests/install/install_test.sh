@@ -223,7 +223,7 @@ build_cut() {
         "$tests/integration/retry_test.c" $support -o "$output" "$@" "$protocol"/libproxytier_{proto,messages,vocabulary}.a \
         -lprotobuf-c -lnng -lcmocka -pthread
 }
-run_cut() { PTIER_CALLS=2000 PTIER_CASE='calls_over_cut*' CMOCKA_MESSAGE_OUTPUT=STDOUT timeout 60 "$1" 2>&1 && [ "$(nm -D "$1" | grep -c ' U ptier_put$')" -eq "$2" ]; }
+run_cut() { PTIER_CALLS=5000 PTIER_CASE='calls_over_cut*' CMOCKA_MESSAGE_OUTPUT=STDOUT timeout 60 "$1" 2>&1 && [ "$(nm -D "$1" | grep -c ' U ptier_put$')" -eq "$2" ]; }
 
 cut_connections_are_survived_with_the_shared_library() { build_cut cut_shared "$libdir/libproxytier.so" && run_cut ./cut_shared 1; }
 cut_connections_are_survived_with_the_static_library() { build_cut cut_static "$libdir/libproxytier.a" -lxxhash -ldl && run_cut ./cut_static 0; }

@@ -379,8 +379,10 @@ on_link(void *context, ptier_async_result *result)
         atomic_store(&c->wrong, true);
     if (atomic_fetch_sub(&c->left, 1) == 1)
         atomic_store(&c->ended, 1);
-    else if (ptier_async_get(c->client, "0123456789abcdef", on_link, c, NULL, NULL) != PTIER_OK)
+    else if (ptier_async_get(c->client, "0123456789abcdef", on_link, c, NULL, NULL) != PTIER_OK) {
         atomic_store(&c->wrong, true);
+        atomic_store(&c->ended, 1);
+    }
 }
 
 static void

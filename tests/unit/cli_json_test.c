@@ -67,7 +67,7 @@ zero_numbers_and_empty_lists_are_printed_unless_sparse(void **state)
     Proxytier__V1__GetManyResponse many = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
 
     (void)state;
-    assert_line(&deleted, false, "{\"deleted\":0,\"not_found\":0}\n");
+    assert_line(&deleted, false, "{\"deleted\":0,\"not_found\":0,\"revision\":0}\n");
     assert_line(&many, false, "{\"proxies\":[],\"as_of\":0}\n");
     assert_line(&many, true, "{}\n");
 }

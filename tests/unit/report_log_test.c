@@ -31,7 +31,7 @@ credentials_in_error_texts_are_starred_out(void **state)
         {"login failed: Password: abc, 407", "login failed: Password: *** 407"},
         {"{\"user\":\"u\",\"x\":1} refused", "{\"user\":*** refused"},
         {"get http://10.0.0.1:80/?api_key=abc", "get http://10.0.0.1:80/?api_key=***"},
-        {"http://my-user:p@10.0.0.1:80 gone", "http://*** gone"},
+        {"http://my-user:p@10.0.0.1:80 gone", "http://***@10.0.0.1:80 gone"},
         {"10.0.0.1:80:my-user:p gone", "10.0.0.1:80:*** gone"},
         {"token=a@b", "***"},
         {"proxy: no token", "proxy: no token"},

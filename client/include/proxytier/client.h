@@ -3,8 +3,9 @@
  *
  * Threads: a client may be used by any number of threads at once; it has two connections, one for
  * calls and one, while there are subscriptions, for events. A subscription calls back on a thread
- * of its own. Open both after fork(): a child that uses an inherited one gets FAILED_PRECONDITION.
- * The library is silent: it never writes to stdout or stderr and installs no signal handlers.
+ * of its own. Calls that do not wait: proxytier/async.h. Open clients after fork(): a child that
+ * uses an inherited one, or opens another, gets FAILED_PRECONDITION, once the parent has opened
+ * any. The library is silent: it never writes to stdout or stderr and installs no signal handlers.
  * Deadlines: every call ends within its timeout, whatever the daemon does. Status codes are gRPC's;
  * UNAVAILABLE means that no daemon answered (the library reconnects by itself: just call again),
  * DEADLINE_EXCEEDED that one may have. A call whose connection is lost is sent again under the same
@@ -70,6 +71,7 @@ typedef struct ptier_near_cache_options {
     ptier_on_stale on_stale;   /* ASK */
 } ptier_near_cache_options;
 
+/* Fills in the defaults above. Cannot fail; any thread. */
 PTIER_API void ptier_near_cache_options_init(ptier_near_cache_options *options);
 
 /* Start from ptier_client_options_init. Strings are borrowed during open only. */
@@ -91,6 +93,7 @@ typedef struct ptier_client_options {
     uint32_t async_calls;                       /* under way at most (proxytier/async.h); 4,096 */
 } ptier_client_options;
 
+/* Fills in the defaults above. Cannot fail; any thread. */
 PTIER_API void ptier_client_options_init(ptier_client_options *options);
 
 /*
@@ -140,6 +143,9 @@ typedef struct ptier_records {
     bool stale; /* get, get_many: what the near cache had may be older than max_staleness_ms */
     void *internal;
 } ptier_records;
+
+/* Frees what it holds and empties it, also one of all zeros, or that a failed call left. NULL is
+ * fine. Any thread, but one at a time. It may outlive its client. */
 PTIER_API void ptier_records_free(ptier_records *records);
 
 /*
@@ -209,6 +215,8 @@ typedef struct ptier_put_results {
     uint32_t tiers;              /* bit (1 << ptier_tier_id) each */
     void *internal;
 } ptier_put_results;
+
+/* As ptier_records_free. */
 PTIER_API void ptier_put_results_free(ptier_put_results *results);
 
 typedef struct ptier_put_call {
@@ -282,7 +290,7 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_backup(ptier_client *client, const
 /* Asks the daemon to stop as on SIGTERM. Role admin. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_shutdown(ptier_client *client, ptier_error *error);
 
-/* What each figure means: proxytier/statistics.h. */
+/* The daemon's; what each figure means: proxytier/statistics.h. Nothing is to be freed. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_statistics(ptier_client *client,
                                                              ptier_statistics *statistics,
                                                              ptier_error *error);
@@ -317,6 +325,8 @@ typedef struct ptier_server_info {
     ptier_server_limits limits; /* all 0 when the daemon does not tell */
 } ptier_server_info;
 
+/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed. Anybody
+ * may ask. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
                                                        ptier_server_info *info, ptier_error *error);
 
@@ -404,6 +414,7 @@ typedef struct ptier_subscription_options {
         *position; /* go on behind it; NULL: from now on. Borrowed during the call */
 } ptier_subscription_options;
 
+/* Fills in the defaults above. Cannot fail; any thread. */
 PTIER_API void ptier_subscription_options_init(ptier_subscription_options *options);
 
 /*
