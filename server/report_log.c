@@ -71,7 +71,8 @@ secret_of(const char *word, size_t length, bool is_value, size_t *start)
     if (!value)
         return secret;
     size_t from = (size_t)(value - word);
-    if (secret && from >= *start && from <= *start + secret)
+    bool in_address = secret && *start >= 3 && memcmp(word + *start - 3, "://", 3) == 0;
+    if (in_address && from <= *start + secret)
         return secret; /* a user whose name ends so */
     if (!secret || from < *start)
         *start = from; /* where it ends is not known: all of the rest goes */
