@@ -98,6 +98,10 @@ measure_lookups(ptier_tier_id tier, double percent)
         char key[16];
         ptier_entry *entry;
         ptier_tier_id where;
+        if (i % 500 == 0) /* what waits to be written down answers from memory */
+            BOX_AWAIT(ptier_test_box_statistics(&box).writeback_queue +
+                          ptier_test_box_statistics(&box).usage_queue ==
+                      0);
         (void)snprintf(key, sizeof key, "p%d", (int)ptier_test_random(&seed, MANY));
         double start = now_us();
         assert_int_equal(ptier_cache_get(box.cache, key, &entry, &where), PTIER_OK);

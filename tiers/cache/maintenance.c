@@ -86,10 +86,14 @@ ptier_expire(ptier_cache *cache)
 
 /* ---- write-back ---- */
 
-/* Takes owned references over from the map. Until they are written they can be found as pending:
- * the tiers below still have older figures. */
+/*
+ * Takes owned references over from the map. Until they are written they can be found as pending:
+ * the tiers below still have older figures. What is used from now on is dirty again: it may come
+ * too late for one of the tiers.
+ */
 static size_t
-take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH])
+take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH],
+                      bool dirty[WRITEBACK_BATCH])
 {
     size_t count = 0;
     for (size_t i = 0;
@@ -98,6 +102,7 @@ take_writeback_locked(ptier_cache *cache, ptier_entry *entries[WRITEBACK_BATCH])
         if (entry) {
             ptier_map_remove(&cache->writeback, entry->hash, entry); /* look at this cell again */
             PTIER_IGNORE(ptier_map_insert(&cache->pending, entry->hash, entry)); /* no memory */
+            dirty[count] = atomic_exchange(&entry->usage_dirty, 0);
             entries[count++] = entry;
         } else {
             i++;
@@ -145,7 +150,7 @@ admit_to_l2(ptier_cache *cache, void *context)
 
 /* L3's thread writes the figures, as it writes everything there. */
 static void
-pass_usage_on(ptier_cache *cache, ptier_entry **entries, size_t count)
+pass_usage_on(ptier_cache *cache, ptier_entry **entries, const bool *dirty, size_t count)
 {
     pthread_mutex_lock(&cache->lock);
     bool wanted =
@@ -153,9 +158,8 @@ pass_usage_on(ptier_cache *cache, ptier_entry **entries, size_t count)
     for (size_t i = 0; i < count; i++) {
         const ptier_op op = {
             .kind = PTIER_OP_PUT, .revision = entries[i]->revision, .entry = entries[i]};
-        bool dirty = atomic_exchange_explicit(&entries[i]->usage_dirty, 0, memory_order_relaxed);
         /* No memory: figures are lost, no data. */
-        bool queued = dirty && wanted && ptier_op_list_push(&cache->usage_queue, &op);
+        bool queued = dirty[i] && wanted && ptier_op_list_push(&cache->usage_queue, &op);
         if (!queued)
             ptier_map_remove(&cache->pending, entries[i]->hash, entries[i]);
         ptier_entry_release(entries[i]);
@@ -169,16 +173,17 @@ bool
 ptier_write_back(ptier_cache *cache)
 {
     ptier_entry *entries[WRITEBACK_BATCH];
+    bool dirty[WRITEBACK_BATCH];
     for (int round = 0; round < WRITEBACK_ROUNDS; round++) {
         pthread_mutex_lock(&cache->lock);
-        size_t count = take_writeback_locked(cache, entries);
+        size_t count = take_writeback_locked(cache, entries, dirty);
         pthread_mutex_unlock(&cache->lock);
         if (count == 0)
             return false;
         admission a = {.entries = entries, .count = count};
         if (cache->tiers[PTIER_TIER_L2])
             ptier_lead_log(cache, admit_to_l2, &a);
-        pass_usage_on(cache, entries, count);
+        pass_usage_on(cache, entries, dirty, count);
         ptier_enforce_bound(cache, PTIER_TIER_L2);
     }
     return true;
