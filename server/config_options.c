@@ -95,8 +95,8 @@ const ptier_option ptier_options[] = {
     {"handshake-timeout", PTIER_OPTION_DURATION, AT(handshake_timeout_ms), 100, MINUTE, "10s",
      "DURATION", "how long a connection over tcp or tls may take for its handshake"},
     {"self-probe", PTIER_OPTION_DURATION, AT(self_probe_ms), 0, 60 * MINUTE, "10s", "DURATION",
-     "how often the daemon calls itself over each of its addresses, and opens one anew that did not "
-     "answer three times; 0: never"},
+     "how often the daemon calls itself over each of its addresses, and opens one anew that three "
+     "times did not answer; 0: never"},
     {"drain-timeout", PTIER_OPTION_DURATION, AT(drain_timeout_ms), 0, MINUTE, "5s", "DURATION",
      "how long a daemon that is stopping works on calls that wait; then they are refused"},
     {"core-dumps", PTIER_OPTION_SWITCH, AT(core_dumps), 0, 0, "off", "on|off",

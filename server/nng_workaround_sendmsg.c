@@ -8,7 +8,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,9 +22,10 @@ is_needed(void)
 {
     static _Atomic int known; /* the same for the whole process: 0 unknown, 1 needed, -1 not */
     if (known == 0) {
-        const char *dot = strchr(nng_version(), '.');
-        bool old = atoi(nng_version()) < 1 || !dot ||
-                   (atoi(nng_version()) == 1 && atoi(dot + 1) < FIRST_MINOR_WITHOUT);
+        char *dot = NULL;
+        long major = strtol(nng_version(), &dot, 10);
+        bool old = major < 1 ||
+                   (major == 1 && (*dot != '.' || strtol(dot + 1, NULL, 10) < FIRST_MINOR_WITHOUT));
         known = old ? 1 : -1;
     }
     return known > 0;

@@ -52,11 +52,10 @@ set_timeout(ptier_probe_wire *wire)
 }
 
 static int
-move_all(ptier_probe_wire *wire, void (*move)(nng_stream *, nng_aio *), uint8_t *bytes,
-         size_t length)
+move_all(ptier_probe_wire *wire, void (*move)(nng_stream *, nng_aio *), void *bytes, size_t length)
 {
     for (size_t done = 0; done < length; done += nng_aio_count(wire->aio)) {
-        nng_iov iov = {.iov_buf = bytes + done, .iov_len = length - done};
+        nng_iov iov = {.iov_buf = (uint8_t *)bytes + done, .iov_len = length - done};
         int rv = nng_aio_set_iov(wire->aio, 1, &iov);
         if (rv == 0 && !set_timeout(wire))
             rv = NNG_ETIMEDOUT;

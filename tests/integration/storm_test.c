@@ -29,8 +29,9 @@
 #define PATIENCE_MS 30000
 #define ROUNDS      (PTIER_TEST_SANITIZED ? 60 : 300)
 #define WARM_UP     (PTIER_TEST_SANITIZED ? 100 : 1000)
-#define TLS_SHARE   50          /* a TLS handshake costs both sides ten milliseconds */
-#define SLACK_KB    (24 * 1024) /* heaps of nng's threads; a leaked pipe is 4 KiB, with TLS 44 */
+#define TLS_SHARE   50 /* a TLS handshake costs both sides ten milliseconds */
+#define SLACK_KB                                                                                   \
+    (48 * 1024) /* heaps of nng's threads go up and down; 20,000 leaked pipes are 80 MiB */
 
 typedef struct company {
     ptier_client *client;
@@ -226,7 +227,12 @@ storm(security_box *box, const char *url, bool events, const char *good_url, boo
     char *log = test_daemon_log(&box->daemon);
     assert_null(strstr(log, " ERROR "));
     free(log);
-    assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0); /* nothing hangs in nng either */
+    int code = test_daemon_end(&box->daemon, SIGTERM); /* nothing hangs in nng either */
+    if (code != 0) {
+        log = test_daemon_log(&box->daemon);
+        fail_msg("exit code %d, the log ends with: %s", code,
+                 strlen(log) > 6000 ? log + strlen(log) - 6000 : log);
+    }
 }
 
 static void

@@ -171,13 +171,14 @@ be_hostile(member *m, unsigned turn)
 {
     static const uint8_t hello[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
     static const uint8_t oversize[] = {1, 255, 255, 255, 255, 255, 255, 255, 216, 1, 2, 3};
-    int *fd = &m->fds[turn % m->size];
+    const size_t size = m->size > 0 ? m->size : 1;
+    int *fd = &m->fds[turn % size];
     uint8_t garbage[64];
     for (size_t i = 0; i < sizeof garbage; i++)
         garbage[i] = (uint8_t)(turn * 31 + i * 17);
     const void *words = garbage;
     size_t length = sizeof garbage;
-    switch (turn / m->size % 5) {
+    switch (turn / size % 5) {
     case 0: /* breaks off */
         length = 0;
         break;
@@ -255,6 +256,7 @@ crowd_start(crowd *made, const char *url, crowd_manner manner, size_t size, cons
 {
     static member m;
     pid_t parent = getpid();
+    assert_true(size >= CROWD_PROCESSES);
     m = (member){.path = url + strlen("ipc://"), .rate = rate / CROWD_PROCESSES};
     fill_request(&m, key);
     for (size_t i = 0; i < CROWD_PROCESSES; i++) {
