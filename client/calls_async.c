@@ -197,8 +197,8 @@ ptier_async_pick(ptier_client *client, const ptier_pick_options *options, ptier_
 
 static ptier_status
 start_puts(ptier_client *client, const ptier_record *records, size_t count,
-           const ptier_put_call *put, ptier_async_start *start, ptier_async **call,
-           ptier_error *error)
+           const ptier_put_call *put, bool one, ptier_async_fn done, void *context,
+           ptier_async **call, ptier_error *error)
 {
     static const ptier_put_call defaults = {0};
     Proxytier__V1__PutManyRequest request = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
@@ -224,14 +224,17 @@ start_puts(ptier_client *client, const ptier_record *records, size_t count,
     request.durability = (Proxytier__V1__Durability)put->durability;
     request.mode = (Proxytier__V1__PutMode)put->mode;
     request.restore = put->restore;
-    start->method = PTIER_METHOD_PUT_MANY;
-    start->once = put->restore;
-    start->request = &request.base;
-    start->reply_type = &proxytier__v1__put_many_response__descriptor;
-    start->read = read_puts;
-    start->keys = keys;
-    start->count = count;
-    status = ptier_async_begin(client, start, call, error);
+    const ptier_async_start start = {.method = PTIER_METHOD_PUT_MANY,
+                                     .once = put->restore,
+                                     .request = &request.base,
+                                     .reply_type = &proxytier__v1__put_many_response__descriptor,
+                                     .read = read_puts,
+                                     .keys = keys,
+                                     .count = count,
+                                     .one = one,
+                                     .done = done,
+                                     .context = context};
+    status = ptier_async_begin(client, &start, call, error);
     ptier_proxy_list_fini(&messages);
     free(keys);
     return status;
@@ -241,8 +244,7 @@ ptier_status
 ptier_async_put(ptier_client *client, const ptier_record *record, const ptier_put_call *put,
                 ptier_async_fn done, void *context, ptier_async **call, ptier_error *error)
 {
-    ptier_async_start start = {.one = true, .done = done, .context = context};
-    return start_puts(client, record, 1, put, &start, call, error);
+    return start_puts(client, record, 1, put, true, done, context, call, error);
 }
 
 ptier_status
@@ -250,8 +252,7 @@ ptier_async_put_many(ptier_client *client, const ptier_record *records, size_t c
                      const ptier_put_call *put, ptier_async_fn done, void *context,
                      ptier_async **call, ptier_error *error)
 {
-    ptier_async_start start = {.done = done, .context = context};
-    return start_puts(client, records, count, put, &start, call, error);
+    return start_puts(client, records, count, put, false, done, context, call, error);
 }
 
 ptier_status

@@ -75,20 +75,19 @@ typedef enum ptier_reserved {
 } ptier_reserved;
 
 /* A step of waiting for connection and room; errors as those of ptier_transport_exchange. */
-PTIER_MUST_CHECK ptier_status ptier_exchange_reserve(ptier_transport *transport,
-                                                     ptier_exchange *exchange, int64_t deadline,
-                                                     ptier_reserved *reserved, int64_t *until,
-                                                     ptier_error *error);
-void ptier_exchange_release(ptier_exchange *exchange);
+PTIER_MUST_CHECK ptier_status ptier_exchange_reserve(ptier_transport *transport, ptier_exchange *x,
+                                                     int64_t deadline, ptier_reserved *reserved,
+                                                     int64_t *until, ptier_error *error);
+void ptier_exchange_release(ptier_exchange *x);
 
 /* `request` is moved. */
-void ptier_exchange_start(ptier_exchange *exchange, nng_msg *request);
+void ptier_exchange_start(ptier_exchange *x, nng_msg *request);
 
 /* Has no effect in rare moments: to be repeated until it is done. */
-void ptier_exchange_cancel(ptier_exchange *exchange);
+void ptier_exchange_cancel(ptier_exchange *x);
 
 /* As the end of ptier_transport_exchange. */
-PTIER_MUST_CHECK ptier_status ptier_exchange_finish(ptier_exchange *exchange, nng_msg **reply,
+PTIER_MUST_CHECK ptier_status ptier_exchange_finish(ptier_exchange *x, nng_msg **reply,
                                                     ptier_fate *fate, ptier_error *error);
 
 /* `wake` is called when the connection came or went, or room may have come: from any thread and

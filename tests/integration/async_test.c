@@ -64,6 +64,16 @@ assert_once_each(told *calls, unsigned count)
         assert_int_equal(atomic_load(&calls[i].times), 1);
 }
 
+/* Stops the daemon; it answers nothing any more when this returns. SIGCONT lets it go on. */
+static void
+freeze(const test_daemon *daemon)
+{
+    int end;
+    assert_int_equal(kill(daemon->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(daemon->pid, &end, WUNTRACED), daemon->pid);
+    assert_true(WIFSTOPPED(end));
+}
+
 static ptier_client *
 open_client(const char *url, uint32_t timeout_ms, uint32_t limit)
 {
@@ -205,7 +215,7 @@ thousands_in_flight_end_once_each(void **state)
     ptier_statistics statistics;
 
     assert_non_null(calls);
-    kill(daemon->pid, SIGSTOP); /* so that they are all under way at once */
+    freeze(daemon); /* so that they are all under way at once */
     for (unsigned i = 0; i < THREADS; i++) {
         starters[i] = (starter){client, &all, calls + i * EACH, i * EACH, EACH, 0};
         assert_int_equal(pthread_create(&starters[i].thread, NULL, start_puts, &starters[i]), 0);
@@ -240,7 +250,7 @@ cancelled_calls_end_soon_and_the_others_go_on(void **state)
     ptier_records none;
     assert_non_null(calls);
     assert_int_equal(ptier_get(client, "0123456789abcdef", &none, NULL), PTIER_NOT_FOUND);
-    kill(daemon->pid, SIGSTOP);
+    freeze(daemon);
     start_gets(client, calls, &all, COUNT, handles);
     for (unsigned i = 0; i < COUNT; i++)
         if (i % 3 != 0)
@@ -274,7 +284,7 @@ closing_ends_all_with_cancelled_once_each(void **state)
     ptier_records none;
     assert_non_null(calls);
     assert_int_equal(ptier_get(client, "0123456789abcdef", &none, NULL), PTIER_NOT_FOUND);
-    kill(daemon->pid, SIGSTOP);
+    freeze(daemon);
     start_gets(client, calls, &all, COUNT, handles);
     ptier_client_close(client);
     assert_int_equal(atomic_load(&all.by_status[PTIER_CANCELLED]), COUNT); /* already */
@@ -334,7 +344,7 @@ deadlines_hold_for_those_that_wait_for_their_turn(void **state)
     ptier_records none;
     assert_non_null(calls);
     assert_int_equal(ptier_get(client, "0123456789abcdef", &none, NULL), PTIER_NOT_FOUND);
-    kill(daemon->pid, SIGSTOP);
+    freeze(daemon);
     start_gets(client, calls, &all, COUNT, NULL);
     wait_for(&all.ended, COUNT);
     assert_int_equal(atomic_load(&all.by_status[PTIER_DEADLINE_EXCEEDED]), COUNT);

@@ -142,7 +142,8 @@ ptier_hit_rate(uint64_t hits, uint64_t misses)
     return hits + misses ? (double)hits / (double)(hits + misses) : 0;
 }
 
-PTIER_API const char *ptier_operation_name(ptier_operation operation); /* "unknown" when out of range */
+PTIER_API const char *ptier_operation_name(
+    ptier_operation operation); /* "unknown" when out of range */
 PTIER_API const char *ptier_operation_help(ptier_operation operation);
 
 #ifdef __cplusplus
