@@ -521,6 +521,8 @@ closing_while_the_index_is_read_takes_nothing_from_a_full_l3(void **state)
         BOX_AWAIT(ptier_test_box_statistics(&box).usage_queue == 0); /* taken, not written */
         assert_true(ptier_test_box_has(&box, round));
         assert_int_equal(sqlite3_exec(l3_lock, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_close(l3_lock), SQLITE_OK);
+        l3_lock = NULL;
         ptier_test_box_close(&box);
     }
     size_t evicted = ptier_test_box_changes(&box, PTIER_EVENT_REMOVED, PTIER_REASON_CAPACITY, NULL);
