@@ -196,6 +196,13 @@ use(round_facts *r, ptier_cache *cache)
         if (i % 4 == 1 && known->exists)
             die(r, "d%d was deleted and is there", i);
     }
+    /* L2 may have served what is damaged in L3, and let go of it since: then that is told. */
+    for (int i = 0; i < PTIER_DAMAGE_KEYS; i++) {
+        ptier_status status;
+        if (ptier_damage_judge(&r->store, cache, i, &status) == PTIER_DAMAGE_MISSING &&
+            corruption_is_told(cache))
+            ptier_damage_adopt(&r->store, cache, i);
+    }
     judge_all(r, cache, "in use");
 }
 
