@@ -30,6 +30,14 @@
 #define SLACK_KB    8192
 #define SLACK_FDS   4 /* a connection that is just being made */
 
+/* nng 1.5 loses a message that it is handed while the connection ends. */
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
+const char *
+__lsan_default_suppressions(void)
+{
+    return "leak:libnng.so";
+}
+
 static int64_t
 now_ms(void)
 {
@@ -120,6 +128,10 @@ try_all_manners(security_box *box, const char *url)
             unsigned accepted = atomic_load(&server.accepted);
             atomic_store(&server.manner, manner);
             call_in_vain(client, manner, pass == 0 ? rounds / 4 : rounds);
+            /* It may have been pausing between two attempts to connect. */
+            for (int64_t deadline = now_ms() + PATIENCE_MS;
+                 atomic_load(&server.accepted) == accepted && now_ms() < deadline;)
+                call_in_vain(client, manner, 1);
             assert_true(atomic_load(&server.accepted) > accepted);
         }
         if (pass == 1)
