@@ -179,6 +179,7 @@ run_examples() {
 # Over one proxy on this machine, which is the target itself.
 run_rotator() {
     local output port
+    rm -f target.log # the last one's port
     "$build/bin/target_server" >target.log 2>&1 &
     helper=$!
     within 10 grep -qE '[0-9]{4,5}' target.log || return
