@@ -429,6 +429,10 @@ PTIER_MUST_CHECK ptier_status ptier_rebuild_l3(ptier_cache *cache, ptier_error *
 
 void *ptier_maintenance_thread(void *context); /* the cache */
 
+/* Has the thread save the state file, which takes *wanted back, and waits for that. False: it
+ * cannot be saved, or the cache is closing. The lock is given up meanwhile. */
+PTIER_MUST_CHECK bool ptier_await_state_locked(ptier_cache *cache, const bool *wanted);
+
 /* Removes what has expired; returns how much. */
 size_t ptier_expire(ptier_cache *cache);
 

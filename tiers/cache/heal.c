@@ -8,11 +8,7 @@
 
 #include "cache/cache_internal.h"
 
-enum {
-    NO_MEMORY_PAUSE_MS = 10,
-    SAVE_MS = 5000, /* what the state file may take */
-    WAIT_MS = 200,
-};
+enum { NO_MEMORY_PAUSE_MS = 10 };
 
 static const char *const down_events[] = {
     [PTIER_TIER_L2] = "l2_degraded", [PTIER_TIER_L3] = "l3_degraded"};
@@ -457,22 +453,17 @@ l3_is_back(ptier_cache *cache, const char *how)
 }
 
 /* The state file says that L3 has the whole cache, before anything relies on that: the next start
- * would take it for out of date. The maintenance thread saves it, as ever. */
+ * would take it for out of date. */
 static ptier_status
 count_l3_in(ptier_cache *cache, ptier_error *error)
 {
-    int64_t deadline = ptier_monotonic_ms() + SAVE_MS;
     pthread_mutex_lock(&cache->lock);
     cache->l3_joins = !(cache->state.tiers & 1U << PTIER_TIER_L3);
-    while (cache->l3_joins && !cache->stopping && ptier_monotonic_ms() < deadline) {
-        pthread_cond_signal(&cache->maintenance_work);
-        ptier_wait_locked(cache, &cache->progress, WAIT_MS);
-    }
-    bool joins = cache->l3_joins;
+    bool saved = ptier_await_state_locked(cache, &cache->l3_joins);
     cache->l3_joins = false;
     pthread_mutex_unlock(&cache->lock);
-    return joins ? ptier_fail(error, PTIER_UNAVAILABLE, "the state file cannot be written")
-                 : PTIER_OK;
+    return saved ? PTIER_OK
+                 : ptier_fail(error, PTIER_UNAVAILABLE, "the state file cannot be written");
 }
 
 static void

@@ -14,6 +14,8 @@ enum {
     EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
     WRITEBACK_ROUNDS = 4,
     STATE_RETRY_MS = 1000,
+    STATE_PATIENCE_MS = 5000, /* of those who wait for it */
+    STATE_WAIT_MS = 200,
     COMPACT_STEPS = 4, /* in one round, each as leader of the log group for itself */
 };
 
@@ -265,6 +267,17 @@ ptier_admit_l1(ptier_cache *cache)
 }
 
 /* ---- the thread ---- */
+
+bool
+ptier_await_state_locked(ptier_cache *cache, const bool *wanted)
+{
+    int64_t deadline = ptier_monotonic_ms() + STATE_PATIENCE_MS;
+    while (*wanted && !cache->stopping && ptier_monotonic_ms() < deadline) {
+        pthread_cond_signal(&cache->maintenance_work);
+        ptier_wait_locked(cache, &cache->progress, STATE_WAIT_MS);
+    }
+    return !*wanted;
+}
 
 /* The state file, where it is wanted anew: a further block of revisions, a new store_id. */
 static void

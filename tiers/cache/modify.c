@@ -271,19 +271,12 @@ clear_l1(ptier_cache *cache, uint64_t *cleared)
     ptier_count(&cache->count.evictions[PTIER_TIER_L1], *cleared);
 }
 
-/* What L2 gives up L3 has, or will have from the log; unless it is to be made anew from L2. */
-static ptier_status
-clear_l2(ptier_cache *cache, uint64_t *cleared, ptier_error *error)
+/* What L2 gives up L3 has, or will have from the log. */
+static void
+clear_l2(ptier_cache *cache, uint64_t *cleared)
 {
-    pthread_mutex_lock(&cache->lock);
-    bool needed = cache->health[PTIER_TIER_L3].rebuild;
-    pthread_mutex_unlock(&cache->lock);
-    if (needed)
-        return ptier_fail(error, PTIER_UNAVAILABLE,
-                          "L3 is to be made anew from what L2 has: clear L2 when that is done");
     *cleared = ptier_l2_evict_all(cache->tiers[PTIER_TIER_L2]);
     ptier_count(&cache->count.evictions[PTIER_TIER_L2], *cleared);
-    return PTIER_OK;
 }
 
 static ptier_status
@@ -323,7 +316,7 @@ ptier_cache_clear(ptier_cache *cache, ptier_tier_id tier, ptier_durability durab
     } else if (tier == PTIER_TIER_L1) {
         clear_l1(cache, &count);
     } else {
-        status = clear_l2(cache, &count, error);
+        clear_l2(cache, &count);
     }
     if (cleared)
         *cleared = count;

@@ -12,7 +12,6 @@ enum {
     ROWS = 2000, /* of L3 in one step: a transaction */
     L2_STEPS = 16,
     WAIT_MS = 200,
-    SAVE_MS = 5000,
 };
 
 enum { BEGIN, LOG, FOLLOW, ROWS_OF_L3, COPY, FINISH }; /* ptier_rotation.phase */
@@ -140,19 +139,13 @@ copy(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
     return status;
 }
 
-/* The maintenance thread saves `state`, as ever. */
 static ptier_status
 finish(ptier_cache *cache, ptier_rotation *r, ptier_error *error)
 {
     ptier_status status = PTIER_OK;
-    int64_t deadline = ptier_monotonic_ms() + SAVE_MS;
     pthread_mutex_lock(&cache->lock);
     cache->keys_rotated = true;
-    while (cache->keys_rotated && !cache->stopping && ptier_monotonic_ms() < deadline) {
-        pthread_cond_signal(&cache->maintenance_work);
-        ptier_wait_locked(cache, &cache->progress, WAIT_MS);
-    }
-    if (cache->keys_rotated)
+    if (!ptier_await_state_locked(cache, &cache->keys_rotated))
         status = ptier_fail(error, PTIER_UNAVAILABLE,
                             "everything is encrypted anew, but the state file cannot be written: "
                             "the previous keys are still asked for");
