@@ -32,28 +32,18 @@ static ptier_status
 read_get_many(ptier_async *call, ptier_arena *arena, const void *message, ptier_error *error)
 {
     const Proxytier__V1__GetManyResponse *reply = message;
-    if (!arena)
-        return PTIER_OK;
-    uint64_t as_of = reply->as_of;
-    ptier_status status =
-        ptier_records_fill(&call->result.records, arena, reply->proxies, reply->n_proxies, error);
-    if (status == PTIER_OK)
-        call->result.records.as_of = as_of;
-    return status;
+    return arena ? ptier_records_fill(&call->result.records, arena, reply->proxies,
+                                      reply->n_proxies, reply->as_of, error)
+                 : PTIER_OK;
 }
 
 static ptier_status
 read_pick(ptier_async *call, ptier_arena *arena, const void *message, ptier_error *error)
 {
     const Proxytier__V1__PickResponse *reply = message;
-    if (!arena)
-        return PTIER_OK;
-    uint64_t as_of = reply->as_of;
-    ptier_status status =
-        ptier_records_fill(&call->result.records, arena, reply->proxies, reply->n_proxies, error);
-    if (status == PTIER_OK)
-        call->result.records.as_of = as_of;
-    return status;
+    return arena ? ptier_records_fill(&call->result.records, arena, reply->proxies,
+                                      reply->n_proxies, reply->as_of, error)
+                 : PTIER_OK;
 }
 
 static ptier_status

@@ -65,11 +65,9 @@ ptier_read_get(ptier_arena *arena, const Proxytier__V1__GetResponse *reply, ptie
         ptier_arena_destroy(arena);
         return ptier_fail(error, PTIER_INTERNAL, "the reply to Get holds no record");
     }
-    ptier_status status = ptier_records_fill(result, arena, &reply->proxy, 1, error);
-    if (status == PTIER_OK) {
-        result->as_of = reply->as_of;
+    ptier_status status = ptier_records_fill(result, arena, &reply->proxy, 1, reply->as_of, error);
+    if (status == PTIER_OK)
         result->tier = (ptier_tier_id)reply->tier;
-    }
     return status;
 }
 
@@ -118,10 +116,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
-    if (status == PTIER_OK)
-        result->as_of = reply->as_of;
-    return status;
+    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
 }
 
 typedef struct ptier_filter_message filter_message;
@@ -195,11 +190,7 @@ ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_record
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    uint64_t as_of = reply->as_of;
-    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
-    if (status == PTIER_OK)
-        result->as_of = as_of;
-    return status;
+    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
 }
 
 ptier_status
@@ -237,10 +228,9 @@ ptier_list(ptier_client *client, const ptier_filter *filter, uint32_t page_size,
         return ptier_fail(error, PTIER_INTERNAL,
                           "the reply's page token is longer than this library knows");
     }
-    status = ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
-    if (status == PTIER_OK) {
-        result->as_of = reply->as_of;
+    status =
+        ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
+    if (status == PTIER_OK)
         (void)strcpy(result->next_page_token, reply->next_page_token); /* length checked above */
-    }
     return status;
 }

@@ -295,7 +295,7 @@ ask_many(many *m, ptier_records *result, ptier_error *error)
         return status;
     fill_many(m, reply, sent);
     m->as_of = reply->as_of < m->as_of ? reply->as_of : m->as_of;
-    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, error);
+    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, m->as_of, error);
 }
 
 ptier_status

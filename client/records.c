@@ -30,7 +30,7 @@ fill_record(ptier_record *record, ptier_arena *arena, const Proxytier__V1__Proxy
 
 ptier_status
 ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Proxy *const *proxies,
-                   size_t count, ptier_error *error)
+                   size_t count, uint64_t as_of, ptier_error *error)
 {
     ptier_status status = PTIER_OK;
     ptier_record *records = ptier_arena_array(arena, count, sizeof *records);
@@ -46,6 +46,7 @@ ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Pro
     of->arena = arena;
     result->records = records;
     result->count = count;
+    result->as_of = as_of;
     result->internal = of;
     return PTIER_OK;
 }

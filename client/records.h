@@ -9,12 +9,12 @@
 #include "near_record.h"
 
 /*
- * Fills *result with the records of `proxies`. The arena they were unpacked into is moved to the
- * result, on failure it is destroyed. INTERNAL: a record we cannot understand.
+ * Fills *result with the records of `proxies`, and as_of. The arena they were unpacked into is
+ * moved to the result, on failure it is destroyed. INTERNAL: a record we cannot understand.
  */
 PTIER_MUST_CHECK ptier_status ptier_records_fill(ptier_records *result, ptier_arena *arena,
                                                  Proxytier__V1__Proxy *const *proxies, size_t count,
-                                                 ptier_error *error);
+                                                 uint64_t as_of, ptier_error *error);
 
 /* Fills *result with a near record as of `now` (moved on success). False: out of memory. */
 PTIER_MUST_CHECK bool ptier_records_from_near(ptier_records *result, ptier_near_record *record,
