@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nng_tls.h"
+
 #define TLS            "tls+tcp://"
 #define PEM_MAX        ((size_t)1024 * 1024)
 #define NAME_MAX_BYTES 253
@@ -55,38 +57,14 @@ read_pem(const char *path, char **text, ptier_error *error)
     return status;
 }
 
-static void
-forget(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
-
-static ptier_status
-fail(const char *path, int rv, ptier_error *error)
-{
-    if (rv == NNG_ENOTSUP)
-        return ptier_fail(error, PTIER_UNIMPLEMENTED, "nng was built without TLS here");
-    if (rv == NNG_ENOMEM)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    return ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s cannot be used for TLS: %s", path,
-                      nng_strerror(rv));
-}
-
 static ptier_status
 set_ca(nng_tls_config *config, const char *path, ptier_error *error)
 {
     char *pem;
     ptier_status status = read_pem(path, &pem, error);
-    if (status == PTIER_OK) {
-        int rv = nng_tls_config_ca_chain(config, pem, NULL);
-        if (rv == 0)
-            rv = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
-        if (rv != 0)
-            status = fail(path, rv, error);
-    }
-    forget(pem);
+    if (status == PTIER_OK)
+        status = ptier_nng_tls_require(config, path, pem, error);
+    ptier_nng_tls_forget(pem);
     return status;
 }
 
@@ -100,10 +78,10 @@ set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier
     if (status == PTIER_OK) {
         int rv = nng_tls_config_own_cert(config, cert_pem, key_pem, NULL);
         if (rv != 0)
-            status = fail(cert, rv, error);
+            status = ptier_nng_tls_fail(cert, rv, error);
     }
-    forget(key_pem);
-    forget(cert_pem);
+    ptier_nng_tls_forget(key_pem);
+    ptier_nng_tls_forget(cert_pem);
     return status;
 }
 
@@ -158,10 +136,9 @@ set_up(ptier_tls *tls, const ptier_client_options *options, const char *url, pti
         return status;
     /* Without one nng would not look at names at all. */
     int rv = nng_tls_config_server_name(config, server);
-    /* 1.3 where nng has it; 1.5 does not take it even as an upper bound. */
-    if (rv == 0 && nng_tls_config_version(config, NNG_TLS_1_2, NNG_TLS_1_3) != 0)
-        rv = nng_tls_config_version(config, NNG_TLS_1_2, NNG_TLS_1_2);
-    return rv == 0 ? PTIER_OK : fail(server, rv, error);
+    if (rv == 0)
+        rv = ptier_nng_tls_versions(config);
+    return rv == 0 ? PTIER_OK : ptier_nng_tls_fail(server, rv, error);
 }
 
 ptier_status
@@ -173,7 +150,7 @@ ptier_tls_init(ptier_tls *tls, const ptier_client_options *options, const char *
         return PTIER_OK;
     int rv = nng_tls_config_alloc(&tls->config, NNG_TLS_MODE_CLIENT);
     if (rv != 0)
-        return fail(url, rv, error);
+        return ptier_nng_tls_fail(url, rv, error);
     ptier_status status = set_up(tls, options, url, error);
     if (status != PTIER_OK)
         ptier_tls_fini(tls);

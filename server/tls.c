@@ -11,16 +11,9 @@
 
 #include "file.h"
 #include "listen.h"
+#include "nng_tls.h"
 
 #define PEM_MAX ((size_t)1024 * 1024)
-
-static void
-forget(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
 
 /* The file's text, to be wiped and freed. secret: nobody but its owner may read it. */
 static ptier_status
@@ -53,21 +46,10 @@ read_pem(const char *path, bool secret, char **text, ptier_error *error)
     if (status == PTIER_OK && !strstr(*text, "-----BEGIN "))
         status = ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s is not a PEM file", path);
     if (status != PTIER_OK) {
-        forget(*text);
+        ptier_nng_tls_forget(*text);
         *text = NULL;
     }
     return status;
-}
-
-static ptier_status
-fail(const char *path, int rv, ptier_error *error)
-{
-    if (rv == NNG_ENOTSUP)
-        return ptier_fail(error, PTIER_UNIMPLEMENTED, "nng was built without TLS here");
-    if (rv == NNG_ENOMEM)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    return ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s cannot be used for TLS: %s", path,
-                      nng_strerror(rv));
 }
 
 static ptier_status
@@ -80,10 +62,10 @@ set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier
     if (status == PTIER_OK) {
         int rv = nng_tls_config_own_cert(config, cert_pem, key_pem, NULL);
         if (rv != 0)
-            status = fail(rv == NNG_ECRYPTO ? key : cert, rv, error);
+            status = ptier_nng_tls_fail(rv == NNG_ECRYPTO ? key : cert, rv, error);
     }
-    forget(key_pem);
-    forget(cert_pem);
+    ptier_nng_tls_forget(key_pem);
+    ptier_nng_tls_forget(cert_pem);
     return status;
 }
 
@@ -92,14 +74,9 @@ set_ca(nng_tls_config *config, const char *ca, ptier_error *error)
 {
     char *pem = NULL;
     ptier_status status = read_pem(ca, false, &pem, error);
-    if (status == PTIER_OK) {
-        int rv = nng_tls_config_ca_chain(config, pem, NULL);
-        if (rv == 0)
-            rv = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
-        if (rv != 0)
-            status = fail(ca, rv, error);
-    }
-    forget(pem);
+    if (status == PTIER_OK)
+        status = ptier_nng_tls_require(config, ca, pem, error);
+    ptier_nng_tls_forget(pem);
     return status;
 }
 
@@ -110,11 +87,10 @@ ptier_tls_server(const char *cert, const char *key, const char *ca, nng_tls_conf
     nng_tls_config *made = NULL;
     int rv = nng_tls_config_alloc(&made, NNG_TLS_MODE_SERVER);
     if (rv != 0)
-        return fail(cert, rv, error);
-    /* 1.3 where nng has it; 1.5 does not take it even as an upper bound. */
-    if (nng_tls_config_version(made, NNG_TLS_1_2, NNG_TLS_1_3) != 0)
-        rv = nng_tls_config_version(made, NNG_TLS_1_2, NNG_TLS_1_2);
-    ptier_status status = rv == 0 ? set_certificate(made, cert, key, error) : fail(cert, rv, error);
+        return ptier_nng_tls_fail(cert, rv, error);
+    rv = ptier_nng_tls_versions(made);
+    ptier_status status =
+        rv == 0 ? set_certificate(made, cert, key, error) : ptier_nng_tls_fail(cert, rv, error);
     if (status == PTIER_OK && ca)
         status = set_ca(made, ca, error);
     if (status != PTIER_OK) {
