@@ -27,19 +27,8 @@ typedef struct slow_call {
 static int
 set_up(void **state)
 {
-    test_daemon *daemon = calloc(1, sizeof *daemon);
-    assert_non_null(daemon);
-    test_daemon_init(daemon);
-    test_daemon_start(daemon, NULL);
-    *state = daemon;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    test_daemon_fini(*state);
-    free(*state);
+    test_daemon_set_up(state);
+    test_daemon_start(*state, NULL);
     return 0;
 }
 
@@ -157,7 +146,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(one_connection_has_a_bound_and_leaves_room_for_others,
-                                        set_up, tear_down),
+                                        set_up, test_daemon_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -306,25 +306,8 @@ reader_gets_no_credentials_whoever_it_is(void **state)
     }
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

@@ -23,6 +23,7 @@
 #include "support/process_use.h"
 #include "support/security_box.h"
 #include "support/settings.h"
+#include "support/monotonic.h"
 
 #define TIMEOUT_MS  15
 #define LATE_MS     5000 /* what a loaded machine may add: "hangs" is longer */
@@ -36,14 +37,6 @@ const char *
 __lsan_default_suppressions(void)
 {
     return "leak:libnng.so";
-}
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static ptier_client *
@@ -77,10 +70,11 @@ call_in_vain(ptier_client *client, bad_manner manner, unsigned rounds)
 {
     for (unsigned i = 0; i < rounds; i++) {
         ptier_error error;
-        int64_t begun = now_ms();
+        int64_t begun = ptier_test_now();
         ptier_status status = get(client, &error);
-        if (now_ms() - begun > TIMEOUT_MS + LATE_MS)
-            fail_msg("%s: a call took %d ms", bad_manner_name(manner), (int)(now_ms() - begun));
+        if (ptier_test_now() - begun > TIMEOUT_MS + LATE_MS)
+            fail_msg("%s: a call took %d ms", bad_manner_name(manner),
+                     (int)(ptier_test_now() - begun));
         if (status != PTIER_UNAVAILABLE && status != PTIER_DEADLINE_EXCEEDED &&
             status != PTIER_UNAUTHENTICATED)
             fail_msg("%s: status %d: %s", bad_manner_name(manner), (int)status, error.message);
@@ -92,7 +86,8 @@ expect_nothing_grown(const process_use *before, const char *what)
 {
     const struct timespec pause = {.tv_nsec = 20000000};
     process_use now = {0};
-    for (int64_t deadline = now_ms() + PATIENCE_MS; now_ms() < deadline; nanosleep(&pause, NULL)) {
+    for (int64_t deadline = ptier_test_now() + PATIENCE_MS; ptier_test_now() < deadline;
+         nanosleep(&pause, NULL)) {
         now = process_use_of(getpid());
         if (now.descriptors <= before->descriptors + SLACK_FDS &&
             (PTIER_TEST_SANITIZED || now.rss_kb <= before->rss_kb + SLACK_KB))
@@ -107,10 +102,10 @@ static void
 expect_service(security_box *box, ptier_client *client)
 {
     security_box_start(box, true, NULL);
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     ptier_error error;
     while (get(client, &error) != PTIER_NOT_FOUND)
-        if (now_ms() > deadline)
+        if (ptier_test_now() > deadline)
             fail_msg("no service: %s", error.message);
     assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
 }
@@ -129,8 +124,8 @@ try_all_manners(security_box *box, const char *url)
             atomic_store(&server.manner, manner);
             call_in_vain(client, manner, pass == 0 ? rounds / 4 : rounds);
             /* It may have been pausing between two attempts to connect. */
-            for (int64_t deadline = now_ms() + PATIENCE_MS;
-                 atomic_load(&server.accepted) == accepted && now_ms() < deadline;)
+            for (int64_t deadline = ptier_test_now() + PATIENCE_MS;
+                 atomic_load(&server.accepted) == accepted && ptier_test_now() < deadline;)
                 call_in_vain(client, manner, 1);
             assert_true(atomic_load(&server.accepted) > accepted);
         }
@@ -205,9 +200,9 @@ static void
 wait_for_at_least(const atomic_uint *counter, unsigned value, const char *what)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
-    for (int64_t deadline = now_ms() + PATIENCE_MS; atomic_load(counter) < value;
+    for (int64_t deadline = ptier_test_now() + PATIENCE_MS; atomic_load(counter) < value;
          nanosleep(&pause, NULL))
-        if (now_ms() > deadline)
+        if (ptier_test_now() > deadline)
             fail_msg("waited in vain: %s", what);
 }
 
@@ -242,25 +237,8 @@ subscriptions_outlast_bad_event_servers(void **state)
     ptier_client_close(client);
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

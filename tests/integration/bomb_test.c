@@ -26,19 +26,8 @@
 static int
 set_up(void **state)
 {
-    test_daemon *daemon = calloc(1, sizeof *daemon);
-    assert_non_null(daemon);
-    test_daemon_init(daemon);
-    test_daemon_start(daemon, NULL);
-    *state = daemon;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    test_daemon_fini(*state);
-    free(*state);
+    test_daemon_set_up(state);
+    test_daemon_start(*state, NULL);
     return 0;
 }
 
@@ -98,7 +87,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(bombs_are_answered_with_invalid_argument_in_bounded_memory,
-                                        set_up, tear_down),
+                                        set_up, test_daemon_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "support/mirrors.h"
+#include "support/monotonic.h"
 
 #define SHORT_BURST 40000
 #define MIRRORS     4
@@ -30,14 +31,6 @@ burst_size(void)
     const char *text = getenv("PTIER_BURST");
     unsigned long size = text ? strtoul(text, NULL, 10) : 0;
     return size >= 1000 && size <= 10000000 ? (unsigned)size : SHORT_BURST;
-}
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Exactly `changes` changes: records made, written again, removed, and written anew. */
@@ -85,12 +78,12 @@ run_burst(const char *journal_events, unsigned heavy)
 
     make_changes(client, 0, size / 4);
     ptier_test_program_signal(&mirrors[0], SIGSTOP);
-    const int64_t stopped = now_ms();
+    const int64_t stopped = ptier_test_now();
     make_changes(client, size, size / 4);
     test_put_heavy(client, 0, heavy);
     mirror_start(&mirrors[MIRRORS - 1], &daemon, 0); /* comes in the middle */
     make_changes(client, size / 2, size / 2);
-    while (now_ms() - stopped < stop_ms) {
+    while (ptier_test_now() - stopped < stop_ms) {
         const struct timespec pause = {.tv_nsec = 10000000};
         nanosleep(&pause, NULL);
     }

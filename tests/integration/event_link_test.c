@@ -104,8 +104,8 @@ subscribe(fixture *f, int i, bool tiers, const ptier_position *position)
 static void
 beat_until(fixture *f, atomic_uint *counter, unsigned value)
 {
-    int64_t until = test_now_ms() + PATIENCE_MS;
-    while (atomic_load(counter) < value && test_now_ms() < until) {
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (atomic_load(counter) < value && ptier_test_now() < until) {
         peer_heartbeat(&f->peer);
         test_pause();
     }
@@ -310,11 +310,11 @@ closing_amid_a_flood_ends(void **state)
     strcat(f->peer.event_url, ".bare"); /* what GetInfo answers from now on */
     listen_at(&flood, f->peer.event_url);
     assert_int_equal(pthread_create(&thread, NULL, pour, &flood), 0);
-    int64_t until = test_now_ms() + 3000;
-    for (unsigned rounds = 0; rounds < 200 && test_now_ms() < until; rounds++) {
+    int64_t until = ptier_test_now() + 3000;
+    for (unsigned rounds = 0; rounds < 200 && ptier_test_now() < until; rounds++) {
         subscribe(f, 0, false, NULL);
-        int64_t limit = test_now_ms() + PATIENCE_MS;
-        while (f->told[0].connected <= rounds && test_now_ms() < limit)
+        int64_t limit = ptier_test_now() + PATIENCE_MS;
+        while (f->told[0].connected <= rounds && ptier_test_now() < limit)
             test_pause();
         assert_int_equal(f->told[0].connected, rounds + 1);
         ptier_subscription_close(f->subscriptions[0]);

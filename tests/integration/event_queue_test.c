@@ -69,31 +69,8 @@ wait_until_blocked(heard *h)
     assert_true(atomic_load(&h->waits));
 }
 
-typedef struct box {
-    test_daemon daemon;
-    ptier_client *client;
-} box;
-
-static void
-open_box(box *b, const char *journal_events)
-{
-    const char *const arguments[] = {"--journal-events", journal_events, "--default-ttl", "0",
-                                     NULL};
-    test_daemon_init(&b->daemon);
-    test_daemon_start(&b->daemon, arguments);
-    b->client = test_client_open(&b->daemon, 30000);
-}
-
-static void
-close_box(box *b)
-{
-    ptier_client_close(b->client);
-    assert_int_equal(test_daemon_end(&b->daemon, SIGTERM), 0);
-    test_daemon_fini(&b->daemon);
-}
-
 static ptier_subscription *
-subscribe(box *b, heard *h, ptier_subscription_options *options)
+subscribe(event_box *b, heard *h, ptier_subscription_options *options)
 {
     ptier_subscription *subscription;
     options->on_event = on_event;
@@ -110,8 +87,8 @@ static void
 run_blocked(const char *journal_events, unsigned changes, heard *slow, heard *quick)
 {
     ptier_subscription_options options;
-    box b;
-    open_box(&b, journal_events);
+    event_box b;
+    event_box_open(&b, journal_events);
     ptier_subscription_options_init(&options);
     ptier_subscription *second = subscribe(&b, quick, &options);
     options.queue_events = 100;
@@ -140,7 +117,7 @@ run_blocked(const char *journal_events, unsigned changes, heard *slow, heard *qu
     ptier_subscription_close(second);
     assert_int_equal(quick->count, changes + 60);
     assert_int_equal(quick->resyncs + quick->disorder + slow->disorder, 0);
-    close_box(&b);
+    event_box_close(&b);
 }
 
 static void
@@ -180,8 +157,8 @@ filters_let_pass_what_was_asked_for(void **state)
     ptier_subscription *all[4];
     char key[24], start[2] = {0};
     uint64_t cleared;
-    box b;
-    open_box(&b, "65536");
+    event_box b;
+    event_box_open(&b, "65536");
     ptier_subscription_options_init(&options);
     options.source = "b";
     all[0] = subscribe(&b, &source, &options);
@@ -230,7 +207,7 @@ filters_let_pass_what_was_asked_for(void **state)
     assert_int_equal(types.by_type[PTIER_EVENT_UPDATED], 5);
     assert_int_equal(types.by_type[PTIER_EVENT_HEALTH], source.by_type[PTIER_EVENT_HEALTH]);
     assert_int_equal(types.by_type[PTIER_EVENT_CREATED] + types.by_type[PTIER_EVENT_REMOVED], 0);
-    close_box(&b);
+    event_box_close(&b);
 }
 
 int

@@ -101,32 +101,9 @@ wait_for(heard *h, const size_t *counter, size_t value)
     fail_msg("%zu of %zu came", now, value);
 }
 
-typedef struct box {
-    test_daemon daemon;
-    ptier_client *client;
-} box;
-
-static void
-open_box(box *b, const char *journal_events)
-{
-    const char *const arguments[] = {"--journal-events", journal_events, "--default-ttl", "0",
-                                     NULL};
-    test_daemon_init(&b->daemon);
-    test_daemon_start(&b->daemon, arguments);
-    b->client = test_client_open(&b->daemon, 30000);
-}
-
-static void
-close_box(box *b)
-{
-    ptier_client_close(b->client);
-    assert_int_equal(test_daemon_end(&b->daemon, SIGTERM), 0);
-    test_daemon_fini(&b->daemon);
-}
-
 /* What a subscription that begins behind `position` is told of `all`, from sequence `first` on. */
 static void
-check_begun_at(box *b, const heard *all, const ptier_position *position)
+check_begun_at(event_box *b, const heard *all, const ptier_position *position)
 {
     heard *h = make_heard();
     ptier_subscription *subscription = subscribe(b->client, h, position);
@@ -152,10 +129,10 @@ static void
 replay_at_the_oldest_entry_of_the_journal(void **state)
 {
     (void)state;
-    box b;
+    event_box b;
     ptier_position now, position;
     heard *all = make_heard(), *late = make_heard();
-    open_box(&b, "100");
+    event_box_open(&b, "100");
     ptier_subscription *subscription = subscribe(b.client, all, NULL);
     wait_for(all, &all->connected, 1);
     for (unsigned i = 0; i < 20; i++) { /* few enough at a time for the publisher */
@@ -186,7 +163,7 @@ replay_at_the_oldest_entry_of_the_journal(void **state)
     ptier_subscription_close(subscription);
     assert_int_equal(late->events[0].sequence, now.changes + 1);
     assert_int_equal(late->resyncs, 1);
-    close_box(&b);
+    event_box_close(&b);
     free(all);
     free(late);
 }
@@ -195,10 +172,10 @@ static void
 other_run_and_other_store_are_told_as_resync(void **state)
 {
     (void)state;
-    box b;
+    event_box b;
     ptier_position kept;
     heard *live = make_heard();
-    open_box(&b, "65536");
+    event_box_open(&b, "65536");
     ptier_subscription *subscription = subscribe(b.client, live, NULL);
     wait_for(live, &live->connected, 1);
     test_put_range(b.client, 0, 20, "one");
@@ -225,7 +202,7 @@ other_run_and_other_store_are_told_as_resync(void **state)
         free(late);
     }
     ptier_subscription_close(subscription);
-    close_box(&b);
+    event_box_close(&b);
     free(live);
 }
 
@@ -260,8 +237,8 @@ daemon_killed_in_mid_batch_leaves_nobody_behind(void **state)
     ptier_test_program mirrors[MIRRORS];
     pthread_t threads[WRITERS];
     writer writers[WRITERS] = {0};
-    box b;
-    open_box(&b, "65536");
+    event_box b;
+    event_box_open(&b, "65536");
     for (int i = 0; i < MIRRORS; i++)
         mirror_start(&mirrors[i], &b.daemon, 0);
     for (int i = 0; i < MIRRORS; i++)
@@ -287,7 +264,7 @@ daemon_killed_in_mid_batch_leaves_nobody_behind(void **state)
     mirror_put_sentinel(b.client);
     for (int i = 0; i < MIRRORS; i++)
         assert_true(mirror_check(&mirrors[i], b.client).resyncs >= 1);
-    close_box(&b);
+    event_box_close(&b);
 }
 
 static void
@@ -300,8 +277,8 @@ clear_reaches_every_subscriber_as_one_event(void **state)
     unsigned entries = size >= 1000 && size <= 1000000 ? (unsigned)size : SHORT_CLEAR;
     ptier_test_program mirrors[MIRRORS];
     uint64_t cleared;
-    box b;
-    open_box(&b, "65536");
+    event_box b;
+    event_box_open(&b, "65536");
     test_put_range(b.client, 0, entries, "one");
     for (int i = 0; i < MIRRORS; i++)
         mirror_start(&mirrors[i], &b.daemon, 0);
@@ -317,7 +294,7 @@ clear_reaches_every_subscriber_as_one_event(void **state)
         assert_int_equal(report.events, 1 + 50 + 1);
         assert_int_equal(report.resyncs, 0);
     }
-    close_box(&b);
+    event_box_close(&b);
 }
 
 int

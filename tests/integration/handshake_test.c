@@ -23,17 +23,10 @@
 #include "proxytier/v1/info.pb-c.h"
 #include "support/raw_client.h"
 #include "support/security_box.h"
+#include "support/monotonic.h"
 
 #define PATIENCE_MS 20000
 #define WITH(...)   ((const char *[]){__VA_ARGS__, NULL})
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* Connects, says this, and nothing more. */
 static int
@@ -65,10 +58,10 @@ is_cut(int fd)
 static void
 wait_until_cut(const int *fds, size_t count)
 {
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     for (size_t i = 0; i < count; i++)
         while (!is_cut(fds[i])) {
-            assert_true(now_ms() < deadline);
+            assert_true(ptier_test_now() < deadline);
             (void)poll(NULL, 0, 10); /* between two looks */
         }
 }
@@ -127,9 +120,9 @@ stalled_handshakes_are_cut_and_leave_nothing(void **state)
     wait_until_cut(fds, 80);
     for (size_t i = 0; i < 80; i++)
         close(fds[i]);
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     while (count_descriptors(&box->daemon) > before) {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
     }
     assert_int_equal(check(&client), PTIER_OK);
@@ -205,9 +198,9 @@ strangers_leave_room_for_the_administrator(void **state)
     security_box_start(box, false, WITH("--max-connections", "16"));
     for (size_t i = 0; i < 40; i++)
         fds[i] = stall(box->tcp_url, greeting, sizeof greeting);
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     while (refused < 40 - 12) {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
         refused = 0;
         for (size_t i = 0; i < 40; i++)
@@ -224,25 +217,8 @@ strangers_leave_room_for_the_administrator(void **state)
     raw_client_close(&client);
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

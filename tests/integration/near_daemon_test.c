@@ -13,6 +13,7 @@
 #include <proxytier/client.h>
 
 #include "support/daemon.h"
+#include "support/monotonic.h"
 
 #define PATIENCE_MS 20000
 #define KEY         "near-key"
@@ -25,14 +26,6 @@
         if (status_ != PTIER_OK)                                                                   \
             fail_msg("%s: %s: %s", #call, ptier_status_text(status_), error.message);              \
     } while (0)
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 short_pause(void)
@@ -65,10 +58,10 @@ statistics_of(ptier_client *client)
 static void
 wait_fresh(ptier_client *client)
 {
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     ptier_near_statistics s = statistics_of(client);
     while (!s.following || s.age_ms < 0 || s.age_ms > 500) {
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
         s = statistics_of(client);
     }
@@ -116,10 +109,10 @@ assert_source(ptier_client *client, const char *key, const char *source, size_t 
 static void
 wait_for_source(ptier_client *client, const char *key, const char *source)
 {
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     for (bool seen = false; !seen; short_pause()) {
         ptier_records found;
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         assert_ok(ptier_get(client, key, &found, &error));
         seen = strcmp(found.records[0].source, source) == 0;
         ptier_records_free(&found);
@@ -171,11 +164,11 @@ changes_of_others_arrive(void **state)
     ptier_report_result result;
     ptier_records found = {0};
     assert_ok(ptier_report_health(writer, &report, 1, &result, &error));
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     do { /* patched in place */
         short_pause();
         ptier_records_free(&found);
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         assert_ok(ptier_get(client, KEY, &found, &error));
     } while (found.records[0].failure_count != 1);
     assert_int_equal(found.near_count, 1);
@@ -190,20 +183,20 @@ changes_of_others_arrive(void **state)
     assert_ok(ptier_delete(writer, keys, 1, NULL, &error));
     while (ptier_get(client, KEY, &found, NULL) == PTIER_OK) {
         ptier_records_free(&found);
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
     }
     assert_int_equal(ptier_get(client, KEY, &found, NULL), PTIER_NOT_FOUND);
     put(writer, KEY, "third");
     while (ptier_get(client, KEY, &found, NULL) == PTIER_NOT_FOUND) {
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
     }
     ptier_records_free(&found);
     assert_ok(ptier_clear(writer, PTIER_TIER_NONE, NULL, &error));
     while (ptier_get(client, KEY, &found, NULL) == PTIER_OK) {
         ptier_records_free(&found);
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
     }
     ptier_client_close(client);
@@ -256,11 +249,11 @@ daemon_learns_of_hits(void **state)
         ptier_records_free(&found);
         assert_ok(ptier_get(client, KEY, &found, &error));
     }
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     uint64_t looks = 0; /* these count, too */
     do {
         ptier_records_free(&found);
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
         assert_ok(ptier_get(other, KEY, &found, &error));
     } while (found.records[0].access_count < 500 + ++looks);
@@ -274,10 +267,10 @@ daemon_learns_of_hits(void **state)
 static void
 wait_until_stale(ptier_client *client)
 {
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     ptier_near_statistics s = statistics_of(client);
     while (s.age_ms >= 0 && s.age_ms <= 1000) {
-        assert_true(now_ms() < until);
+        assert_true(ptier_test_now() < until);
         short_pause();
         s = statistics_of(client);
     }
@@ -348,8 +341,8 @@ threads_that_miss_one_key_make_one_call(void **state)
     kill(daemon->pid, SIGSTOP); /* so that the first call is under way until all have missed */
     for (int i = 0; i < CROWD; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_missing, &c), 0);
-    int64_t until = now_ms() + PATIENCE_MS;
-    while (statistics_of(c.client).misses < CROWD && now_ms() < until)
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (statistics_of(c.client).misses < CROWD && ptier_test_now() < until)
         short_pause();
     kill(daemon->pid, SIGCONT);
     for (int i = 0; i < CROWD; i++) {

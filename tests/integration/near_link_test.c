@@ -19,6 +19,7 @@
 
 #include "support/daemon.h"
 #include "support/slow_proxy.h"
+#include "support/monotonic.h"
 
 enum { KEYS = 600, HOT = 60, HISTORY = 64, READERS = 4, MANY = 40, SHORT_S = 13, BOUND_MS = 1000 };
 
@@ -43,14 +44,6 @@ typedef struct world {
     atomic_bool stopping;
     _Atomic uint64_t reads, served, changed, own, stale, own_missed;
 } world;
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 pause_ms(int ms)
@@ -113,7 +106,7 @@ change_one(world *w, ptier_client *client, unsigned number, bool remove)
     }
     pthread_mutex_lock(&k->lock);
     c->revision = revision;
-    c->acked_ms = now_ms();
+    c->acked_ms = ptier_test_now();
     pthread_mutex_unlock(&k->lock);
     atomic_fetch_add(&w->changed, 1);
 }
@@ -182,7 +175,7 @@ read_one(world *w, unsigned number)
     char key[24];
     ptier_records found;
     key_name(key, number);
-    int64_t begun = now_ms();
+    int64_t begun = ptier_test_now();
     ptier_status status = ptier_get(w->client, key, &found, NULL);
     if (status == PTIER_OK || status == PTIER_NOT_FOUND)
         judge(w, number, status == PTIER_OK ? found.records[0].revision : 0, begun);
@@ -201,7 +194,7 @@ read_many(world *w, unsigned first)
         key_name(names[i], (first + i) % KEYS);
         keys[i] = names[i];
     }
-    int64_t begun = now_ms();
+    int64_t begun = ptier_test_now();
     if (ptier_get_many(w->client, keys, MANY, &found, NULL) != PTIER_OK)
         return;
     for (size_t i = 0, at = 0; i < MANY; i++) {
@@ -307,7 +300,7 @@ disturb(world *w, int64_t until)
     static const int call_delays[] = {150, 5, 0};
     unsigned seed = 3;
     let_events_lag(w);
-    for (unsigned phase = 0; now_ms() < until; phase++) {
+    for (unsigned phase = 0; ptier_test_now() < until; phase++) {
         slow_proxy_delay(w->events, event_delays[phase % 7]);
         slow_proxy_delay(w->calls, call_delays[phase % 3]);
         if (rand_r(&seed) % 3 == 0)
@@ -348,11 +341,11 @@ nothing_too_old_is_served_and_no_own_write_missed(void **state)
         assert_int_equal(pthread_create(&readers[i].thread, NULL, read_all_the_time, &readers[i]),
                          0);
     }
-    disturb(w, now_ms() + seconds * INT64_C(1000));
+    disturb(w, ptier_test_now() + seconds * INT64_C(1000));
     /* When all is well again, it serves again. */
     uint64_t hits = statistics_of(w).hits;
-    int64_t until = now_ms() + 20000;
-    while (statistics_of(w).hits < hits + 1000 && now_ms() < until)
+    int64_t until = ptier_test_now() + 20000;
+    while (statistics_of(w).hits < hits + 1000 && ptier_test_now() < until)
         pause_ms(10);
     ptier_near_statistics s = statistics_of(w);
     atomic_store(&w->stopping, true);

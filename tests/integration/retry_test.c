@@ -233,25 +233,7 @@ no_call_is_done_twice_over_killed_daemons(void **state)
     assert_true(done > 100);
 }
 
-static int
-set_up(void **state)
-{
-    test_daemon *daemon = calloc(1, sizeof *daemon);
-    assert_non_null(daemon);
-    test_daemon_init(daemon);
-    *state = daemon;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    test_daemon_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_daemon_set_up, test_daemon_tear_down)
 
 int
 main(void)

@@ -24,6 +24,7 @@
 
 #include "support/mirrors.h"
 #include "support/settings.h"
+#include "support/monotonic.h"
 
 #define THREADS     3
 #define RECORDS     200
@@ -46,14 +47,6 @@ typedef struct worker {
     unsigned number;
     pthread_t thread;
 } worker;
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 on_alarm(int signal)
@@ -116,9 +109,9 @@ rotate(void *argument)
     rotator *r = w->rotator;
     const struct timespec pause = {.tv_nsec = 300000};
     for (unsigned turn = w->number; !atomic_load(&r->over); turn++) {
-        int64_t begun = now_ms();
+        int64_t begun = ptier_test_now();
         ptier_status status = do_something(r->client, turn);
-        int64_t took = now_ms() - begun, longest = atomic_load(&r->longest_ms);
+        int64_t took = ptier_test_now() - begun, longest = atomic_load(&r->longest_ms);
         while (took > longest && !atomic_compare_exchange_weak(&r->longest_ms, &longest, took))
             ;
         if (status == PTIER_OK)
@@ -136,9 +129,9 @@ static void
 wait_for(const atomic_uint *counter, unsigned value, const char *what)
 {
     const struct timespec pause = {.tv_nsec = 2000000};
-    for (int64_t deadline = now_ms() + PATIENCE_MS; atomic_load(counter) < value;
+    for (int64_t deadline = ptier_test_now() + PATIENCE_MS; atomic_load(counter) < value;
          nanosleep(&pause, NULL))
-        if (now_ms() > deadline)
+        if (ptier_test_now() > deadline)
             fail_msg("waited in vain: %s", what);
 }
 
@@ -167,9 +160,9 @@ expect_near_hits(rotator *r, ptier_client *other, unsigned round)
     ptier_records records = {0};
     char source[24];
     assert_int_equal(ptier_get_near_statistics(r->client, &before, NULL), PTIER_OK);
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     do {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         assert_int_equal(ptier_get_near_statistics(r->client, &now, NULL), PTIER_OK);
         (void)poll(NULL, 0, 2);
     } while (now.hits < before.hits + 50);
@@ -181,7 +174,7 @@ expect_near_hits(rotator *r, ptier_client *other, unsigned round)
     record.source = source;
     assert_int_equal(ptier_put(other, &record, NULL, NULL, NULL), PTIER_OK);
     for (bool seen = false; !seen; ptier_records_free(&records)) {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         seen = ptier_get(r->client, key, &records, NULL) == PTIER_OK &&
                strcmp(records.records[0].source, source) == 0;
     }

@@ -14,17 +14,10 @@
 #include <proxytier/client.h>
 
 #include "support/daemon.h"
+#include "support/monotonic.h"
 
 #define PATIENCE_MS 20000
 #define EVENTS_ROOM 20000
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 short_pause(void)
@@ -330,7 +323,7 @@ subscribe(ptier_client *client, heard *h)
 static void
 wait_count(heard *h, const size_t *counter, size_t value)
 {
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     size_t seen;
     do {
         pthread_mutex_lock(&h->lock);
@@ -338,7 +331,7 @@ wait_count(heard *h, const size_t *counter, size_t value)
         pthread_mutex_unlock(&h->lock);
         if (seen < value)
             short_pause();
-    } while (seen < value && now_ms() < until);
+    } while (seen < value && ptier_test_now() < until);
     if (seen < value)
         fail_msg("%zu of %zu came", seen, value);
 }
@@ -346,7 +339,7 @@ wait_count(heard *h, const size_t *counter, size_t value)
 static void
 wait_state(heard *h, ptier_subscription_state wanted)
 {
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = ptier_test_now() + PATIENCE_MS;
     ptier_subscription_state state;
     do {
         pthread_mutex_lock(&h->lock);
@@ -354,7 +347,7 @@ wait_state(heard *h, ptier_subscription_state wanted)
         pthread_mutex_unlock(&h->lock);
         if (state != wanted)
             short_pause();
-    } while (state != wanted && now_ms() < until);
+    } while (state != wanted && ptier_test_now() < until);
     assert_int_equal(state, wanted);
 }
 
@@ -434,9 +427,9 @@ hanging_daemon_is_told_as_lost_and_nothing_is_missed(void **state)
     assert_int_equal(kill(daemon->pid, SIGSTOP), 0);
     assert_int_equal(waitpid(daemon->pid, &stopped, WUNTRACED), daemon->pid);
     assert_true(WIFSTOPPED(stopped));
-    int64_t start = now_ms();
+    int64_t start = ptier_test_now();
     ptier_status status = ptier_get_statistics(client, &stats, NULL);
-    assert_true(now_ms() - start < 5000);
+    assert_true(ptier_test_now() - start < 5000);
     wait_count(&h, &h.lost, 1);
     assert_int_equal(kill(daemon->pid, SIGCONT), 0);
     assert_int_equal(status, PTIER_DEADLINE_EXCEEDED);

@@ -88,9 +88,9 @@ call_to_nobody_is_unavailable_at_once(void **state)
     ptier_error error;
     peer_init(&peer);
     ptier_client *client = open_client(peer.rpc_url, 20000);
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     assert_int_equal(ptier_get(client, "k", &records, &error), PTIER_UNAVAILABLE);
-    assert_true(test_now_ms() - start <
+    assert_true(ptier_test_now() - start <
                 2000); /* a fraction of the timeout, with room for a busy machine */
     assert_non_null(strstr(error.message, peer.rpc_url));
     assert_non_null(strstr(error.message, "start proxytierd"));
@@ -117,9 +117,9 @@ mute_peer_gives_deadline_exceeded_within_the_timeout(void **state)
     peer.handler = answer_never;
     peer_start(&peer);
     ptier_client *client = open_client(peer.rpc_url, 300);
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     assert_int_equal(ptier_get(client, "k", &records, &error), PTIER_DEADLINE_EXCEEDED);
-    int64_t took = test_now_ms() - start;
+    int64_t took = ptier_test_now() - start;
     assert_true(took >= 250 && took < 2000);
     ptier_client_close(client);
     peer_fini(&peer);
@@ -471,8 +471,8 @@ run_call(void *argument)
 static void
 wait_seen(call_script *s, unsigned count)
 {
-    int64_t until = test_now_ms() + 10000;
-    while (seen(s) < count && test_now_ms() < until)
+    int64_t until = ptier_test_now() + 10000;
+    while (seen(s) < count && ptier_test_now() < until)
         test_pause();
     assert_true(seen(s) >= count);
 }
@@ -562,9 +562,9 @@ closing_the_client_cancels_running_calls(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, run_call, &calls[i]), 0);
     }
     wait_seen(&script, 8);
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     ptier_client_close(client);
-    assert_true(test_now_ms() - start < 10000);
+    assert_true(ptier_test_now() - start < 10000);
     for (int i = 0; i < 8; i++) {
         pthread_join(threads[i], NULL);
         assert_int_equal(calls[i].status, PTIER_CANCELLED);
@@ -727,8 +727,8 @@ client_outlives_a_listener_that_hangs_up_before_the_handshake(void **state)
     peer_init(&peer);
     rude_start(&rude, peer.rpc_url, true);
     ptier_client *client = open_client(peer.rpc_url, 10000);
-    int64_t until = test_now_ms() + 20000;
-    while (accepted(&rude) < 5 && test_now_ms() < until)
+    int64_t until = ptier_test_now() + 20000;
+    while (accepted(&rude) < 5 && ptier_test_now() < until)
         assert_int_equal(ptier_get(client, "k", &records, NULL), PTIER_UNAVAILABLE);
     assert_true(accepted(&rude) >= 5); /* it goes on trying */
     rude_stop(&rude, peer.rpc_url, true);
@@ -749,12 +749,12 @@ call_to_a_hanging_listener_ends_within_its_timeout(void **state)
     peer_init(&peer);
     rude_start(&hanging, peer.rpc_url, false);
     ptier_client *client = open_client(peer.rpc_url, 300);
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     assert_int_equal(ptier_get(client, "k", &records, NULL), PTIER_DEADLINE_EXCEEDED);
-    assert_true(test_now_ms() - start < 2000);
-    start = test_now_ms();
+    assert_true(ptier_test_now() - start < 2000);
+    start = ptier_test_now();
     ptier_client_close(client); /* while the attempt hangs */
-    assert_true(test_now_ms() - start < 2000);
+    assert_true(ptier_test_now() - start < 2000);
     rude_stop(&hanging, peer.rpc_url, false);
     peer_fini(&peer);
 }
@@ -769,8 +769,8 @@ mute_connection_is_given_up_and_dialed_anew(void **state)
     peer_init(&peer);
     rude_start(&mute, peer.rpc_url, true);
     ptier_client *client = open_client(peer.rpc_url, 700);
-    int64_t until = test_now_ms() + 20000;
-    while (accepted(&mute) < 2 && test_now_ms() < until)
+    int64_t until = ptier_test_now() + 20000;
+    while (accepted(&mute) < 2 && ptier_test_now() < until)
         assert_int_not_equal(ptier_get(client, "k", &records, NULL), PTIER_OK);
     assert_true(accepted(&mute) >= 2);
     ptier_client_close(client);

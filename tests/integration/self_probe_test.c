@@ -24,37 +24,12 @@
 #include "proxytier/v1/info.pb-c.h"
 #include "support/raw_client.h"
 #include "support/security_box.h"
+#include "support/monotonic.h"
 
 #define PATIENCE_MS 40000
 #define WITH(...)   ((const char *[]){__VA_ARGS__, NULL})
 #define SERVING     PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_SERVING
 #define DEGRADED    PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_DEGRADED
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
 
 static size_t
 count_in_log(const security_box *box, const char *part)
@@ -70,9 +45,9 @@ count_in_log(const security_box *box, const char *part)
 static void
 wait_for_log(const security_box *box, const char *part, size_t count)
 {
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     while (count_in_log(box, part) < count) {
-        if (now_ms() > deadline) {
+        if (ptier_test_now() > deadline) {
             char *log = test_daemon_log(&box->daemon);
             fail_msg("no '%s' %zu times in the log, which ends with: %s", part, count,
                      strlen(log) > 2000 ? log + strlen(log) - 2000 : log);
@@ -98,9 +73,9 @@ health_of(raw_client *client, const char *component)
 static void
 wait_for_health(raw_client *client, const char *component, Proxytier__V1__ServingStatus wanted)
 {
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     while (health_of(client, component) != wanted) {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
     }
 }
@@ -273,7 +248,8 @@ certificates_of_others_are_refused_all_the_same(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

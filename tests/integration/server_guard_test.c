@@ -21,35 +21,10 @@
 #include "proxytier/v1/info.pb-c.h"
 #include "support/daemon.h"
 #include "support/raw_client.h"
+#include "support/monotonic.h"
 
 #define TEXT(constant) ((char *)(uintptr_t)(constant))
 #define WITH(...)      ((const char *[]){__VA_ARGS__, NULL})
-
-static int
-set_up(void **state)
-{
-    test_daemon *daemon = calloc(1, sizeof *daemon);
-    assert_non_null(daemon);
-    test_daemon_init(daemon);
-    *state = daemon;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    test_daemon_fini(*state);
-    free(*state);
-    return 0;
-}
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static size_t
 count_in_log(const test_daemon *daemon, const char *part)
@@ -191,20 +166,20 @@ connections_have_a_bound_and_are_given_back(void **state)
     test_daemon *daemon = *state;
     int fds[FLOOD];
     test_daemon_start(daemon, WITH("--max-connections", "8"));
-    int64_t start = now_ms();
+    int64_t start = ptier_test_now();
     for (size_t i = 0; i < FLOOD; i++)
         fds[i] = connect_as_peer(daemon);
-    int64_t deadline = now_ms() + 10000;
-    while (count_refused(fds) < FLOOD - LIMIT && now_ms() < deadline)
+    int64_t deadline = ptier_test_now() + 10000;
+    while (count_refused(fds) < FLOOD - LIMIT && ptier_test_now() < deadline)
         (void)poll(NULL, 0, 5); /* between two looks */
     assert_in_range(count_refused(fds), FLOOD - LIMIT, FLOOD - 1);
     size_t lines = count_in_log(daemon, "max-connections is reached (8)");
-    assert_in_range(lines, 1, 1 + (now_ms() - start) / 1000);
+    assert_in_range(lines, 1, 1 + (ptier_test_now() - start) / 1000);
     for (size_t i = 0; i < FLOOD; i++)
         close(fds[i]);
-    deadline = now_ms() + 10000;
+    deadline = ptier_test_now() + 10000;
     while (!is_answered(daemon))
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
 }
 
 /* ---- log ---- */
@@ -298,14 +273,14 @@ warming_that_failed_is_not_done(void **state)
     char path[96];
     (void)snprintf(path, sizeof path, "%s/none.txt", daemon->directory);
     test_daemon_start(daemon, WITH("--warm", path));
-    int64_t deadline = now_ms() + 10000;
+    int64_t deadline = ptier_test_now() + 10000;
     while (count_in_log(daemon, "warm_failed") == 0)
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
     assert_int_equal(count_in_log(daemon, "warm_done"), 0);
     assert_int_equal(count_in_log(daemon, "0 records"), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_daemon_set_up, test_daemon_tear_down)
 
 int
 main(void)

@@ -30,6 +30,7 @@
 #include "proxytier/v1/info.pb-c.h"
 #include "support/daemon.h"
 #include "support/raw_client.h"
+#include "support/monotonic.h"
 
 #define TEXT(constant) ((char *)(uintptr_t)(constant))
 #define CALL(f, service, Method, request, response)                                                \
@@ -77,14 +78,6 @@ tear_down(void **state)
     test_daemon_fini(&f->daemon);
     free(f);
     return 0;
-}
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* ---- small helpers ---- */
@@ -769,8 +762,8 @@ rude_clients_leak_no_descriptors(void **state)
     for (int i = 0; i < 400; i++)
         be_rude(&f->daemon, 30);
     /* Closing is done by a thread of nng: wait for it, bounded. */
-    int64_t deadline = now_ms() + 20000;
-    while (descriptors_of(&f->daemon) > before + 2 && now_ms() < deadline)
+    int64_t deadline = ptier_test_now() + 20000;
+    while (descriptors_of(&f->daemon) > before + 2 && ptier_test_now() < deadline)
         (void)poll(NULL, 0, 10);
     assert_true(descriptors_of(&f->daemon) <= before + 2);
     put_one(f, "http://10.0.0.6:6", "", "", -1, NULL);
@@ -797,10 +790,10 @@ client_that_never_reads_is_cut_off(void **state)
     /* The daemon closes it: reading ends after what the buffers held. */
     char sink[65536];
     struct pollfd readable = {.fd = fd, .events = POLLIN};
-    int64_t deadline = now_ms() + 10000;
+    int64_t deadline = ptier_test_now() + 10000;
     ssize_t got = 1;
     (void)poll(NULL, 0, 1500); /* not reading is the point: longer than the daemon's patience */
-    while (got > 0 && now_ms() < deadline)
+    while (got > 0 && ptier_test_now() < deadline)
         if (poll(&readable, 1, 1000) > 0)
             got = recv(fd, sink, sizeof sink, 0);
     assert_true(got <= 0);
@@ -981,9 +974,9 @@ files_of_the_command_line_are_loaded_at_start(void **state)
     assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
     start_again(f, (const char *[]){"--warm", path, NULL});
     Proxytier__V1__GetStatisticsRequest request = PROXYTIER__V1__GET_STATISTICS_REQUEST__INIT;
-    int64_t deadline = now_ms() + 10000;
+    int64_t deadline = ptier_test_now() + 10000;
     uint64_t entries = 0;
-    while (entries < 2 && now_ms() < deadline) {
+    while (entries < 2 && ptier_test_now() < deadline) {
         raw_reply reply = CALL(f, "ProxyCache", "GetStatistics", &request, get_statistics_response);
         assert_int_equal(raw_status(&reply), PTIER_OK);
         entries = ((const Proxytier__V1__GetStatisticsResponse *)reply.body)->entries;

@@ -289,25 +289,8 @@ events_over_tls_weather_all_storms(void **state)
     storm(box, box->tls_events_url, true, box->tls_url, true);
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

@@ -90,8 +90,8 @@ get_state(fixture *f)
 static void
 beat_until(fixture *f, const unsigned *counter, unsigned value)
 {
-    int64_t until = test_now_ms() + PATIENCE_MS;
-    while (get(f, counter) < value && test_now_ms() < until) {
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (get(f, counter) < value && ptier_test_now() < until) {
         peer_heartbeat(&f->peer);
         test_pause();
     }
@@ -103,8 +103,8 @@ beat_until(fixture *f, const unsigned *counter, unsigned value)
 static void
 wait_until(fixture *f, const unsigned *counter, unsigned value)
 {
-    int64_t until = test_now_ms() + PATIENCE_MS;
-    while (get(f, counter) < value && test_now_ms() < until)
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (get(f, counter) < value && ptier_test_now() < until)
         test_pause();
     assert_true(get(f, counter) >= value);
 }
@@ -112,8 +112,8 @@ wait_until(fixture *f, const unsigned *counter, unsigned value)
 static void
 beat_until_connected(fixture *f)
 {
-    int64_t until = test_now_ms() + PATIENCE_MS;
-    while (get_state(f) != PTIER_SUBSCRIPTION_CONNECTED && test_now_ms() < until) {
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (get_state(f) != PTIER_SUBSCRIPTION_CONNECTED && ptier_test_now() < until) {
         peer_heartbeat(&f->peer);
         test_pause();
     }
@@ -324,10 +324,10 @@ silence_is_told_as_lost_and_a_heartbeat_as_connected(void **state)
     peer_start(&f->peer);
     subscribe(f, false);
     beat_until_connected(f);
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     wait_until(f, &f->told.lost, 1);
-    assert_true(test_now_ms() - start >= 300); /* not before several heartbeats are missing */
-    while (peer_count(&f->peer, &f->peer.infos) < 2 && test_now_ms() - start < PATIENCE_MS)
+    assert_true(ptier_test_now() - start >= 300); /* not before several heartbeats are missing */
+    while (peer_count(&f->peer, &f->peer.infos) < 2 && ptier_test_now() - start < PATIENCE_MS)
         test_pause();
     assert_true(peer_count(&f->peer, &f->peer.infos) >= 2); /* it asks anew where the events are */
     peer_emit(&f->peer, CHANGES, 2, false);
@@ -396,10 +396,10 @@ closing_is_quick_whatever_goes_on(void **state)
     (void)state;
     fixture *f = make_fixture(false);
     beat_until_connected(f); /* now it waits for a message, up to eight seconds */
-    int64_t start = test_now_ms();
+    int64_t start = ptier_test_now();
     ptier_subscription_close(f->subscription);
     f->subscription = NULL;
-    assert_true(test_now_ms() - start < 3000);
+    assert_true(ptier_test_now() - start < 3000);
     free_fixture(f);
 
     f = calloc(1, sizeof *f);
@@ -408,13 +408,13 @@ closing_is_quick_whatever_goes_on(void **state)
     f->peer.mute_info = true;
     peer_start(&f->peer);
     subscribe(f, false);
-    int64_t until = test_now_ms() + PATIENCE_MS;
-    while (peer_count(&f->peer, &f->peer.infos) == 0 && test_now_ms() < until)
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (peer_count(&f->peer, &f->peer.infos) == 0 && ptier_test_now() < until)
         test_pause();
-    start = test_now_ms(); /* a GetInfo is under way */
+    start = ptier_test_now(); /* a GetInfo is under way */
     ptier_subscription_close(f->subscription);
     f->subscription = NULL;
-    assert_true(test_now_ms() - start < 3000);
+    assert_true(ptier_test_now() - start < 3000);
     free_fixture(f);
 }
 

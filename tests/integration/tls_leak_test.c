@@ -90,30 +90,12 @@ clients_that_close_before_their_reply_leak_nothing(void **state)
     assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(clients_that_close_before_their_reply_leak_nothing, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(clients_that_close_before_their_reply_leak_nothing,
+                                        security_box_set_up, security_box_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

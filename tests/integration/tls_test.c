@@ -24,17 +24,10 @@
 
 #include "support/program.h"
 #include "support/security_box.h"
+#include "support/monotonic.h"
 
 #define PROXYTIER   PTIER_BIN_DIR "/proxytier"
 #define PATIENCE_MS 20000
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* A client of the box: its CA, the certificate `cert` (NULL: none), the admin's token. */
 static ptier_client_options
@@ -197,9 +190,9 @@ on_state(void *context, ptier_subscription_state now)
 
 #define WAIT_FOR(condition)                                                                        \
     do {                                                                                           \
-        int64_t deadline = now_ms() + PATIENCE_MS;                                                 \
+        int64_t deadline = ptier_test_now() + PATIENCE_MS;                                         \
         while (!(condition)) {                                                                     \
-            assert_true(now_ms() < deadline);                                                      \
+            assert_true(ptier_test_now() < deadline);                                              \
             (void)poll(NULL, 0, 5);                                                                \
         }                                                                                          \
     } while (0)
@@ -362,25 +355,8 @@ daemon_refuses_keys_that_others_may_read(void **state)
     free(log);
 }
 
-static int
-set_up(void **state)
-{
-    security_box *box = calloc(1, sizeof *box);
-    assert_non_null(box);
-    security_box_init(box);
-    *state = box;
-    return 0;
-}
-
-static int
-tear_down(void **state)
-{
-    security_box_fini(*state);
-    free(*state);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
 int
 main(void)

@@ -19,6 +19,7 @@
 #include "support/program.h"
 #include "support/raw_client.h"
 #include "support/security_box.h"
+#include "support/monotonic.h"
 
 #define PROXYTIER   PTIER_BIN_DIR "/proxytier"
 #define PATIENCE_MS 20000
@@ -27,14 +28,6 @@ typedef struct fixture {
     security_box box;
     ptier_test_program last;
 } fixture;
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int
 run(fixture *f, const char *const *argv)
@@ -66,9 +59,9 @@ static const char clear[] = "/proxytier.v1.Admin/Clear";
 static void
 wait_for(raw_client *client, const char *method, const char *token, ptier_status status)
 {
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     while (call(client, method, token) != status) {
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
     }
 }
@@ -111,7 +104,7 @@ static void
 hangup_reads_the_file_and_ends_nothing(void **state)
 {
     fixture *f = *state;
-    int64_t deadline = now_ms() + PATIENCE_MS;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
     bool read = false;
     security_box_start(&f->box, false, NULL);
     assert_int_equal(kill(f->box.daemon.pid, SIGHUP), 0);
@@ -119,7 +112,7 @@ hangup_reads_the_file_and_ends_nothing(void **state)
         char *log = test_daemon_log(&f->box.daemon);
         read = strstr(log, "tokens_loaded") != NULL;
         free(log);
-        assert_true(now_ms() < deadline);
+        assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
     }
     assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);

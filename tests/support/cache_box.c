@@ -10,14 +10,6 @@
 
 #include "support/cache_box.h"
 
-int64_t
-ptier_test_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void
 record_change(void *context, const ptier_change *change)
 {

@@ -11,6 +11,7 @@
 #include "cache/cache_internal.h"
 #include "support/temp_dir.h"
 #include "support/virtual_clock.h"
+#include "support/monotonic.h"
 
 typedef struct ptier_test_change {
     ptier_event_type type;
@@ -64,9 +65,6 @@ void ptier_test_box_advance(ptier_test_box *box, int64_t ms);
  * key (NULL: any). */
 size_t ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason,
                               const char *key);
-
-/* Real milliseconds, for deadlines. */
-int64_t ptier_test_now(void);
 
 /* Polls until the condition holds, for at most 20 s. */
 #define BOX_AWAIT(condition)                                                                       \

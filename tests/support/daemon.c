@@ -22,17 +22,10 @@
 
 #include "proxytier/v1/info.pb-c.h"
 #include "support/raw_client.h"
+#include "support/monotonic.h"
 
 #define LIMIT_MS      20000
 #define ARGUMENTS_MAX 40
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 test_daemon_init(test_daemon *daemon)
@@ -142,14 +135,14 @@ void
 test_daemon_start(test_daemon *daemon, const char *const *extra)
 {
     raw_client client;
-    int64_t deadline = now_ms() + LIMIT_MS;
+    int64_t deadline = ptier_test_now() + LIMIT_MS;
     test_daemon_spawn(daemon, extra);
     raw_client_open(&client, daemon->url);
     client.timeout_ms = 200;
     while (!answers(&client)) {
         if (exit_code(daemon, false) >= 0)
             fail_with_log(daemon, "the daemon ended");
-        if (now_ms() > deadline)
+        if (ptier_test_now() > deadline)
             fail_with_log(daemon, "the daemon does not answer");
     }
     raw_client_close(&client);
@@ -158,12 +151,12 @@ test_daemon_start(test_daemon *daemon, const char *const *extra)
 static int
 wait_for_end(test_daemon *daemon)
 {
-    int64_t deadline = now_ms() + LIMIT_MS;
+    int64_t deadline = ptier_test_now() + LIMIT_MS;
     for (;;) {
         int code = exit_code(daemon, false);
         if (code >= 0)
             return code;
-        if (now_ms() > deadline)
+        if (ptier_test_now() > deadline)
             fail_with_log(daemon, "the daemon does not end");
         (void)usleep(2000); /* between two looks */
     }
@@ -209,6 +202,24 @@ test_daemon_fini(test_daemon *daemon)
     }
     (void)nftw(daemon->directory, remove_item, 16,
                FTW_DEPTH | FTW_PHYS); /* left over files harm nobody */
+}
+
+int
+test_daemon_set_up(void **state)
+{
+    test_daemon *daemon = calloc(1, sizeof *daemon);
+    assert_non_null(daemon);
+    test_daemon_init(daemon);
+    *state = daemon;
+    return 0;
+}
+
+int
+test_daemon_tear_down(void **state)
+{
+    test_daemon_fini(*state);
+    free(*state);
+    return 0;
 }
 
 /* nftw takes no context; tests have one thread here. */

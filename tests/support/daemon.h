@@ -45,6 +45,10 @@ char *test_daemon_log(const test_daemon *daemon);
 /* Kills it if it runs and removes the directory. */
 void test_daemon_fini(test_daemon *daemon);
 
+/* The same as set-up and tear-down of a case: *state is the daemon, which does not run yet. */
+int test_daemon_set_up(void **state);
+int test_daemon_tear_down(void **state);
+
 /* Whether any file below the directory `path` contains the bytes of `text`. */
 bool test_directory_contains(const char *path, const char *text);
 

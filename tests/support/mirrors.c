@@ -2,6 +2,7 @@
 #include "support/mirrors.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -218,4 +219,22 @@ mirror_check(ptier_test_program *program, ptier_client *client)
     assert_int_equal(report.disorder, 0);
     ptier_test_program_free(program);
     return report;
+}
+
+void
+event_box_open(event_box *box, const char *journal_events)
+{
+    const char *const arguments[] = {"--journal-events", journal_events, "--default-ttl", "0",
+                                     NULL};
+    test_daemon_init(&box->daemon);
+    test_daemon_start(&box->daemon, arguments);
+    box->client = test_client_open(&box->daemon, 30000);
+}
+
+void
+event_box_close(event_box *box)
+{
+    ptier_client_close(box->client);
+    assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
+    test_daemon_fini(&box->daemon);
 }

@@ -40,4 +40,13 @@ void mirror_put_sentinel(ptier_client *client);
 /* Waits for its end, and compares what it holds with what the daemon lists: key and revision. */
 mirror_report mirror_check(ptier_test_program *program, ptier_client *client);
 
+/* A daemon whose journal has so many events, and whose entries do not expire; and a client. Closing
+ * checks that the daemon ends well. */
+typedef struct event_box {
+    test_daemon daemon;
+    ptier_client *client;
+} event_box;
+void event_box_open(event_box *box, const char *journal_events);
+void event_box_close(event_box *box);
+
 #endif

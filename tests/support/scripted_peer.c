@@ -17,14 +17,6 @@
 #include "framing.h"
 #include "proxytier/v1/info.pb-c.h"
 
-int64_t
-test_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void
 test_pause(void)
 {

@@ -15,6 +15,7 @@
 
 #include "proxytier/v1/events.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "support/monotonic.h"
 
 #define PEER_ID_BYTES 16
 #define PEER_STREAMS  3
@@ -89,6 +90,5 @@ void peer_become(scripted_peer *peer, int boot, int store);
 
 /* Sleeps a little; for loops that poll a condition until a deadline. */
 void test_pause(void);
-int64_t test_now_ms(void);
 
 #endif

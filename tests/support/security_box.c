@@ -129,6 +129,24 @@ security_box_fini(security_box *box)
     test_daemon_fini(&box->daemon);
 }
 
+int
+security_box_set_up(void **state)
+{
+    security_box *box = calloc(1, sizeof *box);
+    assert_non_null(box);
+    security_box_init(box);
+    *state = box;
+    return 0;
+}
+
+int
+security_box_tear_down(void **state)
+{
+    security_box_fini(*state);
+    free(*state);
+    return 0;
+}
+
 void
 security_box_start(security_box *box, bool mutual, const char *const *extra)
 {

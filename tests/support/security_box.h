@@ -30,6 +30,10 @@ typedef struct security_box {
 void security_box_init(security_box *box);
 void security_box_fini(security_box *box);
 
+/* The same as set-up and tear-down of a case: *state is the box. */
+int security_box_set_up(void **state);
+int security_box_tear_down(void **state);
+
 /* mutual: over tls clients need a certificate, and events are offered. `extra` options may be NULL.
  */
 void security_box_start(security_box *box, bool mutual, const char *const *extra);

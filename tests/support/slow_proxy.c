@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "support/monotonic.h"
+
 enum { LINKS = 64, CHUNK = 65536 };
 
 typedef struct chunk {
@@ -47,14 +49,6 @@ struct slow_proxy {
     unsigned cuts_done; /* the thread's own, and what follows */
     link_pair links[LINKS];
 };
-
-static int64_t
-now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 set_address(struct sockaddr_un *address, const char *url)
@@ -115,7 +109,7 @@ receive(const slow_proxy *p, link_pair *l, int side)
         l->directions[side].closed = got == 0;
         return;
     }
-    *c = (chunk){.due_ms = now_ms() + atomic_load(&p->delay_ms), .length = (size_t)got};
+    *c = (chunk){.due_ms = ptier_test_now() + atomic_load(&p->delay_ms), .length = (size_t)got};
     *l->directions[side].last = c;
     l->directions[side].last = &c->next;
 }
@@ -125,7 +119,7 @@ static bool
 pass_on(link_pair *l, int side)
 {
     direction *d = &l->directions[side];
-    while (d->first && d->first->due_ms <= now_ms()) {
+    while (d->first && d->first->due_ms <= ptier_test_now()) {
         chunk *c = d->first;
         ssize_t sent = send(l->fds[!side], c->bytes + c->sent, c->length - c->sent,
                             MSG_DONTWAIT | MSG_NOSIGNAL);
