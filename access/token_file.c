@@ -1,6 +1,7 @@
 /* See token_file.h. */
 #include "token_file.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -166,24 +167,17 @@ read_text(const char *path, bool foreign, char **text, struct stat *about, ptier
     if (fd < 0)
         return ptier_fail_errno(error, errno, "cannot read the tokens of %s", path);
     ptier_status status = PTIER_OK;
-    size_t length = 0;
+    ssize_t length = 0;
     if (fstat(fd, about) != 0)
         status = ptier_fail_errno(error, errno, "cannot read the tokens of %s", path);
     if (status == PTIER_OK)
         status = check_owner(path, about, foreign, error);
     if (status == PTIER_OK && !(*text = malloc(PTIER_TOKEN_FILE_MAX + 1)))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    while (status == PTIER_OK && length < PTIER_TOKEN_FILE_MAX) {
-        ssize_t got = read(fd, *text + length, PTIER_TOKEN_FILE_MAX - length);
-        if (got == 0)
-            break;
-        if (got > 0)
-            length += (size_t)got;
-        else if (errno != EINTR)
-            status = ptier_fail_errno(error, errno, "cannot read the tokens of %s", path);
-    }
+    if (status == PTIER_OK && (length = ptier_read_all(fd, *text, PTIER_TOKEN_FILE_MAX)) < 0)
+        status = ptier_fail_errno(error, errno, "cannot read the tokens of %s", path);
     (void)close(fd); /* only read */
-    if (status == PTIER_OK && memchr(*text, '\0', length))
+    if (status == PTIER_OK && memchr(*text, '\0', (size_t)length))
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s holds a NUL byte", path);
     if (status != PTIER_OK) {
         free(*text);
@@ -334,6 +328,7 @@ static char *
 with_line(const char *text, const ptier_token_entry *entry)
 {
     char digits[HASH_DIGITS + 1], expiry[PTIER_TOKEN_TIME_TEXT] = "", *made = NULL;
+    assert(text); /* read_text gives one whenever it succeeds */
     size_t length = strlen(text);
     ptier_to_hex(digits, entry->hash, PTIER_TOKEN_HASH);
     if (entry->expires_s)

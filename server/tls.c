@@ -21,7 +21,6 @@ read_pem(const char *path, bool secret, char **text, ptier_error *error)
 {
     struct stat about;
     ptier_status status = PTIER_OK;
-    size_t length = 0;
     *text = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
     if (fd < 0)
@@ -33,15 +32,8 @@ read_pem(const char *path, bool secret, char **text, ptier_error *error)
                             "%s may be read by others than its owner: chmod 600 it", path);
     else if (!(*text = calloc(1, PEM_MAX + 1)))
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    while (status == PTIER_OK && length < PEM_MAX) {
-        ssize_t got = read(fd, *text + length, PEM_MAX - length);
-        if (got == 0)
-            break;
-        if (got > 0)
-            length += (size_t)got;
-        else if (errno != EINTR)
-            status = ptier_fail_errno(error, errno, "cannot read %s", path);
-    }
+    if (status == PTIER_OK && ptier_read_all(fd, *text, PEM_MAX) < 0)
+        status = ptier_fail_errno(error, errno, "cannot read %s", path);
     (void)close(fd); /* only read */
     if (status == PTIER_OK && !strstr(*text, "-----BEGIN "))
         status = ptier_fail(error, PTIER_FAILED_PRECONDITION, "%s is not a PEM file", path);

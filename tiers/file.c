@@ -46,6 +46,23 @@ ptier_fail_errno(ptier_error *error, int number, const char *format, ...)
                       strerror_r(number, reason, sizeof reason));
 }
 
+ssize_t
+ptier_read_all(int file, void *bytes, size_t room)
+{
+    size_t length = 0;
+    while (length < room) {
+        ssize_t got = read(file, (char *)bytes + length, room - length);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        length += (size_t)got;
+    }
+    return (ssize_t)length;
+}
+
 ptier_status
 ptier_sync_directory(const char *path, ptier_error *error)
 {

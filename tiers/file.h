@@ -3,6 +3,7 @@
 #define PTIER_FILE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include <proxytier/status.h>
 
@@ -14,6 +15,10 @@ ptier_status ptier_status_of_errno(int number);
 /* ptier_fail with the system's reason appended. */
 PTIER_PRINTF(3, 4)
 ptier_status ptier_fail_errno(ptier_error *error, int number, const char *format, ...);
+
+/* Up to `room` bytes of an open file, for what is small: how many, or -1 and errno. By read(), so
+ * that no buffer of stdio keeps a secret. */
+PTIER_MUST_CHECK ssize_t ptier_read_all(int file, void *bytes, size_t room);
 
 PTIER_MUST_CHECK ptier_status ptier_sync_directory(const char *path, ptier_error *error);
 

@@ -13,6 +13,7 @@
 
 #include "base64url.h"
 #include "fernet.h"
+#include "file.h"
 
 #define FILE_MAX 256 /* a key, a line break, and blanks that an editor left */
 #define LIST_MAX (PTIER_KEYS_MAX * (size_t)64)
@@ -43,24 +44,6 @@ fail_errno(ptier_error *error, const char *what, const char *path)
         status = PTIER_RESOURCE_EXHAUSTED;
     return ptier_fail(error, status, "cannot %s key file %s: %s", what, path,
                       strerror_r(code, text, sizeof text));
-}
-
-/* All of a small file; more than `room` is cut, which no key survives. */
-static ssize_t
-read_all(int file, char *text, size_t room)
-{
-    size_t length = 0;
-    while (length < room) {
-        ssize_t got = read(file, text + length, room - length);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -1;
-        if (got == 0)
-            break;
-        length += (size_t)got;
-    }
-    return (ssize_t)length;
 }
 
 static bool
@@ -121,7 +104,7 @@ read_private(const char *path, const privacy *wanted, char *text, size_t room, s
         return fail_errno(error, "read", path);
     ptier_status status = check_privacy(file, path, wanted, error);
     if (status == PTIER_OK) {
-        ssize_t got = read_all(file, text, room);
+        ssize_t got = ptier_read_all(file, text, room);
         if (got < 0)
             status = fail_errno(error, "read", path);
         else
