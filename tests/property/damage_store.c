@@ -117,19 +117,37 @@ ptier_damage_adopt(ptier_damage_store *store, ptier_cache *cache, int key)
     ptier_entry_release(entry);
 }
 
-bool
-ptier_damage_mended(const ptier_cache *cache)
+static bool
+l2_mended(const ptier_cache *cache)
 {
-    const ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
-    ptier_l2_found found = {0};
+    ptier_l2_found found;
     char path[PTIER_TEST_PATH + 32];
-    if (l2)
-        ptier_l2_found_at_open(l2, &found);
+    ptier_l2_found_at_open(cache->tiers[PTIER_TIER_L2], &found);
     if (!found.damaged || found.unverified)
         return true;
     /* The oldest go first, so nothing that was found is left when the last of them is gone. */
     (void)snprintf(path, sizeof path, "%s/l2/shard_%08u.jsonl", cache->data_dir, found.last_shard);
     return access(path, F_OK) != 0;
+}
+
+/* A close would write what waits, and may find damage by that; and it cuts a rebuild short. */
+static bool
+l3_mended(ptier_cache *cache)
+{
+    ptier_statistics statistics;
+    ptier_cache_statistics(cache, &statistics);
+    pthread_mutex_lock(&cache->lock);
+    bool down = cache->health[PTIER_TIER_L3].down;
+    pthread_mutex_unlock(&cache->lock);
+    return !down && statistics.writeback_queue + statistics.usage_queue + statistics.l3_queue == 0 &&
+           ptier_l3_condition_of(cache->tiers[PTIER_TIER_L3]) == PTIER_L3_SOUND;
+}
+
+bool
+ptier_damage_mended(ptier_cache *cache)
+{
+    return (!cache->tiers[PTIER_TIER_L2] || l2_mended(cache)) &&
+           (!cache->tiers[PTIER_TIER_L3] || l3_mended(cache));
 }
 
 /* ---- writing a store ---- */
@@ -177,12 +195,35 @@ open_with(const ptier_cache_options *options, ptier_cache **cache, ptier_error *
     return ptier_cache_open_with(options, &hooks, cache, error);
 }
 
+/* What the caches of this process logged, for a test that fails. */
+static char log_text[1 << 16];
+
+static void
+keep_log(void *context, ptier_log_level level, const char *event, const char *message)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    (void)context;
+    (void)level;
+    pthread_mutex_lock(&lock);
+    size_t length = strlen(log_text);
+    (void)snprintf(log_text + length, sizeof log_text - length, "    %s: %s\n", event,
+                   message); /* cut is fine */
+    pthread_mutex_unlock(&lock);
+}
+
+const char *
+ptier_damage_log(void)
+{
+    return log_text;
+}
+
 ptier_status
 ptier_damage_open(const ptier_damage_store *store, const char *directory, ptier_cache **cache,
                   ptier_error *error)
 {
     ptier_cache_options options;
     set_options(store, directory, &options);
+    options.on_log = keep_log;
     return open_with(&options, cache, error);
 }
 

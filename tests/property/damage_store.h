@@ -39,8 +39,11 @@ PTIER_MUST_CHECK ptier_status ptier_damage_open(const ptier_damage_store *store,
                                                 const char *directory, ptier_cache **cache,
                                                 ptier_error *error);
 
-/* Whether L2 has been written anew since damage was found in it at open. */
-bool ptier_damage_mended(const ptier_cache *cache);
+/* All that caches logged that were opened so by this process. */
+const char *ptier_damage_log(void);
+
+/* Whether L2 has been written anew since damage was found in it at open, and L3 since any was. */
+bool ptier_damage_mended(ptier_cache *cache);
 
 /* Puts a new version of a key. False: the put was not acknowledged. */
 bool ptier_damage_put(ptier_damage_store *store, ptier_cache *cache, int key,

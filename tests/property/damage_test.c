@@ -63,7 +63,7 @@ die(const round_facts *r, const char *format, ...)
     (void)fprintf(stderr, "damage: tiers %d, %s, {%s}: ", r->store.tiers,
                   r->store.killed ? "killed" : "closed", r->damage.text);
     (void)vfprintf(stderr, format, arguments);
-    (void)fputc('\n', stderr);
+    (void)fprintf(stderr, "; logged:\n%s", ptier_damage_log());
     va_end(arguments);
     _exit(1);
 }
@@ -224,14 +224,13 @@ await_durable(round_facts *r, ptier_cache *cache)
     ptier_damage_adopt(&r->store, cache, 0);
 }
 
-/* Damage to L2 stays in its files, and every start reports it, until they have been written anew.
- */
+/* Damage stays in the files, and every start reports it, until they have been written anew. */
 static void
-await_mended(round_facts *r, const ptier_cache *cache)
+await_mended(round_facts *r, ptier_cache *cache)
 {
     for (int tries = 0; !ptier_damage_mended(cache); tries++) {
         if (tries == WAIT_MS / 50)
-            die(r, "L2 is not written anew after damage");
+            die(r, "L2 or L3 is not written anew after damage");
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     }
 }
