@@ -66,13 +66,15 @@ void ptier_test_box_advance(ptier_test_box *box, int64_t ms);
 size_t ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason reason,
                               const char *key);
 
-/* Polls until the condition holds, for at most 20 s. */
+/* Polls until the condition holds, for at most 20 s. What held once may not hold a moment later. */
 #define BOX_AWAIT(condition)                                                                       \
     do {                                                                                           \
         int64_t box_deadline_ = ptier_test_now() + 20000;                                          \
-        while (!(condition) && ptier_test_now() < box_deadline_)                                   \
+        bool box_held_;                                                                            \
+        while (!(box_held_ = (condition)) && ptier_test_now() < box_deadline_)                     \
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);                               \
-        assert_true(condition);                                                                    \
+        if (!box_held_)                                                                            \
+            fail_msg("not within 20 s: %s", #condition);                                           \
     } while (0)
 
 #endif
