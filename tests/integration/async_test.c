@@ -20,14 +20,6 @@
 
 #define PATIENCE_MS 30000
 
-/* nng 1.5 loses a message that it is handed while the connection ends. */
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *
-__lsan_default_suppressions(void)
-{
-    return "leak:libnng.so";
-}
-
 typedef struct outcomes {
     atomic_uint ended;
     atomic_uint by_status[17];

@@ -31,14 +31,6 @@
 #define SLACK_KB    8192
 #define SLACK_FDS   4 /* a connection that is just being made */
 
-/* nng 1.5 loses a message that it is handed while the connection ends. */
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *
-__lsan_default_suppressions(void)
-{
-    return "leak:libnng.so";
-}
-
 static ptier_client *
 open_client(const security_box *box, const char *url)
 {

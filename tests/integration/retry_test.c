@@ -29,14 +29,6 @@
 
 #define WITH(...) ((const char *[]){__VA_ARGS__, NULL})
 
-/* nng 1.5 loses a message that it is handed while the connection ends. */
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *
-__lsan_default_suppressions(void)
-{
-    return "leak:libnng.so";
-}
-
 typedef struct worker {
     ptier_client *client;
     char url[64], key[PTIER_KEY_MAX + 1];

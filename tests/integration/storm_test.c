@@ -201,23 +201,6 @@ wait_until_back(use_wanted *use)
              use->now.descriptors, use->before.rss_kb, use->now.rss_kb);
 }
 
-/*
- * nng 1.5 loses a message that it is handed while the connection ends, one for some of those that
- * go: the sanitizer of the daemon is told that those are known.
- */
-static void
-excuse_lost_messages(const security_box *box)
-{
-    char options[200];
-    const char *path = security_box_file(box, "known-leaks");
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs("leak:send_batch\nleak:send_reply\n", file) >= 0);
-    assert_int_equal(fclose(file), 0);
-    (void)snprintf(options, sizeof options, "suppressions=%s:print_suppressions=0", path);
-    assert_int_equal(setenv("LSAN_OPTIONS", options, 1), 0);
-}
-
 /* The first storm is for what is allocated once, and for the heaps of nng's threads: they grow for
  * a while, and then no more. */
 static void
@@ -225,7 +208,6 @@ storm(security_box *box, const char *url, bool events, const char *good_url, boo
 {
     company c;
     unsigned rounds = (unsigned)ptier_test_setting("PTIER_STORM", ROUNDS);
-    excuse_lost_messages(box);
     security_box_start(box, true,
                        (const char *[]){"--core-dumps", "on", "--default-ttl", "0",
                                         "--handshake-timeout", "1s", "--journal-events", "256",

@@ -26,6 +26,7 @@
 
 #define LIMIT_MS      20000
 #define ARGUMENTS_MAX 40
+#define SANITIZER     99 /* exit code: see run_tests.py */
 
 void
 test_daemon_init(test_daemon *daemon)
@@ -154,6 +155,8 @@ wait_for_end(test_daemon *daemon)
     int64_t deadline = ptier_test_now() + LIMIT_MS;
     for (;;) {
         int code = exit_code(daemon, false);
+        if (code == SANITIZER)
+            fail_with_log(daemon, "a sanitizer found something in the daemon");
         if (code >= 0)
             return code;
         if (ptier_test_now() > deadline)

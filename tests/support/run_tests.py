@@ -28,6 +28,7 @@ DEMO_SECONDS = 120
 ENVIRONMENT = {
     "CMOCKA_MESSAGE_OUTPUT": "TAP",
     "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=0:detect_leaks=1:detect_stack_use_after_return=1:exitcode=99",
+    "LSAN_OPTIONS": "print_suppressions=0:suppressions=" + os.path.abspath("tests/support/daemon_leaks.supp"),
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
     "TSAN_OPTIONS": "halt_on_error=1:exitcode=99",
 }
