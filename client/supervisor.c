@@ -7,6 +7,7 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "monotonic.h"
+#include "nng_workaround_stream.h"
 #include "tls.h"
 #include "transport_internal.h"
 
@@ -80,6 +81,7 @@ dial(ptier_transport *t)
     bool closing = t->closing;
     t->dialer = dialer;
     t->dial_started = ptier_monotonic_ms();
+    atomic_store(&t->dial_begun, false);
     t->wanted = false;
     t->abandoned = false;
     pthread_mutex_unlock(&t->lock);
@@ -142,6 +144,7 @@ ptier_transport_supervise(void *argument)
 {
     ptier_transport *t = argument;
     int64_t pause = BACKOFF_MIN_MS;
+    ptier_nng_workaround_stream_mark_dials(&t->dial_begun);
     pthread_mutex_lock(&t->lock);
     while (!t->closing) {
         pthread_mutex_unlock(&t->lock);

@@ -16,6 +16,8 @@
 #include "transport_internal.h"
 
 #define CANCEL_AGAIN_MS 5
+#define DIAL_GRACE_MS   250  /* for an attempt that does not hang */
+#define DIAL_BEGIN_MS   2000 /* by then an attempt has begun, if that cannot be seen */
 
 /* ---- open and close ---- */
 
@@ -119,16 +121,34 @@ cancel_exchanges_locked(ptier_transport *t)
     }
 }
 
+/*
+ * Until the attempt to connect that is under way may be ended from outside; false: it has ended.
+ * Mostly it does so by itself in a moment: nng 1.5 leaks a connection whose attempt is ended just
+ * when it succeeds.
+ */
+static bool
+wait_dialing_locked(ptier_transport *t)
+{
+    int64_t now = ptier_monotonic_ms(), grace = now + DIAL_GRACE_MS;
+    for (; t->dial_started; now = ptier_monotonic_ms()) {
+        bool begun = atomic_load(&t->dial_begun) || now - t->dial_started >= DIAL_BEGIN_MS;
+        if (begun && now >= grace)
+            return true;
+        ptier_monotonic_wait(&t->changed, &t->lock, now + CANCEL_AGAIN_MS);
+    }
+    return false;
+}
+
 void
 ptier_transport_cancel(ptier_transport *t)
 {
     pthread_mutex_lock(&t->lock);
     t->closing = true;
-    nng_dialer dialer = t->dialer;
-    bool dialing = t->dial_started != 0;
     ptier_transport_tell_locked(t);
     pthread_cond_broadcast(&t->slot_idle);
     cancel_exchanges_locked(t);
+    bool dialing = wait_dialing_locked(t);
+    nng_dialer dialer = t->dialer;
     pthread_mutex_unlock(&t->lock);
     if (dialing)
         (void)nng_dialer_close(dialer); /* ends the attempt; may have ended by itself */

@@ -45,7 +45,8 @@ struct ptier_transport {
     int gone[PTIER_GONE_KEPT]; /* ids of the last pipes that ended while they were not in use */
     unsigned gone_count;
     nng_dialer dialer;
-    int64_t dial_started; /* 0: no attempt is running */
+    int64_t dial_started;   /* 0: no attempt is running */
+    atomic_bool dial_begun; /* the attempt is so far that its dialer may be closed */
     int64_t down_since;
     int64_t unanswered_since; /* oldest request sent since the last answer; 0 none */
     uint64_t failures;        /* attempts that failed */
