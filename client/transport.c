@@ -16,7 +16,7 @@
 #include "transport_internal.h"
 
 #define CANCEL_AGAIN_MS 5
-#define DIAL_GRACE_MS   250  /* for an attempt that does not hang */
+#define DIAL_GRACE_MS   100  /* for an attempt that does not hang */
 #define DIAL_BEGIN_MS   2000 /* by then an attempt has begun, if that cannot be seen */
 
 /* ---- open and close ---- */
