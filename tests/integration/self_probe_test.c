@@ -31,31 +31,6 @@
 #define SERVING     PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_SERVING
 #define DEGRADED    PROXYTIER__V1__SERVING_STATUS__SERVING_STATUS_DEGRADED
 
-static size_t
-count_in_log(const security_box *box, const char *part)
-{
-    size_t count = 0;
-    char *log = test_daemon_log(&box->daemon);
-    for (const char *at = log; (at = strstr(at, part)) != NULL; at++)
-        count++;
-    free(log);
-    return count;
-}
-
-static void
-wait_for_log(const security_box *box, const char *part, size_t count)
-{
-    int64_t deadline = ptier_test_now() + PATIENCE_MS;
-    while (count_in_log(box, part) < count) {
-        if (ptier_test_now() > deadline) {
-            char *log = test_daemon_log(&box->daemon);
-            fail_msg("no '%s' %zu times in the log, which ends with: %s", part, count,
-                     strlen(log) > 2000 ? log + strlen(log) - 2000 : log);
-        }
-        (void)poll(NULL, 0, 10); /* between two looks */
-    }
-}
-
 static Proxytier__V1__ServingStatus
 health_of(raw_client *client, const char *component)
 {
@@ -94,10 +69,12 @@ all_addresses_are_called_and_well(void **state)
 {
     security_box *box = *state;
     security_box_start(box, true, WITH("--self-probe", "100ms", "--log-level", "debug"));
-    wait_for_log(box, "DEBUG call  Health.Check: ok", 3 * 4); /* calls over ipc, tcp and tls */
-    assert_int_equal(count_in_log(box, "self_probe"), 0);     /* nor did one of the events fail */
-    assert_int_equal(count_in_log(box, "WARN"), 0);
-    assert_int_equal(count_in_log(box, "endpoint_"), 0);
+    test_daemon_await_log(&box->daemon, "DEBUG call  Health.Check: ok",
+                          3 * 4); /* calls over ipc, tcp and tls */
+    assert_int_equal(test_daemon_log_count(&box->daemon, "self_probe"),
+                     0); /* nor did one of the events fail */
+    assert_int_equal(test_daemon_log_count(&box->daemon, "WARN"), 0);
+    assert_int_equal(test_daemon_log_count(&box->daemon, "endpoint_"), 0);
 }
 
 /* There nobody is let in, and the daemon knows it. */
@@ -109,8 +86,8 @@ addresses_without_any_token_are_well(void **state)
     assert_non_null(file);
     assert_int_equal(fclose(file), 0);
     security_box_start(box, true, WITH("--self-probe", "100ms", "--log-level", "debug"));
-    wait_for_log(box, "DEBUG call  Health.Check: ok", 8);
-    assert_int_equal(count_in_log(box, "endpoint_"), 0);
+    test_daemon_await_log(&box->daemon, "DEBUG call  Health.Check: ok", 8);
+    assert_int_equal(test_daemon_log_count(&box->daemon, "endpoint_"), 0);
 }
 
 static void
@@ -146,15 +123,15 @@ taken_sockets_are_told_by_health_and_come_back(void **state)
         wait_for_health(&client, cases[i].component, DEGRADED);
         assert_int_equal(health_of(&client, ""), DEGRADED);
         assert_int_equal(health_of(&client, cases[1 - i].component), SERVING);
-        wait_for_log(box, "another process listens there now", i + 1);
+        test_daemon_await_log(&box->daemon, "another process listens there now", i + 1);
         assert_int_equal(stat(path, &now), 0);
         assert_int_equal(now.st_ino, theirs.st_ino);
         close(fd);
         wait_for_health(&client, cases[i].component, SERVING);
         assert_int_equal(health_of(&client, ""), SERVING);
-        assert_true(count_in_log(box, "ERROR endpoint_dead") >= i + 1);
-        assert_int_equal(count_in_log(box, "endpoint_reopened"), i + 1);
-        assert_int_equal(count_in_log(box, "endpoint_recovered"), i + 1);
+        assert_true(test_daemon_log_count(&box->daemon, "ERROR endpoint_dead") >= i + 1);
+        assert_int_equal(test_daemon_log_count(&box->daemon, "endpoint_reopened"), i + 1);
+        assert_int_equal(test_daemon_log_count(&box->daemon, "endpoint_recovered"), i + 1);
     }
     raw_client_close(&client);
     expect_answer(box->daemon.url, NULL);
@@ -167,7 +144,7 @@ deleted_sockets_are_made_anew(void **state)
     security_box_start(box, false, WITH("--self-probe", "100ms"));
     assert_int_equal(unlink(box->daemon.url + strlen("ipc://")), 0);
     assert_int_equal(unlink(box->daemon.events_url + strlen("ipc://")), 0);
-    wait_for_log(box, "endpoint_recovered", 2);
+    test_daemon_await_log(&box->daemon, "endpoint_recovered", 2);
     expect_answer(box->daemon.url, NULL);
     assert_int_equal(access(box->daemon.events_url + strlen("ipc://"), R_OK | W_OK), 0);
 }
@@ -217,9 +194,9 @@ dead_listeners_are_opened_anew(void **state)
         }
         assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
         close(fd);
-        wait_for_log(box, "endpoint_recovered", i + 1);
+        test_daemon_await_log(&box->daemon, "endpoint_recovered", i + 1);
     }
-    assert_int_equal(count_in_log(box, "endpoint_reopened"), 3);
+    assert_int_equal(test_daemon_log_count(&box->daemon, "endpoint_reopened"), 3);
     nng_tls_config *tls = security_box_tls(box, "ca", "client", SECURITY_BOX_HOST);
     expect_answer(box->tls_url, tls);
     expect_answer(box->tcp_url, NULL);

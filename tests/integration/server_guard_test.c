@@ -26,17 +26,6 @@
 #define TEXT(constant) ((char *)(uintptr_t)(constant))
 #define WITH(...)      ((const char *[]){__VA_ARGS__, NULL})
 
-static size_t
-count_in_log(const test_daemon *daemon, const char *part)
-{
-    size_t count = 0;
-    char *log = test_daemon_log(daemon);
-    for (const char *at = log; (at = strstr(at, part)) != NULL; at++)
-        count++;
-    free(log);
-    return count;
-}
-
 static void
 expect_refusal(test_daemon *daemon, const char *const *extra, const char *message)
 {
@@ -111,7 +100,7 @@ short_help_is_help(void **state)
 {
     test_daemon *daemon = *state;
     assert_int_equal(test_daemon_run(daemon, WITH("-h")), 0);
-    assert_int_equal(count_in_log(daemon, "Usage: proxytierd"), 1);
+    assert_int_equal(test_daemon_log_count(daemon, "Usage: proxytierd"), 1);
 }
 
 /* ---- connections ---- */
@@ -173,7 +162,7 @@ connections_have_a_bound_and_are_given_back(void **state)
     while (count_refused(fds) < FLOOD - LIMIT && ptier_test_now() < deadline)
         (void)poll(NULL, 0, 5); /* between two looks */
     assert_in_range(count_refused(fds), FLOOD - LIMIT, FLOOD - 1);
-    size_t lines = count_in_log(daemon, "max-connections is reached (8)");
+    size_t lines = test_daemon_log_count(daemon, "max-connections is reached (8)");
     assert_in_range(lines, 1, 1 + (ptier_test_now() - start) / 1000);
     for (size_t i = 0; i < FLOOD; i++)
         close(fds[i]);
@@ -239,10 +228,10 @@ run_reports(test_daemon *daemon, const char *level)
                    "  %s, http://10.0.0.2:82: 3 failures in a row, the last error: no way to "
                    "http://***@10.0.0.1:81 FAKE  [31m  \n",
                    second);
-    assert_int_equal(count_in_log(daemon, message), 1);
-    assert_int_equal(count_in_log(daemon, ", http://10.0.0.1:81: 3 failures"), 1);
-    assert_int_equal(count_in_log(daemon, "hidden"), 0);
-    assert_int_equal(count_in_log(daemon, "\x1b"), 0);
+    assert_int_equal(test_daemon_log_count(daemon, message), 1);
+    assert_int_equal(test_daemon_log_count(daemon, ", http://10.0.0.1:81: 3 failures"), 1);
+    assert_int_equal(test_daemon_log_count(daemon, "hidden"), 0);
+    assert_int_equal(test_daemon_log_count(daemon, "\x1b"), 0);
 }
 
 static void
@@ -250,8 +239,8 @@ removals_by_health_are_logged_with_the_last_error(void **state)
 {
     test_daemon *daemon = *state;
     run_reports(daemon, "info");
-    assert_int_equal(count_in_log(daemon, "removed_by_health"), 2);
-    assert_int_equal(count_in_log(daemon, "DEBUG"), 0);
+    assert_int_equal(test_daemon_log_count(daemon, "removed_by_health"), 2);
+    assert_int_equal(test_daemon_log_count(daemon, "DEBUG"), 0);
 }
 
 static void
@@ -259,11 +248,12 @@ every_call_and_report_is_logged_at_debug(void **state)
 {
     test_daemon *daemon = *state;
     run_reports(daemon, "debug");
-    assert_int_equal(count_in_log(daemon, "removed_by_health"), 2);
-    assert_int_equal(count_in_log(daemon, "DEBUG report"), 6);
-    assert_int_equal(count_in_log(daemon, "DEBUG call  ProxyCache.Put: ok, 1 items, "), 2);
-    assert_int_equal(count_in_log(daemon, "DEBUG call  ProxyCache.ReportHealth: ok, 6 items, "), 1);
-    assert_true(count_in_log(daemon, " us, admin\n") >= 4); /* and Health.Check */
+    assert_int_equal(test_daemon_log_count(daemon, "removed_by_health"), 2);
+    assert_int_equal(test_daemon_log_count(daemon, "DEBUG report"), 6);
+    assert_int_equal(test_daemon_log_count(daemon, "DEBUG call  ProxyCache.Put: ok, 1 items, "), 2);
+    assert_int_equal(
+        test_daemon_log_count(daemon, "DEBUG call  ProxyCache.ReportHealth: ok, 6 items, "), 1);
+    assert_true(test_daemon_log_count(daemon, " us, admin\n") >= 4); /* and Health.Check */
 }
 
 static void
@@ -274,10 +264,10 @@ warming_that_failed_is_not_done(void **state)
     (void)snprintf(path, sizeof path, "%s/none.txt", daemon->directory);
     test_daemon_start(daemon, WITH("--warm", path));
     int64_t deadline = ptier_test_now() + 10000;
-    while (count_in_log(daemon, "warm_failed") == 0)
+    while (test_daemon_log_count(daemon, "warm_failed") == 0)
         assert_true(ptier_test_now() < deadline);
-    assert_int_equal(count_in_log(daemon, "warm_done"), 0);
-    assert_int_equal(count_in_log(daemon, "0 records"), 0);
+    assert_int_equal(test_daemon_log_count(daemon, "warm_done"), 0);
+    assert_int_equal(test_daemon_log_count(daemon, "0 records"), 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, test_daemon_set_up, test_daemon_tear_down)

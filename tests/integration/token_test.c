@@ -104,17 +104,9 @@ static void
 hangup_reads_the_file_and_ends_nothing(void **state)
 {
     fixture *f = *state;
-    int64_t deadline = ptier_test_now() + PATIENCE_MS;
-    bool read = false;
     security_box_start(&f->box, false, NULL);
     assert_int_equal(kill(f->box.daemon.pid, SIGHUP), 0);
-    while (!read) {
-        char *log = test_daemon_log(&f->box.daemon);
-        read = strstr(log, "tokens_loaded") != NULL;
-        free(log);
-        assert_true(ptier_test_now() < deadline);
-        (void)poll(NULL, 0, 10); /* between two looks */
-    }
+    test_daemon_await_log(&f->box.daemon, "tokens_loaded", 1);
     assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
 }
 
@@ -172,9 +164,7 @@ without_tokens_strangers_are_disconnected(void **state)
     assert_null(reply.header);
     raw_reply_free(&reply);
     raw_client_close(&client);
-    char *log = test_daemon_log(&f->box.daemon);
-    assert_non_null(strstr(log, "uid 12346 over ipc may not connect"));
-    free(log);
+    test_daemon_await_log(&f->box.daemon, "uid 12346 over ipc may not connect", 1);
 }
 
 static void

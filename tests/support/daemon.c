@@ -25,6 +25,7 @@
 #include "support/monotonic.h"
 
 #define LIMIT_MS      20000
+#define LOG_MS        40000
 #define ARGUMENTS_MAX 40
 #define SANITIZER     99 /* exit code: see run_tests.py */
 
@@ -112,6 +113,17 @@ test_daemon_log(const test_daemon *daemon)
     return text;
 }
 
+size_t
+test_daemon_log_count(const test_daemon *daemon, const char *part)
+{
+    size_t count = 0;
+    char *log = test_daemon_log(daemon);
+    for (const char *at = log; (at = strstr(at, part)) != NULL; at++)
+        count++;
+    free(log);
+    return count;
+}
+
 static void
 fail_with_log(const test_daemon *daemon, const char *what)
 {
@@ -119,6 +131,17 @@ fail_with_log(const test_daemon *daemon, const char *what)
     print_error("%s; its log:\n%s\n", what, log);
     free(log);
     fail_msg("%s", what);
+}
+
+void
+test_daemon_await_log(const test_daemon *daemon, const char *part, size_t count)
+{
+    int64_t deadline = ptier_test_now() + LOG_MS;
+    while (test_daemon_log_count(daemon, part) < count) {
+        if (ptier_test_now() > deadline)
+            fail_with_log(daemon, part);
+        (void)usleep(10000); /* between two looks */
+    }
 }
 
 static bool

@@ -6,6 +6,7 @@
 #define PTIER_TEST_DAEMON_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 typedef struct test_daemon {
@@ -39,8 +40,12 @@ int test_daemon_end(test_daemon *daemon, int signal);
 /* SIGTERM, which must give exit code 0, and start again. */
 void test_daemon_restart(test_daemon *daemon, const char *const *extra);
 
-/* Its log so far, to be freed. */
+/* Its log so far, to be freed. What has an effect outside may be logged a moment after that. */
 char *test_daemon_log(const test_daemon *daemon);
+
+/* How often `part` is in the log so far; waits until it is there so often (40 s, then fails). */
+size_t test_daemon_log_count(const test_daemon *daemon, const char *part);
+void test_daemon_await_log(const test_daemon *daemon, const char *part, size_t count);
 
 /* Kills it if it runs and removes the directory. */
 void test_daemon_fini(test_daemon *daemon);
