@@ -89,8 +89,9 @@ ptier_cli_exit ptier_cli_status(const ptier_cli *cli, ptier_status status,
 PTIER_PRINTF(3, 4)
 ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ...);
 
-/* What was stored reached less than --durability asked for: says so; returns FAILED. */
-ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked,
+/* What was done (a participle) reached less than --durability asked for: says so; returns FAILED.
+ */
+ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability asked,
                                      ptier_durability reached);
 
 /* Wrong usage: adds where help is to be had; returns USAGE. */
@@ -174,6 +175,13 @@ PTIER_MUST_CHECK bool ptier_cli_label(ptier_cli_labels *labels, char *text);
 /* How KEY arguments name entries. Rows for the option table of each command that takes KEYs. */
 typedef struct ptier_cli_naming {
     bool exact;       /* as they stand */
+/* The row of each command that changes something; `durability` is an int *. */
+#define PTIER_CLI_DURABILITY_OPTION(durability)                                                    \
+    {                                                                                              \
+        "durability", 0, PTIER_CLI_WORD, (durability), "WORD",                                     \
+            "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities             \
+    }
+
     const char *user; /* NULL: what an address itself says */
 } ptier_cli_naming;
 #define PTIER_CLI_NAMING_OPTIONS(naming)                                                           \

@@ -34,8 +34,7 @@ parse_options(ptier_cli *cli, struct put_options *o, ptier_cli_exit *code)
          ptier_cli_healths},
         {"key", 'k', PTIER_CLI_STRING, &o->key, "KEY", "a key of your own (default: derived)",
          NULL},
-        {"durability", 0, PTIER_CLI_WORD, &o->durability, "WORD",
-         "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities},
+        PTIER_CLI_DURABILITY_OPTION(&o->durability),
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
     };
     return ptier_cli_parse(cli, options, 1, 1, code);
@@ -121,7 +120,7 @@ send(ptier_cli *cli, const struct put_options *o, const ptier_url *url,
     else
         print_text(&results);
     if (status == PTIER_OK && results.durability < call.durability)
-        code = ptier_cli_not_durable(cli, call.durability, results.durability);
+        code = ptier_cli_not_durable(cli, "stored", call.durability, results.durability);
     ptier_put_results_free(&results);
     return code;
 }

@@ -141,12 +141,13 @@ ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ..
 }
 
 ptier_cli_exit
-ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked, ptier_durability reached)
+ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability asked,
+                      ptier_durability reached)
 {
     return ptier_cli_fail(cli, PTIER_CLI_FAILED,
-                          "stored, but not %s: only %s was reached; `proxytier stats` and the "
+                          "%s, but not %s: only %s was reached; `proxytier stats` and the "
                           "daemon's log tell which tier fails",
-                          ptier_durability_name(asked), ptier_durability_name(reached));
+                          done, ptier_durability_name(asked), ptier_durability_name(reached));
 }
 
 ptier_cli_exit
