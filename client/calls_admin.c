@@ -229,6 +229,17 @@ copy_limits(ptier_server_limits *limits, const Proxytier__V1__Limits *reply)
     };
 }
 
+/* The protocol's bounds: a name that keeps to none of them is of no feature that we could know. */
+static void
+copy_features(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply)
+{
+    for (size_t i = 0; i < reply->n_features && info->feature_count < PTIER_FEATURES_MAX; i++) {
+        size_t length = strlen(reply->features[i]);
+        if (length > 0 && length <= PTIER_FEATURE_NAME_MAX)
+            memcpy(info->features[info->feature_count++], reply->features[i], length + 1);
+    }
+}
+
 static ptier_status
 copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, ptier_error *error)
 {
@@ -240,6 +251,7 @@ copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, 
                                                     reply->event_urls[0]) >= sizeof info->event_url)
         return ptier_fail(error, PTIER_INTERNAL,
                           "the daemon's event address is longer than %d bytes", PTIER_URL_MAX);
+    copy_features(info, reply);
     copy_id(info->boot_id, &reply->boot_id);
     copy_id(info->store_id, &reply->store_id);
     info->revision = reply->revision;

@@ -61,12 +61,26 @@ changes_that_reach_less_than_asked_for_are_code_1(void **state)
     RUN(f, NULL, 0, "clear", "--yes");
 }
 
+/* ---- the daemon ---- */
+
+static void
+info_shows_the_features(void **state)
+{
+    struct fixture *f = *state;
+
+    RUN(f, NULL, 0, "info");
+    assert_has(OUT(f), "features           events, replay, export, ");
+    RUN(f, NULL, 0, "info", "--json");
+    assert_has(OUT(f), "\"features\":[\"events\",\"replay\"");
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         DAEMON_TEST(changes_tell_what_they_reached),
         DAEMON_TEST(changes_that_reach_less_than_asked_for_are_code_1),
+        DAEMON_TEST(info_shows_the_features),
     };
     return cmocka_run_group_tests_name("cli_change", tests, NULL, NULL);
 }

@@ -343,10 +343,16 @@ typedef struct ptier_server_limits {
     uint32_t label_name_bytes, label_value_bytes;
 } ptier_server_limits;
 
+#define PTIER_FEATURES_MAX     64
+#define PTIER_FEATURE_NAME_MAX 31 /* bytes, without the terminating NUL */
+
 typedef struct ptier_server_info {
     char version[32];
     char protocol[32];
     char role[16];
+    /* What it can do, "replay" for example: proto/PROTOCOL.md lists them. In the struct itself. */
+    char features[PTIER_FEATURES_MAX][PTIER_FEATURE_NAME_MAX + 1];
+    size_t feature_count;
     char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered to us this way */
     uint8_t boot_id[16], store_id[16];
     uint64_t revision;
