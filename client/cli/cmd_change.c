@@ -164,7 +164,7 @@ ptier_cmd_report(ptier_cli *cli)
     int durability = PTIER_DURABILITY_DEFAULT;
     const ptier_cli_option options[] = {
         {"latency", 0, PTIER_CLI_REAL, &report.latency_ms, "MS", "how long it took, in ms", NULL},
-        {"error", 0, PTIER_CLI_STRING, &report.error, "TEXT",
+        {"error", 0, PTIER_CLI_TEXT, &report.error, "TEXT",
          "what went wrong, for the daemon's log (no credentials)", NULL},
         PTIER_CLI_NAMING_OPTIONS(&naming),
         PTIER_CLI_DURABILITY_OPTION(&durability),

@@ -227,7 +227,7 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
 
 #define ACK_OPTION(o)                                                                              \
     {                                                                                              \
-        "ack", 0, PTIER_CLI_STRING, &(o)->ack, "FILE",                                             \
+        "ack", 0, PTIER_CLI_FILE, &(o)->ack, "FILE",                                               \
             "append each key to FILE, a line each, as soon as the daemon has acknowledged it",     \
             NULL                                                                                   \
     }
@@ -239,7 +239,7 @@ parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
         {"scheme", 0, PTIER_CLI_NAME, &o->scheme, "WORD",
          "for records without one (default: a heading, the file's name, then http)",
          ptier_cli_schemes},
-        {"source", 's', PTIER_CLI_STRING, &o->source, "NAME", "for records that state none", NULL},
+        {"source", 's', PTIER_CLI_SOURCE, &o->source, "NAME", "for records that state none", NULL},
         {"ttl", 't', PTIER_CLI_TTL, &o->ttl_ms, "DURATION",
          "time to live of all records, from now; 0 never expires", NULL},
         {"format", 'f', PTIER_CLI_WORD, &o->format, "WORD",

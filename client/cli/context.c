@@ -72,9 +72,12 @@ ptier_cli_connect(ptier_cli *cli)
     }
     ptier_status status = ptier_client_open(&options, &cli->client, &error);
     explicit_bzero(cli->token, sizeof cli->token);
-    if (status != PTIER_OK)
-        return ptier_cli_status(cli, status, &error);
-    return PTIER_CLI_OK;
+    if (status == PTIER_OK)
+        return PTIER_CLI_OK;
+    /* Nobody was asked yet: it is a mistake in an address, or a file. */
+    return ptier_cli_fail(cli,
+                          status == PTIER_INVALID_ARGUMENT ? PTIER_CLI_USAGE : PTIER_CLI_FAILED,
+                          "%s", error.message);
 }
 
 static ptier_cli_exit

@@ -61,6 +61,86 @@ changes_that_reach_less_than_asked_for_are_code_1(void **state)
     RUN(f, NULL, 0, "clear", "--yes");
 }
 
+/* ---- watch ---- */
+
+/* Puts, reports away and deletes proxies of two sources; ends with a CLEARED, which passes every
+ * filter. */
+static void
+make_changes(struct fixture *f)
+{
+    RUN(f, NULL, 0, "put", "10.0.0.1:80", "--key", "a-1", "--source", "one");
+    RUN(f, NULL, 0, "put", "10.0.0.2:80", "--key", "a-2", "--source", "two");
+    RUN(f, NULL, 0, "put", "10.0.0.3:80", "--key", "b-3", "--source", "two");
+    for (int i = 0; i < 3; i++)
+        RUN(f, NULL, 0, "report", "a-2", "failed");
+    RUN(f, NULL, 0, "delete", "a-1");
+    RUN(f, NULL, 0, "clear", "--yes");
+}
+
+#define WATCH_MAX 12
+
+/* What `watch` with these options shows of the changes above, up to the CLEARED. Freed by the
+ * caller. */
+static char *
+watch_changes(struct fixture *f, const char *const *options)
+{
+    const char *argv[WATCH_MAX + 3] = {PROXYTIER, "watch"};
+    ptier_test_program watch;
+
+    for (size_t i = 0; options[i]; i++) {
+        assert_true(i < WATCH_MAX);
+        argv[i + 2] = options[i];
+    }
+    ptier_test_program_start(&watch, NULL, argv);
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "connected"));
+    make_changes(f);
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_OUT, "CLEARED"));
+    ptier_test_program_signal(&watch, SIGINT);
+    assert_int_equal(ptier_test_program_wait(&watch), 0);
+    char *events = strdup(watch.texts[PTIER_TEST_OUT]);
+    assert_non_null(events);
+    ptier_test_program_free(&watch);
+    return events;
+}
+
+#define WATCH(f, ...) watch_changes((f), (const char *const[]){__VA_ARGS__, NULL})
+
+static void
+watch_shows_removals_of_the_reasons_asked_for(void **state)
+{
+    char *events = WATCH(*state, "--reason", "health");
+    assert_int_equal(count_lines(events), 2);
+    assert_has(events, "REMOVED         HEALTH");
+    assert_has(events, "a-2");
+    free(events);
+
+    events = WATCH(*state, "--reason", "Deleted", "--reason", "health");
+    assert_int_equal(count_lines(events), 3);
+    assert_has(events, "REMOVED         HEALTH");
+    assert_has(events, "REMOVED         DELETED");
+    free(events);
+}
+
+static void
+watch_shows_a_source_or_keys_that_begin_alike(void **state)
+{
+    char *events = WATCH(*state, "--source", "one");
+    assert_int_equal(count_lines(events), 3); /* CREATED, REMOVED, CLEARED */
+    assert_has(events, "a-1");
+    assert_lacks(events, "a-2");
+    free(events);
+
+    events = WATCH(*state, "--key-prefix", "b-");
+    assert_int_equal(count_lines(events), 2);
+    assert_has(events, "b-3");
+    free(events);
+
+    events = WATCH(*state, "--key-prefix", "a-", "--source", "two", "--reason", "health");
+    assert_int_equal(count_lines(events), 2);
+    assert_has(events, "a-2");
+    free(events);
+}
+
 /* ---- the daemon ---- */
 
 static void
@@ -80,6 +160,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         DAEMON_TEST(changes_tell_what_they_reached),
         DAEMON_TEST(changes_that_reach_less_than_asked_for_are_code_1),
+        DAEMON_TEST(watch_shows_removals_of_the_reasons_asked_for),
+        DAEMON_TEST(watch_shows_a_source_or_keys_that_begin_alike),
         DAEMON_TEST(info_shows_the_features),
     };
     return cmocka_run_group_tests_name("cli_change", tests, NULL, NULL);
