@@ -1,5 +1,5 @@
 /* The command's changes, and what it says of the daemon's state: durability, filters of watch, the
- * features of a daemon. */
+ * features of a daemon, one that is full. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,6 +154,24 @@ info_shows_the_features(void **state)
     assert_has(OUT(f), "\"features\":[\"events\",\"replay\"");
 }
 
+static void
+a_daemon_that_is_full_is_told_from_one_that_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    ptier_test_program watch;
+
+    assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
+    test_daemon_start(&f->daemon, (const char *const[]){"--max-connections", "2", NULL});
+    ptier_test_program_start(&watch, NULL, (const char *const[]){PROXYTIER, "watch", NULL});
+    assert_true(ptier_test_program_says(&watch, PTIER_TEST_ERR, "connected")); /* takes both */
+    RUN(f, NULL, 4, "--timeout", "2s", "stats");
+    assert_has(ERR(f), "max-connections");
+    assert_int_equal(count_lines(ERR(f)), 1);
+    RUN(f, NULL, 4, "--timeout", "2s", "report", "k", "failed"); /* for sure not done */
+    assert_has(ERR(f), "max-connections");
+    ptier_test_program_free(&watch);
+}
+
 int
 main(void)
 {
@@ -163,6 +181,7 @@ main(void)
         DAEMON_TEST(watch_shows_removals_of_the_reasons_asked_for),
         DAEMON_TEST(watch_shows_a_source_or_keys_that_begin_alike),
         DAEMON_TEST(info_shows_the_features),
+        DAEMON_TEST(a_daemon_that_is_full_is_told_from_one_that_is_lost),
     };
     return cmocka_run_group_tests_name("cli_change", tests, NULL, NULL);
 }
