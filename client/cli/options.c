@@ -318,8 +318,7 @@ print_general_help(const ptier_cli *cli, poptContext popt)
 #define PTIER_CLI_EXIT_LINE(name, value, text) printf("  %d  %s\n", value, text);
     PTIER_CLI_EXIT_TABLE(PTIER_CLI_EXIT_LINE)
 #undef PTIER_CLI_EXIT_LINE
-    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (access token, not used "
-           "by daemons yet).\n");
+    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (the access token).\n");
 }
 
 /* --help and --version end the run. */
@@ -401,17 +400,15 @@ ptier_cli_parse(ptier_cli *cli, const ptier_cli_option *options, size_t min_argu
     free(args);
     if (*code != PTIER_CLI_OK || stop)
         return false;
-    for (size_t i = 0; i < cli->argument_count; i++)
-        if (!*cli->arguments[i])
-            *code = ptier_cli_usage(cli, "argument %zu is empty: needs %s", i + 1,
-                                    cli->command->arguments);
-    if (*code != PTIER_CLI_OK)
-        return false;
     if (cli->argument_count < min_arguments)
         *code = ptier_cli_usage(cli, "missing argument: needs %s", cli->command->arguments);
     else if (cli->argument_count > max_arguments && max_arguments == 0)
         *code = ptier_cli_usage(cli, "takes no argument, only options");
     else if (cli->argument_count > max_arguments)
         *code = ptier_cli_usage(cli, "too many arguments: takes only %s", cli->command->arguments);
+    for (size_t i = 0; *code == PTIER_CLI_OK && i < cli->argument_count; i++)
+        if (!*cli->arguments[i])
+            *code = ptier_cli_usage(cli, "argument %zu is empty: needs %s", i + 1,
+                                    cli->command->arguments);
     return *code == PTIER_CLI_OK;
 }

@@ -61,7 +61,7 @@ help_lists_every_command_and_exit_code(void **state)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
-    assert_non_null(strstr(last.texts[0], "not used by daemons yet"));
+    assert_non_null(strstr(last.texts[0], "PROXYTIER_TOKEN (the access token)"));
     assert_non_null(strstr(last.texts[0], "  put         URL                       Cache"));
     assert_non_null(strstr(last.texts[0], "  rotate-keys                           Encrypt"));
     char *help = strdup(last.texts[0]);
@@ -241,6 +241,10 @@ empty_arguments_are_code_2(void **state)
         RUN(NULL, 2, commands[i], "");
         assert_one_line("argument 1 is empty");
     }
+    RUN(NULL, 2, "report", "", "ok");
+    assert_one_line("argument 1 is empty");
+    RUN(NULL, 2, "stats", "");
+    assert_one_line("takes no argument");
 }
 
 static void
