@@ -33,7 +33,7 @@ check_network(const char *url, ptier_error *error)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     long port = rv == 0 && parts->u_port ? strtol(parts->u_port, &end, 10) : 0;
     if (rv != 0 || !parts->u_hostname || parts->u_hostname[0] == '\0' || port < 1 || port > 65535 ||
-        *end != '\0')
+        *end != '\0' || strlen(parts->u_requri) > 1) /* "/" is fine */
         status =
             ptier_fail(error, PTIER_INVALID_ARGUMENT,
                        "address %s: give host and port, as in tls+tcp://cache.example:7443", url);

@@ -13,7 +13,7 @@ ptier_async_result_free(ptier_async_result *result)
         return;
     ptier_records_free(&result->records);
     ptier_put_results_free(&result->puts);
-    free(result->reports);
+    ptier_report_results_free(&result->reports);
     memset(result, 0, sizeof *result);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "calls_internal.h"
 #include "near_client.h"
 #include "convert_statistics.h"
 #include "info_call.h"
@@ -12,15 +13,17 @@
 #include "proxytier/v1/info.pb-c.h"
 
 ptier_status
-ptier_clear(ptier_client *client, ptier_tier_id tier, uint64_t *cleared, ptier_error *error)
+ptier_clear(ptier_client *client, ptier_tier_id tier, const ptier_change_call *change,
+            ptier_clear_result *result, ptier_error *error)
 {
     Proxytier__V1__ClearRequest request = PROXYTIER__V1__CLEAR_REQUEST__INIT;
     Proxytier__V1__ClearResponse *reply;
     ptier_arena *arena;
 
-    if (cleared)
-        *cleared = 0;
+    if (result)
+        memset(result, 0, sizeof *result);
     request.tier = (Proxytier__V1__Tier)tier;
+    request.durability = ptier_change_durability(change);
     ptier_call call = {.method = PTIER_METHOD_CLEAR,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__clear_response__descriptor};
@@ -29,8 +32,10 @@ ptier_clear(ptier_client *client, ptier_tier_id tier, uint64_t *cleared, ptier_e
         return status;
     if (tier == PTIER_TIER_NONE)
         ptier_near_client_cleared(client->near, reply->revision);
-    if (cleared)
-        *cleared = reply->cleared;
+    if (result)
+        *result = (ptier_clear_result){.cleared = reply->cleared,
+                                       .revision = reply->revision,
+                                       .durability = (ptier_durability)reply->durability};
     ptier_arena_destroy(arena);
     return PTIER_OK;
 }
@@ -224,6 +229,17 @@ copy_limits(ptier_server_limits *limits, const Proxytier__V1__Limits *reply)
     };
 }
 
+/* The protocol's bounds: a name that keeps to none of them is of no feature that we could know. */
+static void
+copy_features(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply)
+{
+    for (size_t i = 0; i < reply->n_features && info->feature_count < PTIER_FEATURES_MAX; i++) {
+        size_t length = strlen(reply->features[i]);
+        if (length > 0 && length <= PTIER_FEATURE_NAME_MAX)
+            memcpy(info->features[info->feature_count++], reply->features[i], length + 1);
+    }
+}
+
 static ptier_status
 copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, ptier_error *error)
 {
@@ -235,6 +251,7 @@ copy_info(ptier_server_info *info, const Proxytier__V1__GetInfoResponse *reply, 
                                                     reply->event_urls[0]) >= sizeof info->event_url)
         return ptier_fail(error, PTIER_INTERNAL,
                           "the daemon's event address is longer than %d bytes", PTIER_URL_MAX);
+    copy_features(info, reply);
     copy_id(info->boot_id, &reply->boot_id);
     copy_id(info->store_id, &reply->store_id);
     info->revision = reply->revision;

@@ -89,7 +89,7 @@ read_delete(ptier_async *call, ptier_arena *arena, const void *message, ptier_er
         ptier_near_client_wrote(near_of(call), call->keys[i], reply->revision);
     if (reply->revision == 0) /* an older daemon, which does not tell */
         ptier_near_client_cleared(near_of(call), 0);
-    call->result.deleted = reply->deleted;
+    ptier_read_delete(reply, &call->result.deletion);
     ptier_arena_destroy(arena);
     return PTIER_OK;
 }
@@ -97,27 +97,20 @@ read_delete(ptier_async *call, ptier_arena *arena, const void *message, ptier_er
 static ptier_status
 read_reports(ptier_async *call, ptier_arena *arena, const void *message, ptier_error *error)
 {
-    const Proxytier__V1__ReportHealthResponse *reply = message;
-    ptier_status status = PTIER_OK;
+    ptier_report_results *reports = &call->result.reports;
     if (!arena) {
         forget(call);
         return PTIER_OK;
     }
-    if (reply->n_results != call->count) {
-        status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
-                            reply->n_results, call->count);
-    } else if (!(call->result.reports = calloc(call->count + 1, sizeof(ptier_report_result)))) {
-        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
-    } else {
-        call->result.report_count = call->count;
-        ptier_read_reports(reply, call->result.reports);
-        for (size_t i = 0; i < call->key_count; i++)
-            ptier_near_client_wrote(near_of(call), call->keys[i], reply->results[i]->revision);
-    }
-    if (status != PTIER_OK)
+    ptier_status status = ptier_read_reports(arena, message, call->count, reports, error);
+    if (status != PTIER_OK) {
         forget(call);
-    ptier_arena_destroy(arena);
-    return status;
+        ptier_arena_destroy(arena);
+        return status;
+    }
+    for (size_t i = 0; i < call->key_count; i++)
+        ptier_near_client_wrote(near_of(call), call->keys[i], reports->items[i].revision);
+    return PTIER_OK;
 }
 
 /* ---- starts ---- */
@@ -246,8 +239,9 @@ ptier_async_put_many(ptier_client *client, const ptier_record *records, size_t c
 }
 
 ptier_status
-ptier_async_delete(ptier_client *client, const char *const *keys, size_t count, ptier_async_fn done,
-                   void *context, ptier_async **call, ptier_error *error)
+ptier_async_delete(ptier_client *client, const char *const *keys, size_t count,
+                   const ptier_change_call *change, ptier_async_fn done, void *context,
+                   ptier_async **call, ptier_error *error)
 {
     Proxytier__V1__DeleteRequest request = PROXYTIER__V1__DELETE_REQUEST__INIT;
     ptier_status status = ptier_check_keys(keys, count, error);
@@ -255,6 +249,7 @@ ptier_async_delete(ptier_client *client, const char *const *keys, size_t count, 
         return refuse(call, status);
     request.keys = PTIER_UNCONST(char **, keys);
     request.n_keys = count;
+    request.durability = ptier_change_durability(change);
     const ptier_async_start start = {.method = PTIER_METHOD_DELETE,
                                      .request = &request.base,
                                      .reply_type = &proxytier__v1__delete_response__descriptor,
@@ -268,8 +263,8 @@ ptier_async_delete(ptier_client *client, const char *const *keys, size_t count, 
 
 ptier_status
 ptier_async_report_health(ptier_client *client, const ptier_report *reports, size_t count,
-                          ptier_async_fn done, void *context, ptier_async **call,
-                          ptier_error *error)
+                          const ptier_change_call *change, ptier_async_fn done, void *context,
+                          ptier_async **call, ptier_error *error)
 {
     Proxytier__V1__ReportHealthRequest request = PROXYTIER__V1__REPORT_HEALTH_REQUEST__INIT;
     ptier_report_messages packed;
@@ -281,6 +276,7 @@ ptier_async_report_health(ptier_client *client, const ptier_report *reports, siz
         keys[i] = reports[i].key;
     request.reports = packed.list;
     request.n_reports = count;
+    request.durability = ptier_change_durability(change);
     const ptier_async_start start = {.method = PTIER_METHOD_REPORT_HEALTH,
                                      .request = &request.base,
                                      .reply_type =

@@ -47,7 +47,15 @@ PTIER_MUST_CHECK ptier_status ptier_read_puts(ptier_arena *arena,
                                               ptier_put_results *results, ptier_error *error);
 uint32_t ptier_tier_bits(const Proxytier__V1__Tier *tiers, size_t count);
 
-void ptier_read_reports(const Proxytier__V1__ReportHealthResponse *reply,
-                        ptier_report_result *results);
+/* INTERNAL: not `count` results. On success the arena of the reply is moved. */
+PTIER_MUST_CHECK ptier_status ptier_read_reports(ptier_arena *arena,
+                                                 const Proxytier__V1__ReportHealthResponse *reply,
+                                                 size_t count, ptier_report_results *results,
+                                                 ptier_error *error);
+
+void ptier_read_delete(const Proxytier__V1__DeleteResponse *reply, ptier_delete_result *result);
+
+/* `call` NULL: the daemon's. */
+Proxytier__V1__Durability ptier_change_durability(const ptier_change_call *call);
 
 #endif

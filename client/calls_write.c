@@ -170,21 +170,36 @@ ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
     return PTIER_OK;
 }
 
+Proxytier__V1__Durability
+ptier_change_durability(const ptier_change_call *call)
+{
+    return (Proxytier__V1__Durability)(call ? call->durability : PTIER_DURABILITY_DEFAULT);
+}
+
+void
+ptier_read_delete(const Proxytier__V1__DeleteResponse *reply, ptier_delete_result *result)
+{
+    *result = (ptier_delete_result){.deleted = reply->deleted,
+                                    .revision = reply->revision,
+                                    .durability = (ptier_durability)reply->durability};
+}
+
 ptier_status
-ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t *deleted,
-             ptier_error *error)
+ptier_delete(ptier_client *client, const char *const *keys, size_t count,
+             const ptier_change_call *change, ptier_delete_result *result, ptier_error *error)
 {
     Proxytier__V1__DeleteRequest request = PROXYTIER__V1__DELETE_REQUEST__INIT;
     Proxytier__V1__DeleteResponse *reply;
     ptier_arena *arena;
 
-    if (deleted)
-        *deleted = 0;
+    if (result)
+        memset(result, 0, sizeof *result);
     ptier_status status = ptier_check_keys(keys, count, error);
     if (status != PTIER_OK)
         return status;
     request.keys = (char **)(uintptr_t)keys; /* only read, by packing */
     request.n_keys = count;
+    request.durability = ptier_change_durability(change);
     ptier_call call = {.method = PTIER_METHOD_DELETE,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__delete_response__descriptor};
@@ -197,8 +212,8 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count, size_t
         ptier_near_client_wrote(near_of(client), keys[i], reply->revision);
     if (reply->revision == 0) /* an older daemon, which does not tell */
         ptier_near_client_cleared(near_of(client), 0);
-    if (deleted)
-        *deleted = reply->deleted;
+    if (result)
+        ptier_read_delete(reply, result);
     ptier_arena_destroy(arena);
     return PTIER_OK;
 }
@@ -242,20 +257,32 @@ ptier_report_messages_fini(ptier_report_messages *packed)
     free(packed->messages);
 }
 
-void
-ptier_read_reports(const Proxytier__V1__ReportHealthResponse *reply, ptier_report_result *results)
+ptier_status
+ptier_read_reports(ptier_arena *arena, const Proxytier__V1__ReportHealthResponse *reply,
+                   size_t count, ptier_report_results *results, ptier_error *error)
 {
-    for (size_t i = 0; i < reply->n_results; i++)
-        results[i] = (ptier_report_result){.found = reply->results[i]->found,
-                                           .removed = reply->results[i]->removed,
-                                           .failure_count = reply->results[i]->failure_count,
-                                           .health = (ptier_health)reply->results[i]->health,
-                                           .revision = reply->results[i]->revision};
+    if (reply->n_results != count)
+        return ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
+                          reply->n_results, count);
+    ptier_report_result *items = ptier_arena_array(arena, count, sizeof *items);
+    if (!items)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
+    for (size_t i = 0; i < count; i++)
+        items[i] = (ptier_report_result){.found = reply->results[i]->found,
+                                         .removed = reply->results[i]->removed,
+                                         .failure_count = reply->results[i]->failure_count,
+                                         .health = (ptier_health)reply->results[i]->health,
+                                         .revision = reply->results[i]->revision};
+    *results = (ptier_report_results){.items = items,
+                                      .count = count,
+                                      .durability = (ptier_durability)reply->durability,
+                                      .internal = arena};
+    return PTIER_OK;
 }
 
 static ptier_status
 perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t count,
-                ptier_report_result *results, ptier_error *error)
+                const ptier_change_call *change, ptier_report_results *results, ptier_error *error)
 {
     Proxytier__V1__ReportHealthRequest request = PROXYTIER__V1__REPORT_HEALTH_REQUEST__INIT;
     Proxytier__V1__ReportHealthResponse *reply;
@@ -263,37 +290,41 @@ perform_reports(ptier_client *client, Proxytier__V1__HealthReport **list, size_t
 
     request.reports = list;
     request.n_reports = count;
+    request.durability = ptier_change_durability(change);
     ptier_call call = {.method = PTIER_METHOD_REPORT_HEALTH,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__report_health_response__descriptor};
     ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
+    if (status == PTIER_OK) {
+        status = ptier_read_reports(arena, reply, count, results, error);
+        if (status != PTIER_OK)
+            ptier_arena_destroy(arena);
+    }
     for (size_t i = 0; status != PTIER_OK && i < count; i++)
         ptier_near_client_forget(near_of(client), list[i]->key);
-    if (status != PTIER_OK)
-        return status;
     /* Most change statistics only: what is known here of those keys stays. */
-    for (size_t i = 0; reply->n_results == count && i < count; i++)
-        ptier_near_client_wrote(near_of(client), list[i]->key, reply->results[i]->revision);
-    if (reply->n_results != count)
-        status = ptier_fail(error, PTIER_INTERNAL, "the reply has %zu results for %zu reports",
-                            reply->n_results, count);
-    if (status == PTIER_OK && results)
-        ptier_read_reports(reply, results);
-    ptier_arena_destroy(arena);
+    for (size_t i = 0; status == PTIER_OK && i < count; i++)
+        ptier_near_client_wrote(near_of(client), list[i]->key, results->items[i].revision);
     return status;
 }
 
 ptier_status
 ptier_report_health(ptier_client *client, const ptier_report *reports, size_t count,
-                    ptier_report_result *results, ptier_error *error)
+                    const ptier_change_call *change, ptier_report_results *results,
+                    ptier_error *error)
 {
-    if (results)
-        memset(results, 0, count * sizeof *results);
+    ptier_report_results filled = {0};
     ptier_report_messages packed;
+    if (results)
+        memset(results, 0, sizeof *results);
     ptier_status status = ptier_pack_reports(&packed, reports, count, error);
     if (status != PTIER_OK)
         return status;
-    status = perform_reports(client, packed.list, count, results, error);
+    status = perform_reports(client, packed.list, count, change, &filled, error);
     ptier_report_messages_fini(&packed);
+    if (results)
+        *results = filled;
+    else
+        ptier_report_results_free(&filled);
     return status;
 }

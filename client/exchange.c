@@ -37,6 +37,22 @@ fail_not_allowed(const ptier_transport *t, ptier_error *error)
                       t->url);
 }
 
+/* It listens, and has ended every connection so far before it answered anything. */
+static bool
+is_cut_off(const ptier_transport *t)
+{
+    return t->dropped && !t->answered;
+}
+
+static ptier_status
+fail_cut_off(const ptier_transport *t, ptier_error *error)
+{
+    return ptier_fail(error, PTIER_UNAVAILABLE,
+                      "%s ends our connection before it answers: it is stopping, or has as many as "
+                      "it takes (its option max-connections): try again later, or raise that",
+                      t->url);
+}
+
 static ptier_status
 fail_unreachable_for(const ptier_transport *t, int rv, ptier_error *error)
 {
@@ -70,6 +86,8 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                               t->url);
         return fail_unreachable_for(t, rv, error);
     case 0: /* no attempt failed, none came to an end: somebody is there and hangs */
+        if (is_cut_off(t))
+            return fail_cut_off(t, error);
         return ptier_fail(error, PTIER_DEADLINE_EXCEEDED,
                           "no connection to %s in time: is proxytierd well there?", t->url);
     default:
@@ -120,7 +138,7 @@ ptier_transport_connected_locked(ptier_transport *t, int64_t start, uint64_t fai
             return PTIER_OK;
         if (t->closing)
             return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
-        if (t->dropped && !t->answered && is_foreign(t))
+        if (is_cut_off(t) && is_foreign(t))
             return fail_not_allowed(t, error);
         if (now >= deadline || should_give_up_locked(t, start, failures, now))
             return fail_unreachable(t, t->failures != failures ? t->last_error : 0, error);
@@ -313,12 +331,14 @@ ptier_exchange_explain(ptier_transport *t, int rv, bool sent, ptier_fate *fate, 
 {
     *fate = sent ? PTIER_FATE_SILENT : PTIER_FATE_UNSENT;
     pthread_mutex_lock(&t->lock);
-    bool closing = t->closing, answered = t->answered;
+    bool closing = t->closing, answered = t->answered, cut_off = is_cut_off(t);
     pthread_mutex_unlock(&t->lock);
     if (closing)
         return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
     switch (rv) {
     case NNG_ETIMEDOUT:
+        if (cut_off && !sent)
+            return fail_cut_off(t, error);
         return ptier_fail(
             error, PTIER_DEADLINE_EXCEEDED,
             sent ? "no answer from %s in time" : "%s takes no requests: no answer in time", t->url);
@@ -331,6 +351,8 @@ ptier_exchange_explain(ptier_transport *t, int rv, bool sent, ptier_fate *fate, 
             return fail_not_allowed(t, error);
         }
         *fate = sent ? PTIER_FATE_LOST : PTIER_FATE_UNSENT;
+        if (!answered) /* nng may not have told yet that the connection is gone */
+            return fail_cut_off(t, error);
         return ptier_fail(error, PTIER_UNAVAILABLE, "the connection to %s was lost", t->url);
     }
 }

@@ -128,6 +128,15 @@ ptier_put_results_free(ptier_put_results *results)
     memset(results, 0, sizeof *results);
 }
 
+void
+ptier_report_results_free(ptier_report_results *results)
+{
+    if (!results)
+        return;
+    ptier_arena_destroy(results->internal);
+    memset(results, 0, sizeof *results);
+}
+
 static ptier_status
 check_records(const ptier_record *records, size_t count, size_t *labels, ptier_error *error)
 {

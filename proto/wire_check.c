@@ -249,6 +249,16 @@ ptier_wire_number(const uint8_t *data, size_t length, unsigned field)
     return found;
 }
 
+bool
+ptier_utf8_valid(const char *text)
+{
+    const uint8_t *at = (const uint8_t *)text;
+    size_t left = strlen(text), length = 1;
+    for (; left > 0 && length > 0; at += length, left -= length)
+        length = utf8_sequence(at, left);
+    return length > 0;
+}
+
 void
 ptier_utf8_clean(char *text)
 {

@@ -8,6 +8,7 @@
 #define PTIER_WIRE_CHECK_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <protobuf-c/protobuf-c.h>
@@ -40,6 +41,9 @@ PTIER_MUST_CHECK ptier_status ptier_wire_check_reply(const ProtobufCMessageDescr
 /* The last value of a number field of a message, not of nested ones. 0: not there; 1 when the bytes
  * are no message. */
 uint64_t ptier_wire_number(const uint8_t *data, size_t length, unsigned field);
+
+/* Whether a client may send the text. */
+bool ptier_utf8_valid(const char *text);
 
 /* Makes the text valid UTF-8: what is not becomes '?'. */
 void ptier_utf8_clean(char *text);

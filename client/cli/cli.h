@@ -89,8 +89,9 @@ ptier_cli_exit ptier_cli_status(const ptier_cli *cli, ptier_status status,
 PTIER_PRINTF(3, 4)
 ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ...);
 
-/* What was stored reached less than --durability asked for: says so; returns FAILED. */
-ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked,
+/* What was done (a participle) reached less than --durability asked for: says so; returns FAILED.
+ */
+ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability asked,
                                      ptier_durability reached);
 
 /* Wrong usage: adds where help is to be had; returns USAGE. */
@@ -111,6 +112,7 @@ extern const ptier_cli_word ptier_cli_durabilities[]; /* memory, logged, synced 
 extern const ptier_cli_word ptier_cli_healths[];
 extern const ptier_cli_word ptier_cli_formats[]; /* of ptier_import_format */
 extern const ptier_cli_word ptier_cli_outcomes[];
+extern const ptier_cli_word ptier_cli_reasons[]; /* of removals */
 
 /* --label name=value, repeated. */
 typedef struct ptier_cli_labels {
@@ -121,13 +123,17 @@ typedef struct ptier_cli_labels {
 /* What a value is read as, and the type of its target. */
 typedef enum ptier_cli_kind {
     PTIER_CLI_FLAG,     /* bool, no value */
-    PTIER_CLI_STRING,   /* const char *; lives as long as the context */
+    PTIER_CLI_STRING,   /* const char *; lives as long as the context. As the next three */
+    PTIER_CLI_FILE,     /* not empty */
+    PTIER_CLI_TEXT,     /* UTF-8 */
+    PTIER_CLI_SOURCE,   /* UTF-8, up to PTIER_SOURCE_MAX bytes */
     PTIER_CLI_DURATION, /* int64_t, milliseconds */
     PTIER_CLI_TTL,      /* the same; 0 never expires */
     PTIER_CLI_TIMEOUT,  /* the same; 1ms to 24h */
     PTIER_CLI_COUNT,    /* uint64_t, at least 1 */
     PTIER_CLI_REAL,     /* double, at least 0 */
     PTIER_CLI_WORD,     /* int, by `words` */
+    PTIER_CLI_WORD_SET, /* uint32_t: gets bit (1u << value) of each; may be repeated */
     PTIER_CLI_NAME,     /* const char *, one of `words` as it is spelled there */
     PTIER_CLI_LABEL,    /* ptier_cli_labels */
 } ptier_cli_kind;
@@ -169,6 +175,13 @@ const char *ptier_cli_word_name(const ptier_cli_word *words, const char *text);
 /* Adds `name=value`; cuts `text` (kept by the caller) at the `=`. */
 PTIER_MUST_CHECK bool ptier_cli_label(ptier_cli_labels *labels, char *text);
 
+/* The row of each command that changes something; `durability` is an int *. */
+#define PTIER_CLI_DURABILITY_OPTION(durability)                                                    \
+    {                                                                                              \
+        "durability", 0, PTIER_CLI_WORD, (durability), "WORD",                                     \
+            "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities             \
+    }
+
 /* ---- arguments and secrets (keys.c, secret.c) ---- */
 
 /* How KEY arguments name entries. Rows for the option table of each command that takes KEYs. */
@@ -185,7 +198,7 @@ typedef struct ptier_cli_naming {
      "take KEY as it stands, even if it looks like an address",                                    \
      NULL},                                                                                        \
     {                                                                                              \
-        "user", 0, PTIER_CLI_STRING, &(naming)->user, "NAME",                                      \
+        "user", 0, PTIER_CLI_TEXT, &(naming)->user, "NAME",                                        \
             "the user name that belongs to an address without one", NULL                           \
     }
 

@@ -39,6 +39,17 @@ print_word(const char *name, const char *word)
 }
 
 static void
+print_features(const ptier_server_info *info)
+{
+    printf("%-18s ", "features");
+    for (size_t i = 0; i < info->feature_count; i++) {
+        printf("%s", i > 0 ? ", " : "");
+        ptier_cli_text(stdout, info->features[i], 0);
+    }
+    printf("%s\n", info->feature_count == 0 ? "-" : "");
+}
+
+static void
 print_limits(const ptier_server_limits *limits)
 {
     char size[PTIER_CLI_SIZE_MAX];
@@ -75,6 +86,7 @@ ptier_cmd_info(ptier_cli *cli)
         return ptier_cli_status(cli, status, &error);
     print_word("version", info.version);
     print_word("protocol", info.protocol);
+    print_features(&info);
     print_word("your role", info.role);
     (void)ptier_default_url(url, sizeof url); /* fits: the client was opened with it */
     print_word("calls", cli->url && *cli->url ? cli->url : url);

@@ -19,23 +19,21 @@ static bool
 parse_options(ptier_cli *cli, struct put_options *o, ptier_cli_exit *code)
 {
     const ptier_cli_option options[] = {
-        {"user", 'u', PTIER_CLI_STRING, &o->user, "NAME", "user name for the proxy", NULL},
+        {"user", 'u', PTIER_CLI_TEXT, &o->user, "NAME", "user name for the proxy", NULL},
         {"password", 'p', PTIER_CLI_STRING, &o->password, "-",
          "read the password from standard input (without echo on a terminal)", NULL},
-        {"password-file", 0, PTIER_CLI_STRING, &o->password_file, "FILE",
+        {"password-file", 0, PTIER_CLI_FILE, &o->password_file, "FILE",
          "read the password from the first line of FILE", NULL},
         {"ttl", 't', PTIER_CLI_TTL, &o->ttl_ms, "DURATION",
          "time to live; 0 never expires (default: the daemon's)", NULL},
-        {"source", 's', PTIER_CLI_STRING, &o->source, "NAME", "where the record comes from", NULL},
+        {"source", 's', PTIER_CLI_SOURCE, &o->source, "NAME", "where the record comes from", NULL},
         {"label", 'l', PTIER_CLI_LABEL, &o->labels, "NAME=VALUE", "a free label; may be repeated",
          NULL},
         {"health", 0, PTIER_CLI_WORD, &o->health, "WORD",
          "healthy, degraded, unhealthy, dead or unknown (default: what is known)",
          ptier_cli_healths},
-        {"key", 'k', PTIER_CLI_STRING, &o->key, "KEY", "a key of your own (default: derived)",
-         NULL},
-        {"durability", 0, PTIER_CLI_WORD, &o->durability, "WORD",
-         "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities},
+        {"key", 'k', PTIER_CLI_TEXT, &o->key, "KEY", "a key of your own (default: derived)", NULL},
+        PTIER_CLI_DURABILITY_OPTION(&o->durability),
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
     };
     return ptier_cli_parse(cli, options, 1, 1, code);
@@ -52,8 +50,6 @@ check(const ptier_cli *cli, const struct put_options *o, const ptier_url *url)
         return ptier_cli_usage(cli, "the URL and --user name different users; give one");
     if (o->user && (*o->user == '\0' || strlen(o->user) > PTIER_CREDENTIAL_MAX))
         return ptier_cli_usage(cli, "--user takes 1 to %d bytes", PTIER_CREDENTIAL_MAX);
-    if (o->source && strlen(o->source) > PTIER_SOURCE_MAX)
-        return ptier_cli_usage(cli, "--source takes up to %d bytes", PTIER_SOURCE_MAX);
     if (o->key && (*o->key == '\0' || strlen(o->key) > PTIER_KEY_MAX))
         return ptier_cli_usage(cli, "--key takes 1 to %d bytes", PTIER_KEY_MAX);
     return PTIER_CLI_OK;
@@ -121,7 +117,7 @@ send(ptier_cli *cli, const struct put_options *o, const ptier_url *url,
     else
         print_text(&results);
     if (status == PTIER_OK && results.durability < call.durability)
-        code = ptier_cli_not_durable(cli, call.durability, results.durability);
+        code = ptier_cli_not_durable(cli, "stored", call.durability, results.durability);
     ptier_put_results_free(&results);
     return code;
 }

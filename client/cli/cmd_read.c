@@ -76,7 +76,7 @@ struct filter_options {
 };
 
 #define FILTER_OPTIONS(o)                                                                          \
-    {"source", 's', PTIER_CLI_STRING, &(o)->source, "NAME", "only of this source", NULL},          \
+    {"source", 's', PTIER_CLI_SOURCE, &(o)->source, "NAME", "only of this source", NULL},          \
         {"scheme",         0,      PTIER_CLI_NAME,                                                 \
          &(o)->scheme,     "WORD", "only with this scheme: http, https, socks4, socks5, ...",      \
          ptier_cli_schemes},                                                                       \

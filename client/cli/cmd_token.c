@@ -110,7 +110,7 @@ ptier_cmd_token(ptier_cli *cli)
 {
     token_options options = {.file = getenv("PROXYTIER_TOKEN_FILE")};
     const ptier_cli_option table[] = {
-        {"file", 0, PTIER_CLI_STRING, &options.file, "FILE",
+        {"file", 0, PTIER_CLI_FILE, &options.file, "FILE",
          "the daemon's token-file (default: PROXYTIER_TOKEN_FILE)", NULL},
         {"role", 0, PTIER_CLI_NAME, &options.role, "ROLE",
          "add: reader (no credentials), rotator (credentials, puts, reports) or admin", roles},

@@ -227,14 +227,9 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
 
 #define ACK_OPTION(o)                                                                              \
     {                                                                                              \
-        "ack", 0, PTIER_CLI_STRING, &(o)->ack, "FILE",                                             \
+        "ack", 0, PTIER_CLI_FILE, &(o)->ack, "FILE",                                               \
             "append each key to FILE, a line each, as soon as the daemon has acknowledged it",     \
             NULL                                                                                   \
-    }
-#define DURABILITY_OPTION(o)                                                                       \
-    {                                                                                              \
-        "durability", 0, PTIER_CLI_WORD, &(o)->durability, "WORD",                                 \
-            "memory, logged or synced (default: the daemon's)", ptier_cli_durabilities             \
     }
 
 static bool
@@ -244,13 +239,13 @@ parse_options(ptier_cli *cli, struct warm_options *o, ptier_cli_exit *code)
         {"scheme", 0, PTIER_CLI_NAME, &o->scheme, "WORD",
          "for records without one (default: a heading, the file's name, then http)",
          ptier_cli_schemes},
-        {"source", 's', PTIER_CLI_STRING, &o->source, "NAME", "for records that state none", NULL},
+        {"source", 's', PTIER_CLI_SOURCE, &o->source, "NAME", "for records that state none", NULL},
         {"ttl", 't', PTIER_CLI_TTL, &o->ttl_ms, "DURATION",
          "time to live of all records, from now; 0 never expires", NULL},
         {"format", 'f', PTIER_CLI_WORD, &o->format, "WORD",
          "auto, text, csv, json or jsonl (default: auto)", ptier_cli_formats},
         ACK_OPTION(o),
-        DURABILITY_OPTION(o),
+        PTIER_CLI_DURABILITY_OPTION(&o->durability),
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
     };
     return ptier_cli_parse(cli, options, 1, SIZE_MAX, code);
@@ -298,7 +293,7 @@ check_reached(const struct warm *warm, ptier_cli_exit code)
     ptier_durability asked = (ptier_durability)warm->options.durability;
 
     if (warm->reached < asked)
-        return ptier_cli_not_durable(warm->cli, asked, warm->reached);
+        return ptier_cli_not_durable(warm->cli, "stored", asked, warm->reached);
     if (asked == PTIER_DURABILITY_DEFAULT && warm->reached == PTIER_DURABILITY_MEMORY)
         return ptier_cli_fail(
             warm->cli, code,
@@ -458,7 +453,7 @@ ptier_cmd_restore(ptier_cli *cli)
     struct warm_options o = {.ttl_ms = PTIER_TTL_DEFAULT, .restore = true};
     const ptier_cli_option options[] = {
         ACK_OPTION(&o),
-        DURABILITY_OPTION(&o),
+        PTIER_CLI_DURABILITY_OPTION(&o.durability),
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
     };
     ptier_cli_exit code;

@@ -187,6 +187,19 @@ check_daemon(ptier_cli *cli)
     return PTIER_CLI_OK;
 }
 
+/* --reason asks for removals, and for nothing else. */
+static bool
+check_filters(const ptier_cli *cli, ptier_subscription_options *subscription, ptier_cli_exit *code)
+{
+    if (subscription->reasons != 0 && subscription->tiers)
+        *code = ptier_cli_usage(cli, "--reason is about removals: it goes without --tiers");
+    else if (subscription->key_prefix && strlen(subscription->key_prefix) > PTIER_KEY_MAX)
+        *code = ptier_cli_usage(cli, "--key-prefix takes up to %d bytes", PTIER_KEY_MAX);
+    if (subscription->reasons != 0)
+        subscription->types = UINT32_C(1) << PTIER_EVENT_REMOVED;
+    return *code == PTIER_CLI_OK;
+}
+
 ptier_cli_exit
 ptier_cmd_watch(ptier_cli *cli)
 {
@@ -196,6 +209,14 @@ ptier_cmd_watch(ptier_cli *cli)
     const ptier_cli_option options[] = {
         {"tiers", 0, PTIER_CLI_FLAG, &subscription.tiers, NULL,
          "also promotions, tier evictions and tier health", NULL},
+        {"reason", 0, PTIER_CLI_WORD_SET, &subscription.reasons, "WORD",
+         "only removals for this reason: capacity, ttl, health, corruption or deleted; may be "
+         "repeated",
+         ptier_cli_reasons},
+        {"source", 's', PTIER_CLI_SOURCE, &subscription.source, "NAME", "only of this source",
+         NULL},
+        {"key-prefix", 0, PTIER_CLI_TEXT, &subscription.key_prefix, "TEXT",
+         "only of keys that begin so", NULL},
         {"for", 0, PTIER_CLI_DURATION, &for_ms, "DURATION", "end after that long", NULL},
         {"count", 'n', PTIER_CLI_COUNT, &watch.left, "N", "end after so many events", NULL},
         {NULL, 0, PTIER_CLI_FLAG, NULL, NULL, NULL, NULL},
@@ -207,7 +228,7 @@ ptier_cmd_watch(ptier_cli *cli)
     subscription.on_event = on_event;
     subscription.on_state = on_state;
     subscription.context = &watch;
-    if (!ptier_cli_parse(cli, options, 0, 0, &code))
+    if (!ptier_cli_parse(cli, options, 0, 0, &code) || !check_filters(cli, &subscription, &code))
         return code;
     (void)sigemptyset(&ending); /* these cannot fail: a valid set, valid signals */
     (void)sigaddset(&ending, SIGINT);

@@ -72,9 +72,12 @@ ptier_cli_connect(ptier_cli *cli)
     }
     ptier_status status = ptier_client_open(&options, &cli->client, &error);
     explicit_bzero(cli->token, sizeof cli->token);
-    if (status != PTIER_OK)
-        return ptier_cli_status(cli, status, &error);
-    return PTIER_CLI_OK;
+    if (status == PTIER_OK)
+        return PTIER_CLI_OK;
+    /* Nobody was asked yet: it is a mistake in an address, or a file. */
+    return ptier_cli_fail(cli,
+                          status == PTIER_INVALID_ARGUMENT ? PTIER_CLI_USAGE : PTIER_CLI_FAILED,
+                          "%s", error.message);
 }
 
 static ptier_cli_exit
@@ -141,12 +144,13 @@ ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const char *format, ..
 }
 
 ptier_cli_exit
-ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked, ptier_durability reached)
+ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability asked,
+                      ptier_durability reached)
 {
     return ptier_cli_fail(cli, PTIER_CLI_FAILED,
-                          "stored, but not %s: only %s was reached; `proxytier stats` and the "
+                          "%s, but not %s: only %s was reached; `proxytier stats` and the "
                           "daemon's log tell which tier fails",
-                          ptier_durability_name(asked), ptier_durability_name(reached));
+                          done, ptier_durability_name(asked), ptier_durability_name(reached));
 }
 
 ptier_cli_exit

@@ -10,6 +10,8 @@
 
 #include <popt.h>
 
+#include "wire_check.h"
+
 #define GLOBAL_COUNT   10
 #define MAX_TIMEOUT_MS (INT64_C(24) * 3600 * 1000)
 
@@ -22,13 +24,13 @@ global_options(ptier_cli *cli, ptier_cli_option options[GLOBAL_COUNT + 1])
          "PROXYTIER_URL, then the "
          "per-user socket)",
          NULL},
-        {"token-file", 0, PTIER_CLI_STRING, &cli->token_file, "FILE",
+        {"token-file", 0, PTIER_CLI_FILE, &cli->token_file, "FILE",
          "file with the access token (default: PROXYTIER_TOKEN, then none)", NULL},
-        {"tls-ca", 0, PTIER_CLI_STRING, &cli->tls_ca, "FILE",
+        {"tls-ca", 0, PTIER_CLI_FILE, &cli->tls_ca, "FILE",
          "CA of the daemon's certificate (default: PROXYTIER_TLS_CA_FILE)", NULL},
-        {"tls-cert", 0, PTIER_CLI_STRING, &cli->tls_cert, "FILE",
+        {"tls-cert", 0, PTIER_CLI_FILE, &cli->tls_cert, "FILE",
          "our certificate, where the daemon wants one (default: PROXYTIER_TLS_CERT_FILE)", NULL},
-        {"tls-key", 0, PTIER_CLI_STRING, &cli->tls_key, "FILE",
+        {"tls-key", 0, PTIER_CLI_FILE, &cli->tls_key, "FILE",
          "its key (default: PROXYTIER_TLS_KEY_FILE)", NULL},
         {"tls-server-name", 0, PTIER_CLI_STRING, &cli->tls_name, "NAME",
          "name in the daemon's certificate (default: PROXYTIER_TLS_SERVER_NAME, then the URL's "
@@ -150,13 +152,44 @@ set_duration(ptier_cli *cli, const ptier_cli_option *option, const char *value)
     return PTIER_CLI_OK;
 }
 
+static ptier_cli_exit
+set_text(const ptier_cli *cli, const ptier_cli_option *option, const char *value)
+{
+    if (option->kind == PTIER_CLI_FILE && !*value)
+        return ptier_cli_usage(cli, "--%s takes the name of a file", option->name);
+    if (option->kind == PTIER_CLI_TEXT && !ptier_utf8_valid(value))
+        return ptier_cli_usage(cli, "--%s takes UTF-8 text", option->name);
+    if (option->kind == PTIER_CLI_SOURCE &&
+        (!ptier_utf8_valid(value) || strlen(value) > PTIER_SOURCE_MAX))
+        return ptier_cli_usage(cli, "--%s takes UTF-8 text of up to %d bytes", option->name,
+                               PTIER_SOURCE_MAX);
+    *(const char **)option->target = value;
+    return PTIER_CLI_OK;
+}
+
+static ptier_cli_exit
+set_word(const ptier_cli *cli, const ptier_cli_option *option, const char *value)
+{
+    char words[128];
+    int number;
+
+    if (!ptier_cli_word_value(option->words, value, &number)) {
+        name_words(option->words, words, sizeof words);
+        return ptier_cli_usage(cli, "--%s takes %s", option->name, words);
+    }
+    if (option->kind == PTIER_CLI_NAME)
+        *(const char **)option->target = ptier_cli_word_name(option->words, value);
+    else if (option->kind == PTIER_CLI_WORD_SET)
+        *(uint32_t *)option->target |= UINT32_C(1) << number;
+    else
+        *(int *)option->target = number;
+    return PTIER_CLI_OK;
+}
+
 /* Stores one value; the message never repeats it, for it may be a secret put in the wrong place. */
 static ptier_cli_exit
 set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
 {
-    char words[128];
-    const char *name;
-
     assert(option->target);
     if (option->kind == PTIER_CLI_FLAG) {
         *(bool *)option->target = true;
@@ -168,8 +201,10 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
     case PTIER_CLI_FLAG:
         break; /* above */
     case PTIER_CLI_STRING:
-        *(const char **)option->target = value;
-        return PTIER_CLI_OK;
+    case PTIER_CLI_FILE:
+    case PTIER_CLI_TEXT:
+    case PTIER_CLI_SOURCE:
+        return set_text(cli, option, value);
     case PTIER_CLI_DURATION:
     case PTIER_CLI_TTL:
     case PTIER_CLI_TIMEOUT:
@@ -183,24 +218,17 @@ set_option(ptier_cli *cli, const ptier_cli_option *option, char *value)
             return PTIER_CLI_OK;
         return ptier_cli_usage(cli, "--%s takes a number from 0 on", option->name);
     case PTIER_CLI_WORD:
-        if (ptier_cli_word_value(option->words, value, option->target))
-            return PTIER_CLI_OK;
-        name_words(option->words, words, sizeof words);
-        return ptier_cli_usage(cli, "--%s takes %s", option->name, words);
+    case PTIER_CLI_WORD_SET:
     case PTIER_CLI_NAME:
-        name = ptier_cli_word_name(option->words, value);
-        if (name) {
-            *(const char **)option->target = name;
-            return PTIER_CLI_OK;
-        }
-        name_words(option->words, words, sizeof words);
-        return ptier_cli_usage(cli, "--%s takes %s", option->name, words);
+        return set_word(cli, option, value);
     case PTIER_CLI_LABEL:
         if (ptier_cli_label(option->target, value))
             return PTIER_CLI_OK;
-        return ptier_cli_usage(
-            cli, "--%s takes name=value (name up to %d bytes, value up to %d, %d labels at most)",
-            option->name, PTIER_LABEL_NAME_MAX, PTIER_LABEL_VALUE_MAX, PTIER_LABELS_MAX);
+        return ptier_cli_usage(cli,
+                               "--%s takes name=value in UTF-8 (name up to %d bytes, value up to "
+                               "%d, %d labels at most)",
+                               option->name, PTIER_LABEL_NAME_MAX, PTIER_LABEL_VALUE_MAX,
+                               PTIER_LABELS_MAX);
     }
     return PTIER_CLI_USAGE;
 }
@@ -290,8 +318,7 @@ print_general_help(const ptier_cli *cli, poptContext popt)
 #define PTIER_CLI_EXIT_LINE(name, value, text) printf("  %d  %s\n", value, text);
     PTIER_CLI_EXIT_TABLE(PTIER_CLI_EXIT_LINE)
 #undef PTIER_CLI_EXIT_LINE
-    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (access token, not used "
-           "by daemons yet).\n");
+    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (the access token).\n");
 }
 
 /* --help and --version end the run. */
@@ -379,5 +406,9 @@ ptier_cli_parse(ptier_cli *cli, const ptier_cli_option *options, size_t min_argu
         *code = ptier_cli_usage(cli, "takes no argument, only options");
     else if (cli->argument_count > max_arguments)
         *code = ptier_cli_usage(cli, "too many arguments: takes only %s", cli->command->arguments);
+    for (size_t i = 0; *code == PTIER_CLI_OK && i < cli->argument_count; i++)
+        if (!*cli->arguments[i])
+            *code = ptier_cli_usage(cli, "argument %zu is empty: needs %s", i + 1,
+                                    cli->command->arguments);
     return *code == PTIER_CLI_OK;
 }

@@ -9,6 +9,8 @@
 
 #include <proxytier/import.h>
 
+#include "wire_check.h"
+
 const ptier_cli_word ptier_cli_tiers[] = {
     {"L1", PTIER_TIER_L1}, {"L2", PTIER_TIER_L2}, {"L3", PTIER_TIER_L3}, {NULL, 0}};
 
@@ -37,6 +39,11 @@ const ptier_cli_word ptier_cli_outcomes[] = {{"ok", PTIER_REPORT_OK},
                                              {"failed", PTIER_REPORT_FAILED},
                                              {"unknown", PTIER_REPORT_UNKNOWN},
                                              {NULL, 0}};
+
+const ptier_cli_word ptier_cli_reasons[] = {
+    {"capacity", PTIER_REASON_CAPACITY}, {"ttl", PTIER_REASON_TTL},
+    {"health", PTIER_REASON_HEALTH},     {"corruption", PTIER_REASON_CORRUPTION},
+    {"deleted", PTIER_REASON_DELETED},   {NULL, 0}};
 
 bool
 ptier_cli_duration(const char *text, int64_t *ms)
@@ -89,7 +96,7 @@ ptier_cli_label(ptier_cli_labels *labels, char *text)
 {
     char *equals = strchr(text, '=');
 
-    if (!equals || equals == text || labels->count == PTIER_LABELS_MAX)
+    if (!equals || equals == text || labels->count == PTIER_LABELS_MAX || !ptier_utf8_valid(text))
         return false;
     if (equals - text > PTIER_LABEL_NAME_MAX || strlen(equals + 1) > PTIER_LABEL_VALUE_MAX)
         return false;

@@ -17,7 +17,7 @@ main(void)
 
     if (status == PTIER_OK) { /* ... use the first one, it fails, tell everybody: */
         ptier_report report = {.key = picked.records[0].key, .outcome = PTIER_REPORT_FAILED};
-        status = ptier_report_health(client, &report, 1, NULL, &error);
+        status = ptier_report_health(client, &report, 1, NULL, NULL, &error);
     }
     if (status != PTIER_OK)
         fprintf(stderr, "%s\n", error.message);

@@ -109,18 +109,20 @@ report(rotator *r, const pool_proxy *proxy, bool ok, const http_result *http)
                            .outcome = ok ? PTIER_REPORT_OK : PTIER_REPORT_FAILED,
                            .latency_ms = ok ? http->latency_ms : 0,
                            .error = ok ? NULL : http->error};
-    ptier_report_result result;
+    ptier_report_results results;
     ptier_error error;
-    if (ptier_report_health(r->client, &report, 1, &result, &error) != PTIER_OK) {
+    if (ptier_report_health(r->client, &report, 1, NULL, &results, &error) != PTIER_OK) {
         if (atomic_fetch_add(&r->report_errors, 1) == 0)
             printf("report: %s\n", error.message);
         return;
     }
-    /* result.removed would tell us now. We wait for the event, as every other rotator of this
+    /* result->removed would tell us now. We wait for the event, as every other rotator of this
      * daemon has to. */
-    if (!ok && result.found)
-        printf("failure %u of %s: %s%s\n", result.failure_count, proxy->url, http->error,
-               result.removed ? "; evicted" : "");
+    const ptier_report_result *result = results.items;
+    if (!ok && result->found)
+        printf("failure %u of %s: %s%s\n", result->failure_count, proxy->url, http->error,
+               result->removed ? "; evicted" : "");
+    ptier_report_results_free(&results);
 }
 
 /* The credentials as they are now. False: it is gone, and the event is on its way. */

@@ -124,11 +124,11 @@ every_call_does_what_its_synchronous_form_does(void **state)
     char urls[3][64], key[PTIER_KEY_MAX + 1];
 
     ptier_report report = {.key = "0123456789abcdef", .outcome = PTIER_REPORT_FAILED};
-    assert_int_equal(ptier_async_report_health(client, &report, 1, NULL, NULL, &call, NULL),
+    assert_int_equal(ptier_async_report_health(client, &report, 1, NULL, NULL, NULL, &call, NULL),
                      PTIER_OK);
     assert_int_equal(finish(call, &result), PTIER_OK);
-    assert_int_equal(result.report_count, 1);
-    assert_false(result.reports[0].found);
+    assert_int_equal(result.reports.count, 1);
+    assert_false(result.reports.items[0].found);
     ptier_async_result_free(&result);
 
     for (unsigned i = 0; i < 3; i++)
@@ -163,9 +163,9 @@ every_call_does_what_its_synchronous_form_does(void **state)
     assert_int_equal(finish(call, &result), PTIER_OK);
     assert_int_equal(result.records.count, 3);
     ptier_async_result_free(&result);
-    assert_int_equal(ptier_async_delete(client, keys, 2, NULL, NULL, &call, NULL), PTIER_OK);
+    assert_int_equal(ptier_async_delete(client, keys, 2, NULL, NULL, NULL, &call, NULL), PTIER_OK);
     assert_int_equal(finish(call, &result), PTIER_OK);
-    assert_int_equal(result.deleted, 1);
+    assert_int_equal(result.deletion.deleted, 1);
     assert_int_equal(ptier_async_get(client, key, NULL, NULL, &call, NULL), PTIER_OK);
     assert_int_equal(finish(call, &result), PTIER_NOT_FOUND);
     ptier_client_close(client);
@@ -309,9 +309,9 @@ daemon_killed_amid_flight_ends_each_call_once(void **state)
             if (i % 2 == 0)
                 start_gets(client, &calls[i], &all, 1, NULL);
             else
-                assert_int_equal(
-                    ptier_async_report_health(client, &report, 1, on_done, &calls[i], NULL, NULL),
-                    PTIER_OK);
+                assert_int_equal(ptier_async_report_health(client, &report, 1, NULL, on_done,
+                                                           &calls[i], NULL, NULL),
+                                 PTIER_OK);
             if (i == COUNT / 2)
                 (void)test_daemon_end(daemon, SIGKILL); /* 137 */
         }
@@ -363,7 +363,7 @@ nobody_listening_is_unavailable_at_once(void **state)
     ptier_report report = {.key = "0123456789abcdef", .outcome = PTIER_REPORT_FAILED};
     ptier_async_result result;
     ptier_async *call;
-    assert_int_equal(ptier_async_report_health(client, &report, 1, NULL, NULL, &call, NULL),
+    assert_int_equal(ptier_async_report_health(client, &report, 1, NULL, NULL, NULL, &call, NULL),
                      PTIER_OK);
     assert_int_equal(finish(call, &result), PTIER_UNAVAILABLE); /* nobody to get to know */
     ptier_client_close(client);
@@ -455,7 +455,8 @@ near_cache_sees_asynchronous_changes(void **state)
         const char *key = puts.items[0].key;
         assert_int_equal(ptier_get(client, key, &records, NULL), PTIER_OK);
         ptier_records_free(&records);
-        assert_int_equal(ptier_async_delete(client, &key, 1, NULL, NULL, &call, NULL), PTIER_OK);
+        assert_int_equal(ptier_async_delete(client, &key, 1, NULL, NULL, NULL, &call, NULL),
+                         PTIER_OK);
         assert_int_equal(finish(call, &result), PTIER_OK);
         assert_int_equal(ptier_get(client, key, &records, NULL), PTIER_NOT_FOUND);
         ptier_put_results_free(&puts);

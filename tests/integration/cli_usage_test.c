@@ -61,7 +61,7 @@ help_lists_every_command_and_exit_code(void **state)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
-    assert_non_null(strstr(last.texts[0], "not used by daemons yet"));
+    assert_non_null(strstr(last.texts[0], "PROXYTIER_TOKEN (the access token)"));
     assert_non_null(strstr(last.texts[0], "  put         URL                       Cache"));
     assert_non_null(strstr(last.texts[0], "  rotate-keys                           Encrypt"));
     char *help = strdup(last.texts[0]);
@@ -151,6 +151,102 @@ mistakes_get_one_line_and_code_2(void **state)
     assert_one_line("nowhere");
 }
 
+#define TEXT_200                                                                                   \
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"  \
+    "1234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901"  \
+    "234567890123456789"
+
+/* No daemon is needed to tell them, nor are they taken for a failure of one, or of a file. */
+static void
+mistakes_in_values_name_their_option_and_are_code_2(void **state)
+{
+    (void)state;
+    RUN(NULL, 2, "put", "http://h:1", "--label", "a=\xff");
+    assert_one_line("--label takes name=value in UTF-8");
+    RUN(NULL, 2, "pick", "--label", "\xff=a");
+    assert_one_line("--label takes name=value in UTF-8");
+    RUN(NULL, 2, "put", "http://h:1", "--user", "\xff");
+    assert_one_line("--user takes UTF-8 text");
+    RUN(NULL, 2, "get", "http://h:1", "--user", "\xff");
+    assert_one_line("--user takes UTF-8 text");
+    RUN(NULL, 2, "put", "http://h:1", "--key", "\xff");
+    assert_one_line("--key takes UTF-8 text");
+    RUN(NULL, 2, "report", "k", "ok", "--error", "\xff");
+    assert_one_line("--error takes UTF-8 text");
+    RUN(NULL, 2, "warm", "/dev/null", "--source", "\xff");
+    assert_one_line("--source takes UTF-8 text of up to 128 bytes");
+    RUN(NULL, 2, "warm", "/dev/null", "--source", TEXT_200);
+    assert_one_line("--source takes UTF-8 text of up to 128 bytes");
+    RUN(NULL, 2, "list", "--source", TEXT_200);
+    assert_one_line("--source takes UTF-8 text of up to 128 bytes");
+    RUN(NULL, 2, "warm", "/dev/null", "--ack", "");
+    assert_one_line("--ack takes the name of a file");
+    RUN(NULL, 2, "put", "http://h:1", "--password-file", "");
+    assert_one_line("--password-file takes the name of a file");
+    RUN(NULL, 2, "stats", "--token-file", "");
+    assert_one_line("--token-file takes the name of a file");
+    RUN(NULL, 2, "delete", "k", "--durability", "disk");
+    assert_one_line("--durability takes memory, logged or synced");
+    RUN(NULL, 2, "report", "k", "ok", "--durability", "disk");
+    assert_one_line("--durability takes memory, logged or synced");
+    RUN(NULL, 2, "clear", "--yes", "--durability", "disk");
+    assert_one_line("--durability takes memory, logged or synced");
+    RUN(NULL, 2, "clear", "--yes", "--tier", "L1", "--durability", "synced");
+    assert_one_line("--durability goes without --tier");
+}
+
+static void
+mistakes_in_addresses_are_code_2(void **state)
+{
+    static const char *const urls[] = {
+        "nowhere",           "ipc://relative",   "tcp://127.0.0.1",       "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:x", "tcp://:80",        "tcp://127.0.0.1:99999", "tcp://127.0.0.1:80/path",
+        "tcp://h:80?q",      "tls+tcp://h:99999"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        RUN(NULL, 2, "stats", "--url", urls[i]);
+        assert_one_line(urls[i]);
+    }
+}
+
+static void
+mistakes_in_filters_of_watch_are_code_2(void **state)
+{
+    char prefix[256 + 2]; /* a key has 256 at most */
+
+    (void)state;
+    RUN(NULL, 2, "watch", "--reason", "boredom");
+    assert_one_line("--reason takes capacity, ttl, health, corruption or deleted");
+    RUN(NULL, 2, "watch", "--reason", "ttl", "--tiers");
+    assert_one_line("--reason is about removals");
+    RUN(NULL, 2, "watch", "--source", TEXT_200);
+    assert_one_line("--source takes UTF-8 text of up to 128 bytes");
+    RUN(NULL, 2, "watch", "--key-prefix", "\xff");
+    assert_one_line("--key-prefix takes UTF-8 text");
+    memset(prefix, 'k', sizeof prefix - 1);
+    prefix[sizeof prefix - 1] = '\0';
+    RUN(NULL, 2, "watch", "--key-prefix", prefix);
+    assert_one_line("--key-prefix takes up to 256 bytes");
+}
+
+static void
+empty_arguments_are_code_2(void **state)
+{
+    static const char *const commands[] = {"put",    "get",      "delete", "warm",    "export",
+                                           "backup", "describe", "keygen", "restore", "tls-init"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        RUN(NULL, 2, commands[i], "");
+        assert_one_line("argument 1 is empty");
+    }
+    RUN(NULL, 2, "report", "", "ok");
+    assert_one_line("argument 1 is empty");
+    RUN(NULL, 2, "stats", "");
+    assert_one_line("takes no argument");
+}
+
 static void
 malformed_urls_get_one_line_and_code_2(void **state)
 {
@@ -223,6 +319,8 @@ files_that_cannot_be_read_are_code_1(void **state)
     assert_one_line("/nonexistent/list.txt");
     RUN(NULL, 1, "put", "http://h:1", "--password", "-");
     assert_one_line("gave none");
+    RUN(NULL, 1, "stats", "--url", "tls+tcp://h:1", "--tls-ca", "/nonexistent/ca.pem");
+    assert_one_line("/nonexistent/ca.pem");
     RUN(NULL, 1, "put", "http://h:1", "--password-file", "/nonexistent/password");
     assert_one_line("/nonexistent/password");
     RUN(NULL, 1, "stats", "--token-file", "/nonexistent/token");
@@ -317,6 +415,10 @@ main(void)
         cmocka_unit_test(every_command_has_help_of_its_own),
         cmocka_unit_test(version_is_told),
         cmocka_unit_test(mistakes_get_one_line_and_code_2),
+        cmocka_unit_test(mistakes_in_values_name_their_option_and_are_code_2),
+        cmocka_unit_test(mistakes_in_addresses_are_code_2),
+        cmocka_unit_test(mistakes_in_filters_of_watch_are_code_2),
+        cmocka_unit_test(empty_arguments_are_code_2),
         cmocka_unit_test(malformed_urls_get_one_line_and_code_2),
         cmocka_unit_test(passwords_as_arguments_are_refused_and_not_repeated),
         cmocka_unit_test(passwords_in_a_key_argument_are_refused_and_not_repeated),

@@ -276,7 +276,7 @@ clear_reaches_every_subscriber_as_one_event(void **state)
     unsigned long size = text ? strtoul(text, NULL, 10) : 0;
     unsigned entries = size >= 1000 && size <= 1000000 ? (unsigned)size : SHORT_CLEAR;
     ptier_test_program mirrors[MIRRORS];
-    uint64_t cleared;
+    ptier_clear_result cleared;
     event_box b;
     event_box_open(&b, "65536");
     test_put_range(b.client, 0, entries, "one");
@@ -284,8 +284,8 @@ clear_reaches_every_subscriber_as_one_event(void **state)
         mirror_start(&mirrors[i], &b.daemon, 0);
     for (int i = 0; i < MIRRORS; i++)
         mirror_wait_following(&mirrors[i]);
-    assert_int_equal(ptier_clear(b.client, PTIER_TIER_NONE, &cleared, NULL), PTIER_OK);
-    assert_int_equal(cleared, entries);
+    assert_int_equal(ptier_clear(b.client, PTIER_TIER_NONE, NULL, &cleared, NULL), PTIER_OK);
+    assert_int_equal(cleared.cleared, entries);
     test_put_range(b.client, 100, 50, "two");
     mirror_put_sentinel(b.client);
     for (int i = 0; i < MIRRORS; i++) {

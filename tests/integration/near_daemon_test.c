@@ -161,9 +161,9 @@ changes_of_others_arrive(void **state)
     wait_for_source(client, KEY, "second");
 
     ptier_report report = {.key = KEY, .outcome = PTIER_REPORT_FAILED};
-    ptier_report_result result;
+    ptier_report_results results;
     ptier_records found = {0};
-    assert_ok(ptier_report_health(writer, &report, 1, &result, &error));
+    assert_ok(ptier_report_health(writer, &report, 1, NULL, &results, &error));
     int64_t until = ptier_test_now() + PATIENCE_MS;
     do { /* patched in place */
         short_pause();
@@ -174,13 +174,14 @@ changes_of_others_arrive(void **state)
     assert_int_equal(found.near_count, 1);
     assert_true(found.records[0].needs_revalidation);
     assert_int_equal(found.records[0].health, PTIER_HEALTH_DEGRADED);
-    assert_int_equal(found.records[0].revision, result.revision);
+    assert_int_equal(found.records[0].revision, results.items[0].revision);
+    ptier_report_results_free(&results);
     assert_string_equal(found.records[0].password, "secret");
     assert_int_equal(statistics_of(client).patches, 1);
     ptier_records_free(&found);
 
     const char *keys[] = {KEY};
-    assert_ok(ptier_delete(writer, keys, 1, NULL, &error));
+    assert_ok(ptier_delete(writer, keys, 1, NULL, NULL, &error));
     while (ptier_get(client, KEY, &found, NULL) == PTIER_OK) {
         ptier_records_free(&found);
         assert_true(ptier_test_now() < until);
@@ -193,7 +194,7 @@ changes_of_others_arrive(void **state)
         short_pause();
     }
     ptier_records_free(&found);
-    assert_ok(ptier_clear(writer, PTIER_TIER_NONE, NULL, &error));
+    assert_ok(ptier_clear(writer, PTIER_TIER_NONE, NULL, NULL, &error));
     while (ptier_get(client, KEY, &found, NULL) == PTIER_OK) {
         ptier_records_free(&found);
         assert_true(ptier_test_now() < until);
@@ -219,16 +220,16 @@ own_writes_are_seen_at_once(void **state)
         ptier_records_free(&found);
         if (i % 3 == 0) {
             ptier_report report = {.key = KEY, .outcome = PTIER_REPORT_FAILED};
-            assert_ok(ptier_report_health(client, &report, 1, NULL, &error));
+            assert_ok(ptier_report_health(client, &report, 1, NULL, NULL, &error));
             assert_ok(ptier_get(client, KEY, &found, &error));
             assert_int_equal(found.records[0].failure_count, 1);
             assert_true(found.records[0].revision > revision);
             ptier_records_free(&found);
         }
         if (i % 4 == 0)
-            assert_ok(ptier_delete(client, keys, 1, NULL, &error));
+            assert_ok(ptier_delete(client, keys, 1, NULL, NULL, &error));
         else if (i % 4 == 1)
-            assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, &error));
+            assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
         if (i % 4 < 2)
             assert_int_equal(ptier_get(client, KEY, &found, NULL), PTIER_NOT_FOUND);
     }

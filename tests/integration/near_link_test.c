@@ -100,7 +100,7 @@ change_one(world *w, ptier_client *client, unsigned number, bool remove)
     if (!remove) {
         assert_true(put(client, key, "s", &revision));
     } else {
-        assert_int_equal(ptier_delete(client, keys, 1, NULL, NULL), PTIER_OK);
+        assert_int_equal(ptier_delete(client, keys, 1, NULL, NULL, NULL), PTIER_OK);
         assert_int_equal(ptier_get_info(client, &info, NULL), PTIER_OK);
         revision = info.revision;
     }
@@ -215,7 +215,7 @@ write_and_read_own(world *w, const char *key, unsigned version)
     ptier_records found;
     snprintf(source, sizeof source, "v%u", version);
     bool removed = version % 3 == 0;
-    if (removed ? ptier_delete(w->client, keys, 1, NULL, NULL) != PTIER_OK
+    if (removed ? ptier_delete(w->client, keys, 1, NULL, NULL, NULL) != PTIER_OK
                 : !put(w->client, key, source, NULL))
         return;
     for (int i = 0; i < 20; i++) {

@@ -75,15 +75,17 @@ static ptier_status
 report(worker *w, ptier_error *error)
 {
     ptier_report failed = {.key = w->key, .outcome = PTIER_REPORT_FAILED};
-    ptier_report_result result;
-    ptier_status status = ptier_report_health(w->client, &failed, 1, &result, error);
+    ptier_report_results results;
+    ptier_status status = ptier_report_health(w->client, &failed, 1, NULL, &results, error);
     if (status != PTIER_OK)
         return status;
     w->reports++;
     w->failures++;
-    if (!result.found || result.failure_count != w->failures)
+    const ptier_report_result *result = results.items;
+    if (!result->found || result->failure_count != w->failures)
         (void)snprintf(w->wrong, sizeof w->wrong, "%u failures where there should be %u",
-                       result.failure_count, w->failures);
+                       result->failure_count, w->failures);
+    ptier_report_results_free(&results);
     return PTIER_OK;
 }
 

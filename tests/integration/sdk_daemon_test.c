@@ -130,9 +130,9 @@ record_that_is_put_is_found_by_every_way_of_reading(void **state)
     assert_string_equal(found.next_page_token, "");
     ptier_records_free(&found);
 
-    size_t deleted;
-    assert_ok(ptier_delete(client, keys, 2, &deleted, &error));
-    assert_int_equal(deleted, 1);
+    ptier_delete_result deleted;
+    assert_ok(ptier_delete(client, keys, 2, NULL, &deleted, &error));
+    assert_int_equal(deleted.deleted, 1);
     assert_int_equal(ptier_get(client, key, &found, NULL), PTIER_NOT_FOUND);
     ptier_client_close(client);
 }
@@ -143,9 +143,8 @@ list_gives_every_record_page_by_page(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 10000);
     ptier_records page = {.next_page_token = ""};
-    uint64_t cleared;
     size_t total = 0, pages = 0;
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
     put_range(client, 1, 250);
     do {
         char token[sizeof page.next_page_token];
@@ -181,10 +180,10 @@ administrators_calls_answer(void **state)
     ptier_client *client = open_client(daemon, 10000);
     ptier_server_info info;
     ptier_statistics stats;
-    uint64_t cleared;
+    ptier_clear_result cleared;
     size_t lines = 0, length;
     void *reply;
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
     put_range(client, 1, 30);
     assert_ok(ptier_get_info(client, &info, &error));
     assert_string_equal(info.protocol, "proxytier.v1");
@@ -213,8 +212,8 @@ administrators_calls_answer(void **state)
     assert_int_equal(
         ptier_call_raw(client, "/proxytier.v1.Health/Nothing", NULL, 0, &reply, &length, NULL),
         PTIER_UNIMPLEMENTED);
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
-    assert_int_equal(cleared, 30);
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, &cleared, &error));
+    assert_int_equal(cleared.cleared, 30);
     ptier_client_close(client);
 }
 
@@ -357,9 +356,8 @@ every_kind_of_change_is_told(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 10000);
     static heard h; /* outlives a failed test, whose subscription goes on */
-    uint64_t cleared;
     ptier_records found;
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);
     put_range(client, 1, 5);
@@ -368,13 +366,17 @@ every_kind_of_change_is_told(void **state)
     assert_int_equal(found.count, 5);
     const char *key = found.records[0].key, *other = found.records[1].key;
     ptier_report report = {.key = key, .outcome = PTIER_REPORT_FAILED};
-    ptier_report_result result = {0};
-    for (int i = 0; i < 10 && !result.removed; i++)
-        assert_ok(ptier_report_health(client, &report, 1, &result, &error));
-    assert_true(result.removed);
-    assert_ok(ptier_delete(client, &other, 1, NULL, &error));
+    bool removed = false;
+    for (int i = 0; i < 10 && !removed; i++) {
+        ptier_report_results results;
+        assert_ok(ptier_report_health(client, &report, 1, NULL, &results, &error));
+        removed = results.items[0].removed;
+        ptier_report_results_free(&results);
+    }
+    assert_true(removed);
+    assert_ok(ptier_delete(client, &other, 1, NULL, NULL, &error));
     ptier_records_free(&found);
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
     wait_count(&h, &h.removals[PTIER_REASON_DELETED], 1);
     wait_count(&h, &h.by_type[PTIER_EVENT_CLEARED], 1);
     ptier_subscription_close(subscription);
@@ -395,8 +397,7 @@ burst_of_changes_arrives_complete_and_in_order(void **state)
     test_daemon *daemon = *state;
     ptier_client *client = open_client(daemon, 30000);
     static heard h; /* outlives a failed test, whose subscription goes on */
-    uint64_t cleared;
-    assert_ok(ptier_clear(client, PTIER_TIER_NONE, &cleared, &error));
+    assert_ok(ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error));
     ptier_subscription *subscription = subscribe(client, &h);
     wait_state(&h, PTIER_SUBSCRIPTION_CONNECTED);
     for (unsigned i = 0; i < 10; i++)

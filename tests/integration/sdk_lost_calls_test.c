@@ -135,7 +135,7 @@ run_call(void *argument)
     running_call *call = argument;
     if (call->report) {
         ptier_report report = {.key = "k", .outcome = PTIER_REPORT_FAILED};
-        call->status = ptier_report_health(call->client, &report, 1, NULL, &call->error);
+        call->status = ptier_report_health(call->client, &report, 1, NULL, NULL, &call->error);
     } else {
         ptier_records records;
         call->status = ptier_get(call->client, "k", &records, &call->error);

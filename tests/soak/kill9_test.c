@@ -266,7 +266,7 @@ static void
 clear_everything(store *s, ptier_client *client)
 {
     ptier_error error;
-    if (ptier_clear(client, PTIER_TIER_NONE, NULL, &error))
+    if (ptier_clear(client, PTIER_TIER_NONE, NULL, NULL, &error))
         fail_msg("clear: %s", error.message);
     for (int i = 0; i < PTIER_SOAK_WRITERS; i++)
         for (int k = 0; k < PTIER_SOAK_KEYS; k++)

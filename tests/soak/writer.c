@@ -167,7 +167,8 @@ delete_some(ptier_soak_writer *w)
     int keys[BATCH], count = choose(w, keys);
     char texts[BATCH][24];
     const char *names[BATCH];
-    size_t there = 0, fleeting = 0, deleted;
+    size_t there = 0, fleeting = 0;
+    ptier_delete_result result;
     ptier_error error;
     for (int i = 0; i < count; i++) {
         ptier_soak_key *key = &w->keys[keys[i]];
@@ -177,14 +178,14 @@ delete_some(ptier_soak_writer *w)
         fleeting += key->fleeting;
         ptier_soak_announce(key, (ptier_soak_state){0});
     }
-    ptier_status status = ptier_delete(w->client, names, (size_t)count, &deleted, &error);
+    ptier_status status = ptier_delete(w->client, names, (size_t)count, NULL, &result, &error);
     if (status)
         return ended(w, "delete", status, &error);
-    if (deleted < there || deleted > there + fleeting)
-        return wrong(w, "deleted %zu keys of %zu", deleted, there);
+    if (result.deleted < there || result.deleted > there + fleeting)
+        return wrong(w, "deleted %zu keys of %zu", result.deleted, there);
     for (int i = 0; i < count; i++)
         ptier_soak_settle(&w->keys[keys[i]], (ptier_soak_state){0});
-    w->counts.deletes += deleted;
+    w->counts.deletes += result.deleted;
     return true;
 }
 
@@ -212,7 +213,7 @@ report_key(ptier_soak_writer *w)
     size_t count = 1 + ptier_test_random(&w->seed, PTIER_SOAK_THRESHOLD);
     char text[24];
     ptier_report reports[PTIER_SOAK_THRESHOLD];
-    ptier_report_result results[PTIER_SOAK_THRESHOLD];
+    ptier_report_results results;
     ptier_soak_state states[PTIER_SOAK_STATES] = {*ptier_soak_acknowledged(key)};
     ptier_error error;
     bool right = true, succeeds = ptier_test_random(&w->seed, 4) == 0;
@@ -226,11 +227,12 @@ report_key(ptier_soak_writer *w)
         states[i + 1] = succeeds ? ptier_soak_succeeded(states[i]) : ptier_soak_failed(states[i]);
         ptier_soak_announce(key, states[i + 1]);
     }
-    ptier_status status = ptier_report_health(w->client, reports, count, results, &error);
+    ptier_status status = ptier_report_health(w->client, reports, count, NULL, &results, &error);
     if (status)
         return ended(w, "report", status, &error);
     for (size_t i = 0; right && i < count; i++)
-        right = take_report(w, number, states[i], states[i + 1], &results[i]);
+        right = take_report(w, number, states[i], states[i + 1], &results.items[i]);
+    ptier_report_results_free(&results);
     ptier_soak_settle(key, states[count]);
     return right;
 }
@@ -267,7 +269,7 @@ clear_l1(ptier_soak_writer *w)
     ptier_error error;
     if (!w->clears_l1)
         return true;
-    ptier_status status = ptier_clear(w->client, PTIER_TIER_L1, NULL, &error);
+    ptier_status status = ptier_clear(w->client, PTIER_TIER_L1, NULL, NULL, &error);
     return status ? ended(w, "clear", status, &error) : true;
 }
 

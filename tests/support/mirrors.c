@@ -94,15 +94,15 @@ test_delete_range(ptier_client *client, unsigned first, unsigned count)
         char keys[BATCH][24];
         const char *list[BATCH];
         ptier_error error = {.message = ""};
-        size_t deleted;
+        ptier_delete_result result;
         unsigned here = count < BATCH ? count : BATCH;
         for (unsigned i = 0; i < here; i++) {
             test_key(first + i, keys[i]);
             list[i] = keys[i];
         }
-        if (ptier_delete(client, list, here, &deleted, &error) != PTIER_OK)
+        if (ptier_delete(client, list, here, NULL, &result, &error) != PTIER_OK)
             fail_msg("delete: %s", error.message);
-        total += deleted;
+        total += result.deleted;
         first += here;
         count -= here;
     }

@@ -205,6 +205,8 @@ answer_info(scripted_peer *p, peer_answer *answer)
     info.version = PEER_TEXT("0.1.0");
     info.protocol = PEER_TEXT("proxytier.v1");
     info.role = PEER_TEXT("admin");
+    info.features = p->features;
+    info.n_features = p->feature_count;
     info.event_urls = urls;
     info.n_event_urls = 1;
     info.heartbeat_ms = p->heartbeat_ms;

@@ -49,6 +49,8 @@ typedef struct scripted_peer {
     peer_handler
         handler; /* of everything but GetInfo and Replay; NULL: answers with an empty body */
     void *context;
+    char **features; /* that GetInfo lists; borrowed */
+    size_t feature_count;
     uint32_t heartbeat_ms;
     uint64_t nameless; /* the event of this sequence of CHANGES is a removal without a key */
 

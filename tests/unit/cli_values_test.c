@@ -68,12 +68,15 @@ labels_are_split_at_the_first_equals_sign(void **state)
 {
     ptier_cli_labels labels = {0};
     char text[] = "note=a=b", empty[] = "note=", bare[] = "note", nameless[] = "=x";
+    char latin1[] = "town=K\xf6ln", cut[] = "town=K\xc3";
 
     (void)state;
     assert_true(ptier_cli_label(&labels, text));
     assert_true(ptier_cli_label(&labels, empty));
     assert_false(ptier_cli_label(&labels, bare));
     assert_false(ptier_cli_label(&labels, nameless));
+    assert_false(ptier_cli_label(&labels, latin1));
+    assert_false(ptier_cli_label(&labels, cut));
     assert_int_equal(labels.count, 2);
     assert_string_equal(labels.items[0].name, "note");
     assert_string_equal(labels.items[0].value, "a=b");

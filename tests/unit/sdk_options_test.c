@@ -99,7 +99,7 @@ arguments_are_checked_before_anything_is_sent(void **state)
     assert_int_equal(ptier_get_many(client, keys, 2, &records, &error), PTIER_INVALID_ARGUMENT);
     assert_int_equal(ptier_get_many(client, keys, PTIER_BATCH_MAX + 1, &records, &error),
                      PTIER_INVALID_ARGUMENT);
-    assert_int_equal(ptier_delete(client, keys, 2, NULL, &error), PTIER_INVALID_ARGUMENT);
+    assert_int_equal(ptier_delete(client, keys, 2, NULL, NULL, &error), PTIER_INVALID_ARGUMENT);
     assert_int_equal(ptier_put(client, &record, NULL, NULL, &error), PTIER_INVALID_ARGUMENT);
     record.url = "http://a:1";
     record.label_count = PTIER_LABELS_MAX + 1;

@@ -35,9 +35,8 @@ typedef struct ptier_async_result {
     ptier_error error;            /* its message; "" when status is OK */
     ptier_records records;        /* get, get_many, pick */
     ptier_put_results puts;       /* put, put_many */
-    size_t deleted;               /* delete: keys that were there */
-    ptier_report_result *reports; /* report_health: one for each report, in order */
-    size_t report_count;
+    ptier_delete_result deletion; /* delete */
+    ptier_report_results reports; /* report_health */
 } ptier_async_result;
 
 /* Empties it. One of all zeros is fine. */
@@ -82,13 +81,13 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_async_put_many(
     ptier_async_fn done, void *context, ptier_async **call, ptier_error *error);
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_async_delete(ptier_client *client,
                                                            const char *const *keys, size_t count,
+                                                           const ptier_change_call *change,
                                                            ptier_async_fn done, void *context,
                                                            ptier_async **call, ptier_error *error);
-PTIER_MUST_CHECK PTIER_API ptier_status ptier_async_report_health(ptier_client *client,
-                                                                  const ptier_report *reports,
-                                                                  size_t count, ptier_async_fn done,
-                                                                  void *context, ptier_async **call,
-                                                                  ptier_error *error);
+PTIER_MUST_CHECK PTIER_API ptier_status
+ptier_async_report_health(ptier_client *client, const ptier_report *reports, size_t count,
+                          const ptier_change_call *change, ptier_async_fn done, void *context,
+                          ptier_async **call, ptier_error *error);
 
 /* Whether it has ended, its callback included. Never blocks. */
 PTIER_API bool ptier_async_poll(ptier_async *call);

@@ -238,21 +238,51 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_put_many(ptier_client *client,
                                                        ptier_put_results *results,
                                                        ptier_error *error);
 
-/* *deleted (may be NULL) counts the keys that were there. */
+/* How a change other than a put is to be made. */
+typedef struct ptier_change_call {
+    ptier_durability durability; /* DEFAULT: the daemon's */
+} ptier_change_call;
+
+typedef struct ptier_delete_result {
+    size_t deleted;              /* keys that were there */
+    uint64_t revision;           /* every removal of this call has this or a lower one */
+    ptier_durability durability; /* reached, also where nothing was there: that is as durable */
+} ptier_delete_result;
+
+/* Nothing of a result is to be freed. `call` NULL: defaults; `result` NULL: not wanted. At most
+ * PTIER_BATCH_MAX keys. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_delete(ptier_client *client, const char *const *keys,
-                                                     size_t count, size_t *deleted,
+                                                     size_t count, const ptier_change_call *call,
+                                                     ptier_delete_result *result,
                                                      ptier_error *error);
 
-/* Outcomes of using proxies. results[count] is the caller's array; may be NULL. */
-PTIER_MUST_CHECK PTIER_API ptier_status ptier_report_health(ptier_client *client,
-                                                            const ptier_report *reports,
-                                                            size_t count,
-                                                            ptier_report_result *results,
-                                                            ptier_error *error);
+typedef struct ptier_report_results {
+    const ptier_report_result *items; /* in the order of the reports */
+    size_t count;
+    ptier_durability durability; /* reached */
+    void *internal;
+} ptier_report_results;
 
-/* tier NONE: everything. *cleared may be NULL. Role admin. */
+/* As ptier_records_free. */
+PTIER_API void ptier_report_results_free(ptier_report_results *results);
+
+/* Outcomes of using proxies. `call` NULL: defaults; `results` NULL: not wanted. At most
+ * PTIER_BATCH_MAX reports. */
+PTIER_MUST_CHECK PTIER_API ptier_status ptier_report_health(
+    ptier_client *client, const ptier_report *reports, size_t count, const ptier_change_call *call,
+    ptier_report_results *results, ptier_error *error);
+
+typedef struct ptier_clear_result {
+    uint64_t cleared;            /* entries */
+    uint64_t revision;           /* of the CLEARED event; 0 for a tier */
+    ptier_durability durability; /* reached; DEFAULT for a tier, which loses nothing */
+} ptier_clear_result;
+
+/* tier NONE: everything. `call` NULL: defaults; it does not matter for a tier. `result` NULL: not
+ * wanted; nothing of it is to be freed. Role admin. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_clear(ptier_client *client, ptier_tier_id tier,
-                                                    uint64_t *cleared, ptier_error *error);
+                                                    const ptier_change_call *call,
+                                                    ptier_clear_result *result, ptier_error *error);
 
 /*
  * All entries as JSON lines, handed to `write` page by page (borrowed for the call; return false to
@@ -313,10 +343,16 @@ typedef struct ptier_server_limits {
     uint32_t label_name_bytes, label_value_bytes;
 } ptier_server_limits;
 
+#define PTIER_FEATURES_MAX     64
+#define PTIER_FEATURE_NAME_MAX 31 /* bytes, without the terminating NUL */
+
 typedef struct ptier_server_info {
     char version[32];
     char protocol[32];
     char role[16];
+    /* What it can do, "replay" for example: proto/PROTOCOL.md lists them. In the struct itself. */
+    char features[PTIER_FEATURES_MAX][PTIER_FEATURE_NAME_MAX + 1];
+    size_t feature_count;
     char event_url[PTIER_URL_MAX + 1]; /* "" when events are not offered to us this way */
     uint8_t boot_id[16], store_id[16];
     uint64_t revision;
