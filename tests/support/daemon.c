@@ -206,7 +206,8 @@ test_daemon_end(test_daemon *daemon, int signal)
 void
 test_daemon_restart(test_daemon *daemon, const char *const *extra)
 {
-    assert_int_equal(test_daemon_end(daemon, SIGTERM), 0);
+    if (test_daemon_end(daemon, SIGTERM) != 0)
+        fail_with_log(daemon, "the daemon did not end well");
     test_daemon_start(daemon, extra);
 }
 

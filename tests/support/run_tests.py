@@ -182,12 +182,13 @@ def report(tally):
 def main():
     presets, wanted = sys.argv[1].split(","), sys.argv[2:]
     tally = Tally()
+    names = {preset: registered(preset) for preset in presets}  # some tests are of one preset only
+    there = ["demo"] + list(dict.fromkeys(name for some in names.values() for name in some))
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        sys.exit(f"dev: no test {', '.join(unknown)}; there are: {' '.join(there)}")
     for preset in presets:
-        names = registered(preset)
-        unknown = [name for name in wanted if name not in names and name != "demo"]
-        if unknown:
-            sys.exit(f"dev: no test {', '.join(unknown)}; there are: demo {' '.join(names)}")
-        chosen = [name for name in names if not wanted or name in wanted]
+        chosen = [name for name in names[preset] if not wanted or name in wanted]
         if chosen:
             run_programs(tally, preset, chosen)
     for preset in presets:
