@@ -22,6 +22,8 @@
 #include "near_clock.h"
 #include "near_record.h"
 
+#define PTIER_NEAR_ENTRIES_MAX ((size_t)1 << 30) /* of each kind: slots have 32-bit numbers */
+
 typedef struct ptier_near ptier_near;
 
 /* Bugs that a test puts in, to see that it sees them. */

@@ -112,6 +112,21 @@ record_is_over_no_later_than_at_the_daemon(void **state)
 }
 
 static void
+bounds_may_be_as_large_as_is_said(void **state)
+{
+    (void)state;
+    ptier_near_options options = {.entries = PTIER_NEAR_ENTRIES_MAX,
+                                  .bytes = 1 << 20,
+                                  .absent_entries = PTIER_NEAR_ENTRIES_MAX,
+                                  .max_staleness = 1000 * MS};
+    ptier_near *near;
+    assert_int_equal(ptier_near_create(&options, &near, NULL), PTIER_OK);
+    ptier_near_destroy(near);
+    options.entries++;
+    assert_int_equal(ptier_near_create(&options, &near, NULL), PTIER_INVALID_ARGUMENT);
+}
+
+static void
 uses_are_collected_once(void **state)
 {
     near_box *b = *state;
@@ -150,6 +165,7 @@ main(void)
         CASE(record_is_over_when_its_time_is),
         CASE(bounds_of_entries_and_bytes_hold),
         CASE(record_is_over_no_later_than_at_the_daemon),
+        CASE(bounds_may_be_as_large_as_is_said),
         CASE(uses_are_collected_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
