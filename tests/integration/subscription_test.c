@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <proxytier/client.h>
@@ -411,6 +413,25 @@ damaged_messages_are_survived(void **state)
     free_fixture(f);
 }
 
+/* Its lock may be held in the child for ever, by a thread that only the parent has. */
+static void
+forked_child_is_told_no_position(void **state)
+{
+    (void)state;
+    fixture *f = make_fixture(false);
+    ptier_position position;
+    int status;
+    beat_until_connected(f);
+    assert_true(ptier_subscription_position(f->subscription, &position));
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(ptier_subscription_position(f->subscription, &position) ? 1 : 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    free_fixture(f);
+}
+
 static void
 closing_is_quick_whatever_goes_on(void **state)
 {
@@ -456,6 +477,7 @@ main(void)
         cmocka_unit_test(daemon_that_is_not_there_is_told_as_lost_and_found_later),
         cmocka_unit_test(tier_events_come_only_when_wanted),
         cmocka_unit_test(damaged_messages_are_survived),
+        cmocka_unit_test(forked_child_is_told_no_position),
         cmocka_unit_test(closing_is_quick_whatever_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
