@@ -96,8 +96,8 @@ typedef struct ptier_near_beat {
 } ptier_near_beat;
 void ptier_near_heartbeat(ptier_near *near, const ptier_near_beat *beat, int64_t now);
 
-/* An event of the stream of changes; those of tiers are ignored. One of a type that is not known, of
- * a newer daemon, says that the key was changed. */
+/* An event of the stream of changes; those of tiers are ignored. One of a type that is not known,
+ * of a newer daemon, says that the key was changed. */
 void ptier_near_event(ptier_near *near, const ptier_event *event);
 
 /* Events up to this revision, if not further, were missed for good. */
