@@ -355,6 +355,20 @@ daemon_refuses_keys_that_others_may_read(void **state)
     free(log);
 }
 
+static void
+daemon_refuses_the_key_of_another_certificate(void **state)
+{
+    security_box *box = *state;
+    assert_int_equal(
+        test_daemon_run(&box->daemon,
+                        (const char *[]){"--tls-cert", security_box_file(box, "server.pem"),
+                                         "--tls-key", security_box_file(box, "client.key"), NULL}),
+        1);
+    char *log = test_daemon_log(&box->daemon);
+    assert_non_null(strstr(log, "client.key is not the key of "));
+    free(log);
+}
+
 #define TEST(name)                                                                                 \
     cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
@@ -370,6 +384,7 @@ main(void)
         TEST(event_sockets_are_for_users_and_certificates),
         TEST(tls_init_makes_what_daemon_and_client_need),
         TEST(daemon_refuses_keys_that_others_may_read),
+        TEST(daemon_refuses_the_key_of_another_certificate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
