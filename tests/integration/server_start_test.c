@@ -110,6 +110,12 @@ a_key_file_that_vanished_is_told_before_it_is_missed(void **state)
     expect_refusal(&f->daemon, NULL, 1, "is missing, but the directory has data");
 }
 
+/* Those of the clients are in the environment of whoever runs both. */
+static const char *const client_variables[] = {
+    "PROXYTIER_URL",          "PROXYTIER_TLS_CA_FILE",     "PROXYTIER_TLS_CERT_FILE",
+    "PROXYTIER_TLS_KEY_FILE", "PROXYTIER_TLS_SERVER_NAME", "PROXYTIER_TOKEN"};
+enum { CLIENT_VARIABLES = sizeof client_variables / sizeof *client_variables };
+
 static void
 variables_that_are_no_options_are_told(void **state)
 {
@@ -117,16 +123,19 @@ variables_that_are_no_options_are_told(void **state)
     test_daemon daemon;
     test_daemon_init(&daemon);
     assert_int_equal(setenv("PROXYTIER_L1_ENTRYS", "hunter2", 1), 0);
-    assert_int_equal(setenv("PROXYTIER_URL", "ipc:///nowhere", 1), 0);
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        assert_int_equal(setenv(client_variables[i], "/nowhere", 1), 0);
     assert_int_equal(setenv("PROXYTIER_HEARTBEAT", "300ms", 1), 0);
     test_daemon_start(&daemon, NULL);
     unsetenv("PROXYTIER_L1_ENTRYS");
-    unsetenv("PROXYTIER_URL");
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        unsetenv(client_variables[i]);
     unsetenv("PROXYTIER_HEARTBEAT");
     assert_int_equal(test_daemon_end(&daemon, SIGTERM), 0);
     char *log = test_daemon_log(&daemon);
     assert_non_null(strstr(log, "WARN  unknown_variable  PROXYTIER_L1_ENTRYS"));
-    assert_null(strstr(log, "PROXYTIER_URL"));
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        assert_null(strstr(log, client_variables[i]));
     assert_null(strstr(log, "PROXYTIER_HEARTBEAT"));
     assert_null(strstr(log, "hunter2"));
     free(log);
