@@ -152,6 +152,11 @@ ptier_auth_create(const ptier_auth_options *options, ptier_log *log, ptier_auth 
         if (made->token_file) {
             (void)look(made);
             status = load(made, error);
+            if (status == PTIER_NOT_FOUND)
+                status = ptier_fail(error, status,
+                                    "token-file: there is no %.200s: `proxytier token add --file "
+                                    "%.200s` makes it",
+                                    made->token_file, made->token_file);
         } else {
             status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
         }

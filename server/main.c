@@ -42,6 +42,12 @@ complain(const ptier_error *error, int code)
     return code;
 }
 
+static int
+exit_code(ptier_status status)
+{
+    return status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE;
+}
+
 /* Before any thread exists: all of them inherit the mask, so that signals are only ever read here.
  */
 static ptier_status
@@ -218,7 +224,7 @@ main(int argc, char **argv)
     return_large_messages();
     ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
     if (status != PTIER_OK)
-        return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);
+        return complain(&error, exit_code(status));
     if (done)
         return EXIT_SUCCESS;
     allow_core_dumps(config->core_dumps);
@@ -230,5 +236,5 @@ main(int argc, char **argv)
     }
     ptier_log_close(log);
     ptier_config_destroy(config);
-    return status == PTIER_OK ? EXIT_SUCCESS : complain(&error, EXIT_FAILURE);
+    return status == PTIER_OK ? EXIT_SUCCESS : complain(&error, exit_code(status));
 }

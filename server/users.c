@@ -104,7 +104,7 @@ find_group(const char *name, ptier_user_list *list, ptier_error *error)
         if (problem != ERANGE)
             break;
     }
-    return ptier_fail(error, PTIER_NOT_FOUND, "there is no group '%.60s'", name);
+    return ptier_fail(error, PTIER_NOT_FOUND, "rotator-group: there is no group '%.60s'", name);
 }
 
 ptier_status
@@ -117,7 +117,8 @@ ptier_users_find(const char *const *users, size_t count, const char *group, ptie
         uint32_t uid;
         status = is_number(users[i], &uid) ? PTIER_OK : find_user(users[i], &uid, error);
         if (status == PTIER_NOT_FOUND)
-            status = ptier_fail(error, PTIER_NOT_FOUND, "there is no user '%.60s'", users[i]);
+            status = ptier_fail(error, PTIER_NOT_FOUND, "rotator-users: there is no user '%.60s'",
+                                users[i]);
         if (status == PTIER_OK)
             status = add(list, uid, error);
     }

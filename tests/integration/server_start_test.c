@@ -83,13 +83,19 @@ bad_options_are_told_in_one_line(void **state)
                    "loopback");
     expect_refusal(&daemon, (const char *[]){"--l1", "off", "--l2=off", "--l3=off", NULL}, 2,
                    "at least one tier");
-    expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 1, path);
+    expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 2, path);
+    expect_refusal(&daemon, (const char *[]){"--rotator-users", "no-such-user", NULL}, 2,
+                   "rotator-users: there is no user 'no-such-user'");
+    expect_refusal(&daemon, (const char *[]){"--rotator-group", "no-such-group", NULL}, 2,
+                   "rotator-group: there is no group 'no-such-group'");
+    expect_refusal(&daemon, (const char *[]){"--token-file", path, NULL}, 2, "proxytier token add");
+    expect_refusal(&daemon, (const char *[]){"--tls-cert", path, "--tls-key", path, NULL}, 2, path);
     write_file(path, "# fine\nl1-entries = 10\nno-such = 1\n", 0600);
     expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 2,
                    "conf:3: unknown option 'no-such'");
     write_file(path, "no secret in here", 0644);
     expect_refusal(&daemon, (const char *[]){"--key-file", path, NULL}, 1, path);
-    expect_refusal(&daemon, (const char *[]){"--key-file", "/nonexistent/key", NULL}, 1,
+    expect_refusal(&daemon, (const char *[]){"--key-file", "/nonexistent/key", NULL}, 2,
                    "/nonexistent/key");
     test_daemon_fini(&daemon);
 }

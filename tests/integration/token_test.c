@@ -216,6 +216,10 @@ command_makes_lists_and_removes(void **state)
     assert_int_equal(TOKEN(f, "add", "--role", "boss", "--name", "c2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c 2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "soon"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "2020-01-01"),
+                     2);
+    assert_non_null(strstr(ERR(f), "2020-01-01 is over"));
+    assert_int_equal(TOKEN(f, "remove", "--name", "c2"), 3);
     assert_int_equal(TOKEN(f, "add", "--role", "admin"), 2);
     assert_int_equal(TOKEN(f, "burn"), 2);
 }
