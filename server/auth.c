@@ -208,6 +208,18 @@ ptier_auth_socket_group(const ptier_auth *auth)
     return auth && auth->rules.has_gid ? auth->rules.rotator_gid : UINT32_MAX;
 }
 
+void
+ptier_auth_check_socket(const ptier_auth *auth, const char *url)
+{
+    const char *path = url + strlen("ipc://");
+    for (size_t i = 0; auth && i < auth->users.count; i++)
+        if (!ptier_user_reaches(auth->users.uids[i], path))
+            ptier_log_write(auth->log, PTIER_LOG_WARN, "rotator_shut_out",
+                            "user %u may be rotator, but not open %s: take rotator-group, or "
+                            "socket-mode 666 and a directory that others may enter",
+                            (unsigned)auth->users.uids[i], path);
+}
+
 typedef enum login_outcome { LOGIN_OK, LOGIN_WRONG, LOGIN_EXPIRED } login_outcome;
 
 /* All of the list is compared, each entry in constant time: how long it takes says nothing. */

@@ -48,6 +48,10 @@ ptier_peer ptier_auth_peer(const ptier_auth *auth, nng_pipe pipe);
 /* The group of the ipc sockets, or UINT32_MAX: the daemon's. */
 uint32_t ptier_auth_socket_group(const ptier_auth *auth);
 
+/* A warning in the log where the modes of the ipc socket `url`, or of its directory, shut out a
+ * user who has a role by --rotator-users. */
+void ptier_auth_check_socket(const ptier_auth *auth, const char *url);
+
 /*
  * Role and identity of a token that is not empty; NONE and nothing on failure. UNAUTHENTICATED: it
  * is wrong or expired; RESOURCE_EXHAUSTED: the same, too often. Both are counted, and logged

@@ -136,6 +136,16 @@ open_security(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, 
     return status == PTIER_NOT_FOUND ? PTIER_INVALID_ARGUMENT : status; /* an option names it */
 }
 
+static void
+check_sockets(const ptier_daemon *daemon, const ptier_config *config)
+{
+    const ptier_text_list *lists[] = {&config->listen, &config->events};
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < lists[l]->count; i++)
+            if (ptier_door_of(lists[l]->items[i]) == PTIER_DOOR_IPC)
+                ptier_auth_check_socket(daemon->auth, lists[l]->items[i]);
+}
+
 /* Events first: whoever asks by a call where they are finds them. */
 static ptier_status
 open_doors(ptier_daemon *daemon, const ptier_config *config, ptier_error *error)
@@ -161,6 +171,8 @@ open_doors(ptier_daemon *daemon, const ptier_config *config, ptier_error *error)
                                  config->listen.count, &options, &daemon->rpc, error);
     if (status == PTIER_OK)
         status = ptier_self_probe_start(daemon->probe, error);
+    if (status == PTIER_OK)
+        check_sockets(daemon, config);
     return status;
 }
 

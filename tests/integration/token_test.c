@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -101,20 +102,25 @@ connected_callers_have_new_rights_at_their_next_call(void **state)
 }
 
 static void
-hangup_reads_the_file_and_ends_nothing(void **state)
+wait_for_log(const fixture *f, const char *text)
 {
-    fixture *f = *state;
     int64_t deadline = ptier_test_now() + PATIENCE_MS;
-    bool read = false;
-    security_box_start(&f->box, false, NULL);
-    assert_int_equal(kill(f->box.daemon.pid, SIGHUP), 0);
-    while (!read) {
+    for (bool there = false; !there;) {
         char *log = test_daemon_log(&f->box.daemon);
-        read = strstr(log, "tokens_loaded") != NULL;
+        there = strstr(log, text) != NULL;
         free(log);
         assert_true(ptier_test_now() < deadline);
         (void)poll(NULL, 0, 10); /* between two looks */
     }
+}
+
+static void
+hangup_reads_the_file_and_ends_nothing(void **state)
+{
+    fixture *f = *state;
+    security_box_start(&f->box, false, NULL);
+    assert_int_equal(kill(f->box.daemon.pid, SIGHUP), 0);
+    wait_for_log(f, "tokens_loaded");
     assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
 }
 
@@ -172,9 +178,7 @@ without_tokens_strangers_are_disconnected(void **state)
     assert_null(reply.header);
     raw_reply_free(&reply);
     raw_client_close(&client);
-    char *log = test_daemon_log(&f->box.daemon);
-    assert_non_null(strstr(log, "uid 12346 over ipc may not connect"));
-    free(log);
+    wait_for_log(f, "uid 12346 over ipc may not connect"); /* it is cut off first */
 }
 
 static void
@@ -190,6 +194,33 @@ sockets_belong_to_the_group_of_rotators(void **state)
     assert_int_equal(about.st_mode & 07777, 0660);
     assert_int_equal(stat(f->box.daemon.events_url + strlen("ipc://"), &about), 0);
     assert_int_equal(about.st_gid, 12345);
+}
+
+static bool
+is_told_of_shutting_out(fixture *f, const char *const *options)
+{
+    test_daemon_start(&f->box.daemon, options);
+    assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&f->box.daemon);
+    bool told = strstr(log, "WARN  rotator_shut_out  user 12345 may be rotator, but not open ");
+    free(log);
+    assert_int_equal(unlink(f->box.daemon.log_path), 0);
+    return told;
+}
+
+static void
+rotators_who_cannot_reach_the_socket_are_told_of(void **state)
+{
+    fixture *f = *state;
+    if (!security_box_become(0))
+        skip();
+    assert_true(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "12345", NULL}));
+    assert_false(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_int_equal(chmod(f->box.daemon.directory, 0750), 0);
+    assert_true(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_false(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "0", NULL}));
 }
 
 static void
@@ -255,6 +286,7 @@ main(void)
         TEST(failed_logins_are_limited_and_logged_without_the_token),
         TEST(without_tokens_strangers_are_disconnected),
         TEST(sockets_belong_to_the_group_of_rotators),
+        TEST(rotators_who_cannot_reach_the_socket_are_told_of),
         TEST(command_makes_lists_and_removes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
