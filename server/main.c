@@ -180,6 +180,35 @@ stop_daemon(ptier_daemon *daemon, ptier_log *log, ptier_error *error)
                : ptier_fail(error, status, "not everything could be written: the log says more");
 }
 
+/* All addresses of a list, for the log. */
+static char *
+addresses(const ptier_text_list *list)
+{
+    size_t room = 1;
+    for (size_t i = 0; i < list->count; i++)
+        room += strlen(list->items[i]) + 1;
+    char *text = calloc(1, room);
+    for (size_t i = 0; text && i < list->count; i++) {
+        if (i)
+            strcat(text, " ");
+        strcat(text, list->items[i]);
+    }
+    return text;
+}
+
+static void
+say_serving(const ptier_config *config, ptier_log *log)
+{
+    char *calls = addresses(&config->listen), *events = addresses(&config->events);
+    ptier_log_write(log, PTIER_LOG_INFO, "serving",
+                    "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
+                    calls ? calls : config->listen.items[0],
+                    config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
+                    events && *events ? events : "none");
+    free(calls);
+    free(events);
+}
+
 static ptier_status
 serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
@@ -192,11 +221,7 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
         status = ptier_daemon_start(config, log, on_shutdown_call, &stop, &daemon, error);
     ptier_config_forget_keys(config); /* the cache has its own */
     if (status == PTIER_OK) {
-        ptier_log_write(log, PTIER_LOG_INFO, "serving",
-                        "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
-                        config->listen.items[0],
-                        config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
-                        config->events.count ? config->events.items[0] : "none");
+        say_serving(config, log);
         stop.daemon = daemon;
         ptier_nng_workaround_watch_accepts(on_accept, daemon);
         warm_all(daemon, config, log, &stop);
