@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -169,6 +170,45 @@ a_full_disk_is_lived_with_and_healed_without_l2(void **state)
     live_with_a_full_disk(BOX_L1 | BOX_L3);
 }
 
+static atomic_int probes[PTIER_TIER_COUNT]; /* in vain */
+
+static void
+count_probes(void *context, ptier_log_level level, const char *event, const char *text)
+{
+    (void)context;
+    (void)level;
+    (void)text;
+    atomic_fetch_add(&probes[PTIER_TIER_L2], strcmp(event, "l2_probe") == 0);
+    atomic_fetch_add(&probes[PTIER_TIER_L3], strcmp(event, "l3_probe") == 0);
+}
+
+/* A little room, which a probe finds, and which the next group of changes would fill. */
+static void
+a_little_room_brings_no_tier_back(void **state)
+{
+    off_t size;
+    (void)state;
+    begin(BOX_ALL, "a little room");
+    mount_small_disk();
+    stage.box.options.on_log = count_probes;
+    ptier_test_box_open(&stage.box);
+    ptier_stage_run(&stage, CALLS, 1);
+    fill_disk();
+    stage.load.refused = stage.load.weak = true;
+    ptier_tier_await_degraded(&stage.watch, &stage.box, BOX_ALL);
+    int fd = fill_up(&size);
+    assert_int_equal(ftruncate(fd, size - SPARE), 0);
+    close(fd);
+    for (ptier_tier_id id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++) {
+        int before = atomic_load(&probes[id]);
+        BOX_AWAIT(atomic_load(&probes[id]) >= before + 3);
+        assert_int_equal(atomic_load(&stage.watch.recovered[id]), 0);
+    }
+    assert_int_equal(unlink(ptier_stage_path(&stage, "ballast")), 0);
+    ptier_stage_check_healed(&stage);
+    end();
+}
+
 /* What the last run gave back when it ended goes to others before the next one begins. */
 static void
 start_on_a_full_disk(int tiers, bool degraded)
@@ -329,6 +369,7 @@ main(void)
         CASE(a_full_disk_is_lived_with_and_healed_with_all_tiers),
         CASE(a_full_disk_is_lived_with_and_healed_without_l3),
         CASE(a_full_disk_is_lived_with_and_healed_without_l2),
+        CASE(a_little_room_brings_no_tier_back),
         CASE(a_start_on_a_full_disk_serves_and_heals),
         CASE(a_start_on_a_disk_that_was_full_before_serves_and_heals),
         CASE(a_first_start_without_room_leaves_nothing_to_lose),
