@@ -4,9 +4,10 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
-#include <stdbool.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define BUFFER_FIRST ((size_t)4096)
 #define BUFFER_MAX   ((size_t)16 * 1024 * 1024) /* groups may have very many members */
@@ -104,7 +105,7 @@ find_group(const char *name, ptier_user_list *list, ptier_error *error)
         if (problem != ERANGE)
             break;
     }
-    return ptier_fail(error, PTIER_NOT_FOUND, "there is no group '%.60s'", name);
+    return ptier_fail(error, PTIER_NOT_FOUND, "rotator-group: there is no group '%.60s'", name);
 }
 
 ptier_status
@@ -117,7 +118,8 @@ ptier_users_find(const char *const *users, size_t count, const char *group, ptie
         uint32_t uid;
         status = is_number(users[i], &uid) ? PTIER_OK : find_user(users[i], &uid, error);
         if (status == PTIER_NOT_FOUND)
-            status = ptier_fail(error, PTIER_NOT_FOUND, "there is no user '%.60s'", users[i]);
+            status = ptier_fail(error, PTIER_NOT_FOUND, "rotator-users: there is no user '%.60s'",
+                                users[i]);
         if (status == PTIER_OK)
             status = add(list, uid, error);
     }
@@ -126,4 +128,58 @@ ptier_users_find(const char *const *users, size_t count, const char *group, ptie
     if (status != PTIER_OK)
         ptier_user_list_fini(list);
     return status;
+}
+
+/* ---- sockets ---- */
+
+enum { GROUPS_MAX = 256 };
+
+typedef struct account {
+    uint32_t uid;
+    gid_t groups[GROUPS_MAX];
+    int group_count;
+} account;
+
+/* A number without a name has no groups. */
+static void
+find_account(account *who)
+{
+    struct passwd user, *found = NULL;
+    char *buffer = malloc(BUFFER_FIRST * 4);
+    who->group_count = 0;
+    if (buffer && getpwuid_r(who->uid, &user, buffer, BUFFER_FIRST * 4, &found) == 0 && found) {
+        who->group_count = GROUPS_MAX;
+        if (getgrouplist(user.pw_name, user.pw_gid, who->groups, &who->group_count) < 0)
+            who->group_count = GROUPS_MAX; /* so many were filled in */
+    }
+    free(buffer);
+}
+
+/* bit: S_IXOTH or S_IWOTH. */
+static bool
+may(const account *who, const char *path, mode_t bit)
+{
+    struct stat about;
+    if (who->uid == 0 || stat(path, &about) != 0)
+        return true;
+    if (about.st_uid == who->uid)
+        return about.st_mode & bit << 6;
+    for (int i = 0; i < who->group_count; i++)
+        if (who->groups[i] == about.st_gid)
+            return about.st_mode & bit << 3;
+    return about.st_mode & bit;
+}
+
+bool
+ptier_user_reaches(uint32_t uid, const char *path)
+{
+    char directory[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    account who = {.uid = uid};
+    if (!slash || (size_t)(slash - path) >= sizeof directory)
+        return true;
+    memcpy(directory, path, (size_t)(slash - path));
+    directory[slash - path] = '\0';
+    find_account(&who);
+    return may(&who, slash == path ? "/" : directory, S_IXOTH) && may(&who, path, S_IWOTH);
 }

@@ -9,6 +9,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -341,6 +342,23 @@ tls_init_makes_what_daemon_and_client_need(void **state)
 }
 
 static void
+the_log_has_all_addresses(void **state)
+{
+    security_box *box = *state;
+    char expected[400];
+    security_box_start(box, true, NULL);
+    assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&box->daemon);
+    const char *line = strstr(log, "INFO  serving ");
+    (void)snprintf(expected, sizeof expected, "%s %s", box->tcp_url, box->tls_url);
+    assert_non_null(line);
+    assert_non_null(strstr(line, expected));
+    assert_non_null(strstr(line, box->daemon.events_url));
+    assert_non_null(strstr(line, box->tls_events_url));
+    free(log);
+}
+
+static void
 daemon_refuses_keys_that_others_may_read(void **state)
 {
     security_box *box = *state;
@@ -352,6 +370,20 @@ daemon_refuses_keys_that_others_may_read(void **state)
         1);
     char *log = test_daemon_log(&box->daemon);
     assert_non_null(strstr(log, "chmod 600"));
+    free(log);
+}
+
+static void
+daemon_refuses_the_key_of_another_certificate(void **state)
+{
+    security_box *box = *state;
+    assert_int_equal(
+        test_daemon_run(&box->daemon,
+                        (const char *[]){"--tls-cert", security_box_file(box, "server.pem"),
+                                         "--tls-key", security_box_file(box, "client.key"), NULL}),
+        1);
+    char *log = test_daemon_log(&box->daemon);
+    assert_non_null(strstr(log, "client.key is not the key of "));
     free(log);
 }
 
@@ -369,7 +401,9 @@ main(void)
         TEST(events_come_over_mutual_tls),
         TEST(event_sockets_are_for_users_and_certificates),
         TEST(tls_init_makes_what_daemon_and_client_need),
+        TEST(the_log_has_all_addresses),
         TEST(daemon_refuses_keys_that_others_may_read),
+        TEST(daemon_refuses_the_key_of_another_certificate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -182,6 +183,33 @@ sockets_belong_to_the_group_of_rotators(void **state)
     assert_int_equal(about.st_gid, 12345);
 }
 
+static bool
+is_told_of_shutting_out(fixture *f, const char *const *options)
+{
+    test_daemon_start(&f->box.daemon, options);
+    assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&f->box.daemon);
+    bool told = strstr(log, "WARN  rotator_shut_out  user 12345 may be rotator, but not open ");
+    free(log);
+    assert_int_equal(unlink(f->box.daemon.log_path), 0);
+    return told;
+}
+
+static void
+rotators_who_cannot_reach_the_socket_are_told_of(void **state)
+{
+    fixture *f = *state;
+    if (!security_box_become(0))
+        skip();
+    assert_true(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "12345", NULL}));
+    assert_false(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_int_equal(chmod(f->box.daemon.directory, 0750), 0);
+    assert_true(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_false(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "0", NULL}));
+}
+
 static void
 command_makes_lists_and_removes(void **state)
 {
@@ -206,6 +234,10 @@ command_makes_lists_and_removes(void **state)
     assert_int_equal(TOKEN(f, "add", "--role", "boss", "--name", "c2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c 2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "soon"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "2020-01-01"),
+                     2);
+    assert_non_null(strstr(ERR(f), "2020-01-01 is over"));
+    assert_int_equal(TOKEN(f, "remove", "--name", "c2"), 3);
     assert_int_equal(TOKEN(f, "add", "--role", "admin"), 2);
     assert_int_equal(TOKEN(f, "burn"), 2);
 }
@@ -241,6 +273,7 @@ main(void)
         TEST(failed_logins_are_limited_and_logged_without_the_token),
         TEST(without_tokens_strangers_are_disconnected),
         TEST(sockets_belong_to_the_group_of_rotators),
+        TEST(rotators_who_cannot_reach_the_socket_are_told_of),
         TEST(command_makes_lists_and_removes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,10 @@ typedef enum ptier_on_stale {
  * instant at most max_staleness_ms before the read began, whatever the network does; later than
  * that contact is not fresh, and on_stale says what happens. Whoever reads after a change of its
  * own (any call on the same client that returned PTIER_OK) sees that change or a later one. A
- * record whose time to live has ended is not served, stale or not. It is kept up to date by the
+ * record whose time to live has ended is not served, stale or not. When tokens are removed, expire
+ * or change at the daemon (which looks twice a second), what is kept is dropped within the same
+ * bound, stale or not, and asked for anew: whose token is no longer good is told so, as without a
+ * near cache. It is kept up to date by the
  * daemon's events; while events are lost or delayed it only serves less. Usage figures of a record
  * (last_access_ms, access_count, latency_ms, success_count, report_count) are those of when it was
  * fetched; `health`, failure_count and needs_revalidation are kept current.
@@ -427,6 +430,9 @@ typedef struct ptier_position {
  * A callback that is too slow for its queue loses nothing silently: what no longer fits is asked
  * for again (Replay) when the queue is empty; what the daemon's journal no longer has by then is
  * told as RESYNC. Other subscriptions are not disturbed.
+ *
+ * When the client's token is removed or expires its subscriptions end within 2 s: LOST is told, and
+ * CONNECTED again once the daemon takes the token again.
  */
 typedef struct ptier_subscription_options {
     size_t size;
