@@ -4,6 +4,8 @@
  */
 #include "transport.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,6 +40,19 @@ fail_not_allowed(const ptier_transport *t, ptier_error *error)
 }
 
 static ptier_status
+fail_stranger(const ptier_transport *t, ptier_error *error)
+{
+    char user[40] = "an unknown user";
+    if (t->stranger != PTIER_OWNER_UNKNOWN)
+        (void)snprintf(user, sizeof user, "user %" PRIu64, t->stranger); /* fits */
+    return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                      "%s listens at %s, and is neither you nor root: nothing was sent there; if "
+                      "the daemon is meant to be that user's, name it (daemon_user, "
+                      "PROXYTIER_DAEMON_USER)",
+                      user, t->url);
+}
+
+static ptier_status
 fail_unreachable_for(const ptier_transport *t, int rv, ptier_error *error)
 {
     return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
@@ -56,8 +71,11 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                           t->url);
     case NNG_EPERM:
         return fail_not_allowed(t, error);
-    case NNG_EPEERAUTH: /* which of these it was nng seldom knows */
+    case NNG_EPEERAUTH:
     case NNG_ECRYPTO:
+        if (ptier_owner_matters(t->url))
+            return fail_stranger(t, error);
+        /* which of these it was nng seldom knows */
         return ptier_fail(error, PTIER_UNAUTHENTICATED,
                           "no agreement on TLS with %s: its certificate is not of our CA "
                           "(tls_ca_file), not for this name (tls_server_name) or out of date; or "

@@ -46,6 +46,7 @@ typedef struct ptier_cli {
     /* Global options, before or after the command. */
     const char *url;
     const char *token_file;
+    const char *daemon_user;
     const char *tls_ca, *tls_cert, *tls_key, *tls_name;
     int64_t timeout_ms; /* -1: the SDK's default */
     bool json;

@@ -57,6 +57,7 @@ ptier_cli_connect(ptier_cli *cli)
 
     ptier_client_options_init(&options);
     options.url = cli->url;
+    options.daemon_user = cli->daemon_user;
     options.tls_ca_file = cli->tls_ca;
     options.tls_cert_file = cli->tls_cert;
     options.tls_key_file = cli->tls_key;

@@ -10,7 +10,7 @@
 
 #include <popt.h>
 
-#define GLOBAL_COUNT   10
+#define GLOBAL_COUNT   11
 #define MAX_TIMEOUT_MS (INT64_C(24) * 3600 * 1000)
 
 static void
@@ -24,6 +24,10 @@ global_options(ptier_cli *cli, ptier_cli_option options[GLOBAL_COUNT + 1])
          NULL},
         {"token-file", 0, PTIER_CLI_STRING, &cli->token_file, "FILE",
          "file with the access token (default: PROXYTIER_TOKEN, then none)", NULL},
+        {"daemon-user", 0, PTIER_CLI_STRING, &cli->daemon_user, "USER",
+         "whose daemon an ipc address may lead to, besides this user's and root's (default: "
+         "PROXYTIER_DAEMON_USER)",
+         NULL},
         {"tls-ca", 0, PTIER_CLI_STRING, &cli->tls_ca, "FILE",
          "CA of the daemon's certificate (default: PROXYTIER_TLS_CA_FILE)", NULL},
         {"tls-cert", 0, PTIER_CLI_STRING, &cli->tls_cert, "FILE",
