@@ -26,7 +26,7 @@
     X(NOT_FOUND, 3, "no such entry, or none that matches")                                         \
     X(UNREACHABLE, 4, "no daemon answers")                                                         \
     X(DEADLINE, 5, "no answer within --timeout")                                                   \
-    X(PERMISSION, 6, "not allowed for this user, or at this address of the daemon")
+    X(PERMISSION, 6, "not allowed: this user or role, a wrong token or certificate, not our daemon")
 
 typedef enum ptier_cli_exit {
 #define PTIER_CLI_EXIT_ENUM(name, value, text) PTIER_CLI_##name = (value),

@@ -119,12 +119,59 @@ write_line(const ptier_cli *cli, const char *message, const char *hint)
     (void)fwrite(line, 1, (size_t)length, stderr); /* nowhere left to complain */
 }
 
+/* The library names its options as programs do; here they are called otherwise. */
+static const struct {
+    const char *field, *option;
+} own_names[] = {
+    {"tls_ca_file", "--tls-ca"},
+    {"tls_cert_file", "--tls-cert"},
+    {"tls_key_file", "--tls-key"},
+    {"tls_server_name", "--tls-server-name"},
+    {"daemon_user", "--daemon-user"},
+};
+
+/* The option that `text` begins with, as a whole word; NULL: none. */
+static const char *
+own_name(const char *text, size_t *length)
+{
+    for (size_t i = 0; i < sizeof own_names / sizeof *own_names; i++) {
+        *length = strlen(own_names[i].field);
+        if (strncmp(text, own_names[i].field, *length) == 0 &&
+            (text[*length] == ')' || text[*length] == ','))
+            return own_names[i].option;
+    }
+    return NULL;
+}
+
+/* Names stand in brackets: `(tls_cert_file, tls_key_file)`. */
+static void
+name_options(const char *message, char *out, size_t room)
+{
+    size_t used = 0, length;
+    bool inside = false;
+
+    while (*message && used + 1 < room) {
+        const char *option =
+            inside && (message[-1] == '(' || message[-1] == ' ') ? own_name(message, &length) : NULL;
+        if (option) {
+            used += (size_t)snprintf(out + used, room - used, "%s", option);
+            message += length;
+        } else {
+            inside = *message == '(' || (inside && *message != ')');
+            out[used++] = *message++;
+        }
+    }
+    out[used < room ? used : room - 1] = '\0';
+}
+
 ptier_cli_exit
 ptier_cli_status(const ptier_cli *cli, ptier_status status, const ptier_error *error)
 {
     const char *message = error && error->message[0] ? error->message : ptier_status_text(status);
+    char named[PTIER_ERROR_MESSAGE_MAX + 64];
 
-    write_line(cli, message, "");
+    name_options(message, named, sizeof named);
+    write_line(cli, named, "");
     return exit_of(status);
 }
 

@@ -328,8 +328,8 @@ typedef struct ptier_server_info {
     ptier_server_limits limits; /* all 0 when the daemon does not tell */
 } ptier_server_info;
 
-/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed. Anybody
- * may ask. */
+/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed.
+ * UNAUTHENTICATED: a caller without a role, who learns nothing. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
                                                        ptier_server_info *info, ptier_error *error);
 
