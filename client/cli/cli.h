@@ -94,6 +94,10 @@ ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const c
 ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked,
                                      ptier_durability reached);
 
+/* The same where nothing was asked for: only memory is worth a line. Returns `code`. */
+ptier_cli_exit ptier_cli_memory_only(const ptier_cli *cli, ptier_durability reached,
+                                     ptier_cli_exit code);
+
 /* Wrong usage: adds where help is to be had; returns USAGE. */
 PTIER_PRINTF(2, 3)
 ptier_cli_exit ptier_cli_usage(const ptier_cli *cli, const char *format, ...);

@@ -299,12 +299,9 @@ check_reached(const struct warm *warm, ptier_cli_exit code)
 
     if (warm->reached < asked)
         return ptier_cli_not_durable(warm->cli, asked, warm->reached);
-    if (asked == PTIER_DURABILITY_DEFAULT && warm->reached == PTIER_DURABILITY_MEMORY)
-        return ptier_cli_fail(
-            warm->cli, code,
-            "stored in memory only: it is lost when the daemon ends before a disk "
-            "tier takes it");
-    return code;
+    return asked == PTIER_DURABILITY_DEFAULT
+               ? ptier_cli_memory_only(warm->cli, warm->reached, code)
+               : code;
 }
 
 /* What the daemon did not take is a failure; `code` is what went wrong before. */

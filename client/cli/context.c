@@ -198,6 +198,16 @@ ptier_cli_not_durable(const ptier_cli *cli, ptier_durability asked, ptier_durabi
 }
 
 ptier_cli_exit
+ptier_cli_memory_only(const ptier_cli *cli, ptier_durability reached, ptier_cli_exit code)
+{
+    if (reached != PTIER_DURABILITY_MEMORY)
+        return code;
+    return ptier_cli_fail(cli, code,
+                          "stored in memory only: it is lost when the daemon ends before a disk "
+                          "tier takes it");
+}
+
+ptier_cli_exit
 ptier_cli_usage(const ptier_cli *cli, const char *format, ...)
 {
     char message[512], hint[80];

@@ -505,6 +505,8 @@ what_no_disk_takes_is_told_by_writers_and_at_the_end(void **state)
     assert_has(OUT(f), "created (memory)");
     assert_has(ERR(f), "stored, but not synced: only memory was reached");
     RUN(f, NULL, 0, "put", "10.1.0.2:80");
+    assert_has(OUT(f), "created (memory)");
+    assert_has(ERR(f), "stored in memory only");
 
     assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 1);
     char *log = test_daemon_log(&f->daemon);

@@ -163,6 +163,40 @@ run(ptier_test_program *program, const char *const *argv)
 }
 #define RUN(program, ...) run(program, (const char *[]){PROXYTIER, __VA_ARGS__, NULL})
 
+static void
+set_environment(const char *name, const char *value)
+{
+    assert_int_equal(setenv(name, value, 1), 0);
+}
+
+static void
+watch_says_how_events_are_offered_and_a_reader_what_is_hidden(void **state)
+{
+    static const char *const names[] = {"PROXYTIER_TOKEN", "PROXYTIER_TLS_CA_FILE",
+                                        "PROXYTIER_TLS_SERVER_NAME"};
+    security_box *box = *state;
+    ptier_test_program program = {0};
+    security_box_start(box, false, NULL);
+    set_environment(names[0], box->tokens[PTIER_ROLE_READER]);
+    set_environment(names[1], security_box_file(box, "ca.pem"));
+    set_environment(names[2], SECURITY_BOX_HOST);
+    assert_int_equal(RUN(&program, "watch", "--for", "1s", "--url", box->tls_url), 6);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "--events tls+tcp://HOST:PORT"));
+    assert_int_equal(RUN(&program, "watch", "--for", "1s", "--url", box->tcp_url), 6);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "begins with ipc or tls+tcp"));
+    assert_int_equal(RUN(&program, "list", "--show-credentials", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR],
+                        "proxytier list: your role, reader, sees no credentials\n");
+    assert_int_equal(RUN(&program, "list", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR], "");
+    set_environment(names[0], box->tokens[PTIER_ROLE_ROTATOR]);
+    assert_int_equal(RUN(&program, "list", "--show-credentials", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR], "");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_int_equal(unsetenv(names[i]), 0);
+    ptier_test_program_free(&program);
+}
+
 /* The library names its options; the command has others. */
 static void
 command_names_its_own_options(void **state)
@@ -365,6 +399,7 @@ tls_init_makes_what_daemon_and_client_need(void **state)
     assert_int_equal(RUN(&program, "tls-init", tls, "--host", "10.0.0.1"), 2);
     assert_int_equal(RUN(&program, "tls-init", tls, "--host", "a.test,localhost"), 0);
     assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls-cert = "));
+    assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "# listen = ipc:///"));
     assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls+tcp://a.test:7443"));
     expect_mode(tls, "", 0700);
     for (int i = 0; i < 3; i++)
@@ -415,6 +450,7 @@ main(void)
         TEST(certificates_that_are_not_taken_are_told_at_once),
         TEST(options_that_cannot_work_are_refused_at_open),
         TEST(errors_of_tls_name_what_is_to_be_looked_at),
+        TEST(watch_says_how_events_are_offered_and_a_reader_what_is_hidden),
         TEST(command_names_its_own_options),
         TEST(environment_says_what_options_leave_out),
         TEST(event_address_is_that_of_the_door),
