@@ -11,8 +11,8 @@
 
 #include "nng_tls.h"
 
-#define TLS            "tls+tcp://"
-#define PEM_MAX        ((size_t)1024 * 1024)
+#define TLS     "tls+tcp://"
+#define PEM_MAX ((size_t)1024 * 1024)
 
 bool
 ptier_tls_is_url(const char *url)

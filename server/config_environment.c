@@ -12,8 +12,7 @@ static bool
 is_known(const char *name, size_t length)
 {
     static const char *const others[] = {PREFIX "URL", PREFIX "TOKEN", PREFIX "ENCRYPTION_KEY",
-                                         PREFIX "DAEMON_USER",
-                                         PREFIX "KEY_PREVIOUS"};
+                                         PREFIX "DAEMON_USER", PREFIX "KEY_PREVIOUS"};
     char option[64];
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strlen(others[i]) == length && memcmp(others[i], name, length) == 0)

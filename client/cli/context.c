@@ -123,10 +123,8 @@ write_line(const ptier_cli *cli, const char *message, const char *hint)
 static const struct {
     const char *field, *option;
 } own_names[] = {
-    {"tls_ca_file", "--tls-ca"},
-    {"tls_cert_file", "--tls-cert"},
-    {"tls_key_file", "--tls-key"},
-    {"tls_server_name", "--tls-server-name"},
+    {"tls_ca_file", "--tls-ca"},      {"tls_cert_file", "--tls-cert"},
+    {"tls_key_file", "--tls-key"},    {"tls_server_name", "--tls-server-name"},
     {"daemon_user", "--daemon-user"},
 };
 
@@ -151,8 +149,9 @@ name_options(const char *message, char *out, size_t room)
     bool inside = false;
 
     while (*message && used + 1 < room) {
-        const char *option =
-            inside && (message[-1] == '(' || message[-1] == ' ') ? own_name(message, &length) : NULL;
+        const char *option = inside && (message[-1] == '(' || message[-1] == ' ')
+                                 ? own_name(message, &length)
+                                 : NULL;
         if (option) {
             used += (size_t)snprintf(out + used, room - used, "%s", option);
             message += length;

@@ -294,10 +294,11 @@ print_general_help(const ptier_cli *cli, poptContext popt)
 #define PTIER_CLI_EXIT_LINE(name, value, text) printf("  %d  %s\n", value, text);
     PTIER_CLI_EXIT_TABLE(PTIER_CLI_EXIT_LINE)
 #undef PTIER_CLI_EXIT_LINE
-    printf("\nEnvironment, where the option is not given: PROXYTIER_URL, PROXYTIER_TOKEN (the token "
-           "itself),\nPROXYTIER_DAEMON_USER, PROXYTIER_TLS_CA_FILE, PROXYTIER_TLS_CERT_FILE, "
-           "PROXYTIER_TLS_KEY_FILE,\nPROXYTIER_TLS_SERVER_NAME; and PROXYTIER_TOKEN_FILE, the "
-           "daemon's, for `token`.\n");
+    printf(
+        "\nEnvironment, where the option is not given: PROXYTIER_URL, PROXYTIER_TOKEN (the token "
+        "itself),\nPROXYTIER_DAEMON_USER, PROXYTIER_TLS_CA_FILE, PROXYTIER_TLS_CERT_FILE, "
+        "PROXYTIER_TLS_KEY_FILE,\nPROXYTIER_TLS_SERVER_NAME; and PROXYTIER_TOKEN_FILE, the "
+        "daemon's, for `token`.\n");
 }
 
 /* --help and --version end the run. */

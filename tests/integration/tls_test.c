@@ -205,11 +205,10 @@ command_names_its_own_options(void **state)
     ptier_test_program program = {0};
     assert_int_equal(RUN(&program, "info", "--url", "tls+tcp://127.0.0.1:7443", "--tls-ca", "x"),
                      2);
-    assert_non_null(strstr(program.texts[PTIER_TEST_ERR],
-                           "(--tls-server-name, PROXYTIER_TLS_SERVER_NAME)"));
-    assert_int_equal(RUN(&program, "info", "--url", box->tls_url, "--tls-ca", "x", "--tls-cert",
-                         "x"),
-                     2);
+    assert_non_null(
+        strstr(program.texts[PTIER_TEST_ERR], "(--tls-server-name, PROXYTIER_TLS_SERVER_NAME)"));
+    assert_int_equal(
+        RUN(&program, "info", "--url", box->tls_url, "--tls-ca", "x", "--tls-cert", "x"), 2);
     assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "(--tls-cert, --tls-key)"));
     assert_int_equal(RUN(&program, "info", "--daemon-user", "no-such-user"), 2);
     assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "(--daemon-user, "));

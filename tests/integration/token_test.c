@@ -145,8 +145,8 @@ failed_logins_are_limited_and_logged_without_the_token(void **state)
     /* A command that is limited ends as one with a wrong token does. */
     assert_int_equal(setenv("PROXYTIER_TOKEN", f->box.wrong, 1), 0);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(
-            run(f, (const char *[]){PROXYTIER, "list", "--url", f->box.tcp_url, NULL}), 6);
+        assert_int_equal(run(f, (const char *[]){PROXYTIER, "list", "--url", f->box.tcp_url, NULL}),
+                         6);
     assert_int_equal(unsetenv("PROXYTIER_TOKEN"), 0);
     /* Neither a right token from there, nor others suffer. */
     assert_int_equal(call(&client, get_many, f->box.tokens[PTIER_ROLE_READER]), PTIER_OK);
