@@ -224,9 +224,10 @@ typedef struct ptier_cli_secret {
 PTIER_MUST_CHECK ptier_cli_exit ptier_cli_read_password(const ptier_cli *cli, const char *password,
                                                         const char *file, ptier_cli_secret *secret);
 
-/* First line of a file, without its line break, into room bytes. */
-PTIER_MUST_CHECK ptier_status ptier_cli_read_line(const char *path, char *line, size_t room,
-                                                  ptier_error *error);
+/* First line of a file, without its line break, into room bytes. `secret`: a file that others may
+ * read is refused. */
+PTIER_MUST_CHECK ptier_status ptier_cli_read_line(const char *path, bool secret, char *line,
+                                                  size_t room, ptier_error *error);
 
 /* ---- output (text.c, output.c) ---- */
 

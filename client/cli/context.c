@@ -66,7 +66,7 @@ ptier_cli_connect(ptier_cli *cli)
         options.timeout_ms = (uint32_t)cli->timeout_ms;
     if (cli->token_file) {
         ptier_status status =
-            ptier_cli_read_line(cli->token_file, cli->token, sizeof cli->token, &error);
+            ptier_cli_read_line(cli->token_file, true, cli->token, sizeof cli->token, &error);
         if (status != PTIER_OK)
             return ptier_cli_fail(cli, PTIER_CLI_FAILED, "--token-file: %s", error.message);
         options.token = cli->token;

@@ -232,8 +232,34 @@ command_makes_lists_and_removes(void **state)
     assert_int_equal(TOKEN(f, "add", "--role", "boss", "--name", "c2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c 2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "soon"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "2020-01-01"),
+                     2);
+    assert_non_null(strstr(ERR(f), "a time that is over"));
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "0"), 2);
+    assert_int_equal(TOKEN(f, "remove", "--name", "c2"), 3);
     assert_int_equal(TOKEN(f, "add", "--role", "admin"), 2);
     assert_int_equal(TOKEN(f, "burn"), 2);
+}
+
+static void
+command_takes_no_token_from_a_file_that_others_may_read(void **state)
+{
+    fixture *f = *state;
+    const char *path = security_box_file(&f->box, "client-token");
+    const char *const argv[] = {PROXYTIER,      "list", "--url", f->box.daemon.url,
+                                "--token-file", path,   NULL};
+    security_box_start(&f->box, false, NULL);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fprintf(file, "%s\n", f->box.tokens[PTIER_ROLE_READER]) > 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(path, 0644), 0);
+    assert_int_equal(run(f, argv), 1);
+    assert_non_null(strstr(ERR(f), "client-token: it may be read by others than its owner: chmod"));
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(run(f, argv), 1);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(run(f, argv), 0);
 }
 
 static int
@@ -268,6 +294,7 @@ main(void)
         TEST(without_tokens_strangers_are_disconnected),
         TEST(sockets_belong_to_the_group_of_rotators),
         TEST(command_makes_lists_and_removes),
+        TEST(command_takes_no_token_from_a_file_that_others_may_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
