@@ -348,7 +348,8 @@ start_listening(ptier_event_link *link)
     return info.event_url[0] != '\0' &&
            ptier_event_address(ptier_transport_url(link->client->transport), info.event_url,
                                address, sizeof address) == PTIER_OK &&
-           ptier_event_socket_open(&link->socket, address, link->client->tls.config) == 0;
+           ptier_event_socket_open(&link->socket, address, link->client->tls.config,
+                                   &link->client->owner) == 0;
 }
 
 /* When this process was stopped, the time is over although messages are there: they are looked at

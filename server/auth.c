@@ -278,9 +278,10 @@ ptier_auth_login(ptier_auth *auth, const ptier_peer *peer, const char *token, pt
     ptier_login_verdict verdict = ptier_login_failed(&auth->limit, peer, monotonic_ms());
     if (verdict.log)
         log_failure(auth, peer, &verdict, outcome == LOGIN_EXPIRED ? entry.name : NULL);
-    if (verdict.limited)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
-                          "too many failed logins: use the right token, or try again in a while");
+    if (verdict.limited) /* not a matter of waiting: the same token fails again */
+        return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                          "the token is wrong or expired; too many failed logins to say which: ask "
+                          "whoever runs the daemon for a new one");
     return ptier_fail(error, PTIER_UNAUTHENTICATED,
                       outcome == LOGIN_EXPIRED
                           ? "the token has expired: ask whoever runs the daemon for a new one"

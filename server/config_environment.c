@@ -13,6 +13,7 @@ is_known(const char *name, size_t length)
 {
     static const char *const others[] = {PREFIX "URL",
                                          PREFIX "TOKEN",
+                                         PREFIX "DAEMON_USER",
                                          PREFIX "TLS_CA_FILE",
                                          PREFIX "TLS_CERT_FILE",
                                          PREFIX "TLS_KEY_FILE",

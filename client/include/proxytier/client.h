@@ -14,10 +14,11 @@
  * reset_statistics, backup, shutdown, a restoring put) was sent, and its daemon was restarted, or
  * not reached again within 45 s and the call's timeout and retries: it was done once, or not. Where
  * nothing listens UNAVAILABLE comes at once, not after the timeout. PERMISSION_DENIED: this user or
- * role may not. UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's,
- * or ours) that the other side does not take. Ownership: input strings and records are borrowed for
- * the call. Results are owned by the caller and freed by the function named at their type; strings
- * inside a result live as long as the result.
+ * role may not, or a user who is not trusted listens at an ipc address (nothing was sent there).
+ * UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's, or ours) that
+ * the other side does not take. Ownership: input strings and records are borrowed for the call.
+ * Results are owned by the caller and freed by the function named at their type; strings inside a
+ * result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -94,6 +95,9 @@ typedef struct ptier_client_options {
     const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
     const ptier_near_cache_options *near_cache; /* borrowed during open; NULL: none */
     uint32_t async_calls;                       /* under way at most (proxytier/async.h); 4,096 */
+    const char *daemon_user; /* name or number: whose daemon an ipc address may lead to, besides
+                                this user's and root's. NULL: PROXYTIER_DAEMON_USER, then nobody's
+                              */
 } ptier_client_options;
 
 /* Fills in the defaults above. Cannot fail; any thread. */
@@ -107,8 +111,8 @@ PTIER_API void ptier_client_options_init(ptier_client_options *options);
 PTIER_API size_t ptier_default_url(char *url, size_t room);
 
 /* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url, or what
- * TLS lacks; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file. `options` NULL:
- * defaults.
+ * TLS lacks, or daemon_user; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file.
+ * `options` NULL: defaults.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_options *options,
                                                           ptier_client **client,
@@ -365,8 +369,8 @@ typedef struct ptier_server_info {
     ptier_server_limits limits; /* all 0 when the daemon does not tell */
 } ptier_server_info;
 
-/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed. Anybody
- * may ask. */
+/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed.
+ * UNAUTHENTICATED: a caller without a role, who learns nothing. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
                                                        ptier_server_info *info, ptier_error *error);
 
