@@ -74,12 +74,25 @@ open_for(const fixture *f, const char *daemon_user)
     return client;
 }
 
+/* UNAVAILABLE: the call met the moment between two peers. */
+static ptier_status
+get(ptier_client *client, ptier_error *error)
+{
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    ptier_records records = {.count = 0};
+    ptier_status status;
+    do {
+        status = ptier_get(client, "k", &records, error);
+        ptier_records_free(&records);
+    } while (status == PTIER_UNAVAILABLE && ptier_test_now() < until);
+    return status;
+}
+
 static void
 expect_refused(ptier_client *client)
 {
-    ptier_records records;
     ptier_error error = {.message = ""};
-    ptier_status status = ptier_get(client, "k", &records, &error);
+    ptier_status status = get(client, &error);
     if (status != PTIER_PERMISSION_DENIED)
         print_error("status %d: %s\n", (int)status, error.message);
     assert_int_equal(status, PTIER_PERMISSION_DENIED);
@@ -145,7 +158,7 @@ a_stranger_who_comes_between_gets_nothing(void **state)
     peer_start(&f->peer);
     ptier_client *client = open_for(f, NULL);
     for (int i = 0; i < 5; i++) {
-        assert_answers(client);
+        assert_int_equal(get(client, NULL), PTIER_OK);
         peer_stop(&f->peer);
         unsigned before = peer_count(&f->peer, &f->peer.requests);
         start_as(&f->peer, atol(STRANGER));
@@ -154,7 +167,7 @@ a_stranger_who_comes_between_gets_nothing(void **state)
         peer_stop(&f->peer);
         peer_start(&f->peer);
     }
-    assert_answers(client);
+    assert_int_equal(get(client, NULL), PTIER_OK);
     ptier_client_close(client);
 }
 
