@@ -19,7 +19,7 @@
 #define PTIER_METHOD_TABLE(X)                                                                      \
     X(GET, "/proxytier.v1.ProxyCache/Get", true, true)                                             \
     X(GET_MANY, "/proxytier.v1.ProxyCache/GetMany", true, true)                                    \
-    X(PUT, "/proxytier.v1.ProxyCache/Put", true, false)                                            \
+    X(PUT, "/proxytier.v1.ProxyCache/Put", true, true)                                             \
     X(PUT_MANY, "/proxytier.v1.ProxyCache/PutMany", true, false)                                   \
     X(DELETE, "/proxytier.v1.ProxyCache/Delete", true, false)                                      \
     X(REPORT_HEALTH, "/proxytier.v1.ProxyCache/ReportHealth", false, false)                        \

@@ -337,7 +337,8 @@ follow(ptier_event_link *link)
             receive(link, check < patience ? check : patience, patience, &length, &rv);
         if (message) {
             next = take_message(link, message, length);
-            quiet_since = ptier_monotonic_ms();
+            if (link->last_heard > quiet_since) /* what means nothing is as good as silence */
+                quiet_since = ptier_monotonic_ms();
         } else if (rv == NNG_ETIMEDOUT && ptier_monotonic_ms() >= patience) {
             next = LISTEN_ANEW;
         } else if (rv != NNG_ETIMEDOUT && rv != NNG_ECANCELED) {

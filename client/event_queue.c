@@ -74,22 +74,42 @@ ptier_event_queue_add(ptier_event_queue *queue, const Proxytier__V1__Event *even
     return true;
 }
 
-bool
-ptier_event_queue_add_state(ptier_event_queue *queue, ptier_subscription_state state,
-                            const ptier_position *position)
+static bool
+append_state(ptier_event_queue *queue, ptier_subscription_state state,
+             const ptier_position *position)
 {
-    if (queue->states >= STATES_MAX && state == PTIER_SUBSCRIPTION_RESYNC) {
-        ptier_event_queue_clear(queue);
-    } else if (queue->states >= STATES_MAX && queue->last->state != 0 &&
-               queue->last->state != PTIER_SUBSCRIPTION_RESYNC) {
-        queue->last->state = state;
-        queue->last->position = *position;
-        return true;
-    }
     ptier_queued *item = append(queue, 0, position);
     if (!item)
         return false;
     item->state = state;
     queue->states++;
     return true;
+}
+
+/* A RESYNC stands for all that is queued, but not for the last word on the connection. */
+static bool
+begin_anew(ptier_event_queue *queue, const ptier_position *position)
+{
+    ptier_subscription_state word = PTIER_SUBSCRIPTION_RESYNC;
+    for (const ptier_queued *item = queue->first; item; item = item->next)
+        if (item->state != 0 && item->state != PTIER_SUBSCRIPTION_RESYNC)
+            word = item->state;
+    ptier_event_queue_clear(queue);
+    return word == PTIER_SUBSCRIPTION_RESYNC || append_state(queue, word, position);
+}
+
+bool
+ptier_event_queue_add_state(ptier_event_queue *queue, ptier_subscription_state state,
+                            const ptier_position *position)
+{
+    if (queue->states >= STATES_MAX && state == PTIER_SUBSCRIPTION_RESYNC) {
+        if (!begin_anew(queue, position))
+            return false;
+    } else if (queue->states >= STATES_MAX && queue->last->state != 0 &&
+               queue->last->state != PTIER_SUBSCRIPTION_RESYNC) {
+        queue->last->state = state;
+        queue->last->position = *position;
+        return true;
+    }
+    return append_state(queue, state, position);
 }

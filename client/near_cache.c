@@ -53,8 +53,8 @@ ptier_status
 ptier_near_create(const ptier_near_options *options, ptier_near **result, ptier_error *error)
 {
     *result = NULL;
-    if (options->entries == 0 || options->entries > UINT32_MAX / 4 ||
-        options->absent_entries > UINT32_MAX / 4 || options->max_staleness <= 0)
+    if (options->entries == 0 || options->entries > PTIER_NEAR_ENTRIES_MAX ||
+        options->absent_entries > PTIER_NEAR_ENTRIES_MAX || options->max_staleness <= 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "a near cache needs entries and max_staleness, within reason");
     ptier_near *near = aligned_alloc(_Alignof(ptier_near), sizeof *near);

@@ -22,6 +22,8 @@
 #include "near_clock.h"
 #include "near_record.h"
 
+#define PTIER_NEAR_ENTRIES_MAX ((size_t)1 << 30) /* of each kind: slots have 32-bit numbers */
+
 typedef struct ptier_near ptier_near;
 
 /* Bugs that a test puts in, to see that it sees them. */
@@ -94,7 +96,8 @@ typedef struct ptier_near_beat {
 } ptier_near_beat;
 void ptier_near_heartbeat(ptier_near *near, const ptier_near_beat *beat, int64_t now);
 
-/* An event of the stream of changes (others are ignored). */
+/* An event of the stream of changes; those of tiers are ignored. One of a type that is not known,
+ * of a newer daemon, says that the key was changed. */
 void ptier_near_event(ptier_near *near, const ptier_event *event);
 
 /* Events up to this revision, if not further, were missed for good. */

@@ -18,7 +18,6 @@
 #define ABSENT       10000
 #define ABSENT_MS    5000
 #define STALENESS_MS 1000
-#define ENTRIES_MAX  ((size_t)1 << 30)
 
 void
 ptier_near_cache_options_init(ptier_near_cache_options *options)
@@ -223,8 +222,8 @@ read_options(const ptier_near_cache_options *given, ptier_near_cache_options *op
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "start the options from ptier_near_cache_options_init");
     memcpy(options, given, given->size < sizeof *options ? given->size : sizeof *options);
-    if (options->entries == 0 || options->entries > ENTRIES_MAX ||
-        options->negative_entries > ENTRIES_MAX || options->bytes == 0)
+    if (options->entries == 0 || options->entries > PTIER_NEAR_ENTRIES_MAX ||
+        options->negative_entries > PTIER_NEAR_ENTRIES_MAX || options->bytes == 0)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "near cache: entries from 1 to 2^30, negative entries up to 2^30, and "
                           "bytes for them");

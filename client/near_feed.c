@@ -163,7 +163,7 @@ void
 ptier_near_event(ptier_near *near, const ptier_event *event)
 {
     const char *key = event->record.key;
-    if (event->type > PTIER_EVENT_CLEARED)
+    if (event->type >= PTIER_EVENT_PROMOTED && event->type <= PTIER_EVENT_TIER_RECOVERED)
         return;
     if (event->type == PTIER_EVENT_CLEARED || !key || !*key)
         raise(&near->watermark, event->revision);

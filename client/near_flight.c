@@ -101,10 +101,11 @@ ptier_flight_wait(ptier_flights *flights, ptier_flight *flight, int64_t deadline
 }
 
 bool
-ptier_flight_serves(const ptier_flight *flight, const ptier_near_ticket *ticket)
+ptier_flight_serves(const ptier_flight *flight, const ptier_near_ticket *ticket, int64_t begun)
 {
+    const ptier_near_record *record = flight->record; /* NULL: the call failed, for all alike */
     return flight->ticket.generation == ticket->generation &&
-           (flight->status != PTIER_OK || flight->record->as_of >= ticket->known);
+           (!record || (record->as_of >= ticket->known && record->expires > begun));
 }
 
 void

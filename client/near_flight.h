@@ -1,7 +1,8 @@
 /*
  * Single flight: of many threads that miss one key at a time, one makes the call and the others
  * wait for its answer. An answer serves a waiter only if it is as new as what the waiter must see
- * (its own writes, events it may have been told): see ptier_flight_serves. Thread-safe.
+ * (its own writes, events it may have been told), and of a record whose time was not over when it
+ * began: see ptier_flight_serves. Thread-safe.
  */
 #ifndef PTIER_NEAR_FLIGHT_H
 #define PTIER_NEAR_FLIGHT_H
@@ -52,8 +53,10 @@ void ptier_flight_land(ptier_flights *flights, ptier_flight *flight, ptier_statu
 /* Until it has landed, or `deadline` (ptier_monotonic_ms). False: it has not. */
 bool ptier_flight_wait(ptier_flights *flights, ptier_flight *flight, int64_t deadline);
 
-/* Whether the answer may be given to whoever came on board with this ticket. */
-bool ptier_flight_serves(const ptier_flight *flight, const ptier_near_ticket *ticket);
+/* Whether the answer may be given to whoever came on board with this ticket, for a read that was
+ * begun then. */
+bool ptier_flight_serves(const ptier_flight *flight, const ptier_near_ticket *ticket,
+                         int64_t begun);
 
 void ptier_flight_leave(ptier_flights *flights, ptier_flight *flight);
 

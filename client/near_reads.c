@@ -51,15 +51,25 @@ give(ptier_near_record *record, int64_t now, ptier_records *result, ptier_error 
 }
 
 static ptier_status
-ask(ptier_near_client *near, const char *const *keys, size_t count, ptier_arena **arena,
-    Proxytier__V1__GetManyResponse **reply, ptier_error *error)
+fail_late(ptier_error *error)
+{
+    return ptier_fail(error, PTIER_DEADLINE_EXCEEDED, "no answer within the timeout");
+}
+
+static ptier_status
+ask(ptier_near_client *near, const char *const *keys, size_t count, int64_t deadline,
+    ptier_arena **arena, Proxytier__V1__GetManyResponse **reply, ptier_error *error)
 {
     Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
+    int64_t left = deadline - ptier_monotonic_ms();
+    if (left <= 0)
+        return fail_late(error);
     request.keys = UNCONST(char **, keys);
     request.n_keys = count;
     ptier_call call = {.method = PTIER_METHOD_GET_MANY,
                        .request = &request.base,
-                       .reply_type = &proxytier__v1__get_many_response__descriptor};
+                       .reply_type = &proxytier__v1__get_many_response__descriptor,
+                       .timeout_ms = (uint32_t)left};
     return ptier_call_perform(near->client, &call, arena, reply, error);
 }
 
@@ -107,15 +117,25 @@ ptier_near_client_learn(ptier_near_client *near, const ptier_near_start *start,
     ptier_near_record_release(record);
 }
 
-/* Asks the daemon for one key, and fills. OK: *record is owned. */
+/* One key that is asked for. */
+typedef struct one_read {
+    ptier_near_client *near;
+    const char *key;
+    ptier_near_ticket ticket;
+    int64_t begun;    /* ptier_near_now */
+    int64_t deadline; /* ptier_monotonic_ms: of all that it waits for */
+} one_read;
+
+/* Asks the daemon, and fills. OK: *record is owned. */
 static ptier_status
-fetch(ptier_near_client *near, const char *key, const ptier_near_ticket *ticket,
-      ptier_near_record **record, ptier_error *error)
+fetch(const one_read *r, ptier_near_record **record, ptier_error *error)
 {
+    ptier_near_client *near = r->near;
+    const char *key = r->key;
     Proxytier__V1__GetManyResponse *reply;
     ptier_arena *arena;
     int64_t sent = ptier_near_now();
-    ptier_status status = ask(near, &key, 1, &arena, &reply, error);
+    ptier_status status = ask(near, &key, 1, r->deadline, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
     *record = NULL;
@@ -132,22 +152,22 @@ fetch(ptier_near_client *near, const char *key, const ptier_near_ticket *ticket,
         status =
             ptier_fail(error, PTIER_INTERNAL, "no memory for the reply, or it is not understood");
     if (status == PTIER_OK)
-        (void)ptier_near_fill(near->cache, ticket, *record); /* it serves the caller either way */
+        (void)ptier_near_fill(near->cache, &r->ticket,
+                              *record); /* it serves the caller either way */
     ptier_arena_destroy(arena);
     return status;
 }
 
 /* The answer of another thread's call. False: it does not serve. */
 static bool
-share(ptier_near_client *near, ptier_flight *flight, const ptier_near_ticket *ticket,
-      ptier_near_record **record, ptier_status *status, ptier_error *error)
+share(const one_read *r, ptier_flight *flight, ptier_near_record **record, ptier_status *status,
+      ptier_error *error)
 {
-    int64_t deadline = ptier_monotonic_ms() + near->client->timeout_ms;
-    if (!ptier_flight_wait(&near->flights, flight, deadline)) {
-        *status = ptier_fail(error, PTIER_DEADLINE_EXCEEDED, "no answer within the timeout");
+    if (!ptier_flight_wait(&r->near->flights, flight, r->deadline)) {
+        *status = fail_late(error);
         return true;
     }
-    if (!ptier_flight_serves(flight, ticket))
+    if (!ptier_flight_serves(flight, &r->ticket, r->begun))
         return false;
     *status = flight->status;
     if (*status == PTIER_OK)
@@ -160,26 +180,29 @@ share(ptier_near_client *near, ptier_flight *flight, const ptier_near_ticket *ti
 static ptier_status
 fetch_once(ptier_near_client *near, const char *key, ptier_near_record **record, ptier_error *error)
 {
-    ptier_near_ticket ticket;
+    one_read r = {.near = near,
+                  .key = key,
+                  .begun = ptier_near_now(),
+                  .deadline = ptier_monotonic_ms() + near->client->timeout_ms};
     ptier_error failure = {.message = ""};
     ptier_status status;
     bool lead, served = true;
-    ptier_near_begin(near->cache, key, &ticket);
+    ptier_near_begin(near->cache, key, &r.ticket);
     ptier_flight *flight =
-        ptier_flight_board(&near->flights, key, &ticket, ptier_near_now(),
+        ptier_flight_board(&near->flights, key, &r.ticket, r.begun,
                            near->options.max_staleness_ms * PTIER_NEAR_MS, &lead);
     if (!flight)
-        return fetch(near, key, &ticket, record, error);
+        return fetch(&r, record, error);
     if (lead) {
-        status = fetch(near, key, &ticket, record, &failure);
+        status = fetch(&r, record, &failure);
         ptier_flight_land(&near->flights, flight, status, &failure, *record);
         if (status != PTIER_OK)
             (void)ptier_fail(error, status, "%s", failure.message); /* returned below */
     } else {
-        served = share(near, flight, &ticket, record, &status, error);
+        served = share(&r, flight, record, &status, error);
     }
     ptier_flight_leave(&near->flights, flight);
-    return served ? status : fetch(near, key, &ticket, record, error);
+    return served ? status : fetch(&r, record, error);
 }
 
 ptier_status
@@ -290,7 +313,8 @@ ask_many(many *m, ptier_records *result, ptier_error *error)
     Proxytier__V1__GetManyResponse *reply;
     ptier_arena *arena;
     int64_t sent = ptier_near_now();
-    ptier_status status = ask(m->near, m->asked, m->asked_count, &arena, &reply, error);
+    int64_t deadline = ptier_monotonic_ms() + m->near->client->timeout_ms;
+    ptier_status status = ask(m->near, m->asked, m->asked_count, deadline, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
     fill_many(m, reply, sent);

@@ -113,6 +113,7 @@ ptier_near_expiry(int64_t sent, int64_t remaining_ms)
     if (remaining_ms < 0)
         return PTIER_NEAR_FOREVER;
     int64_t left = (remaining_ms < PTIER_TTL_MAX_MS ? remaining_ms : PTIER_TTL_MAX_MS) * MS;
+    left -= left > 0 ? MS : 0; /* the daemon's clock reads whole milliseconds, rounded down */
     return sent + left - left / (1000000 / PTIER_NEAR_DRIFT_PPM);
 }
 

@@ -484,6 +484,8 @@ bool
 ptier_subscription_position(ptier_subscription *sub, ptier_position *position)
 {
     memset(position, 0, sizeof *position);
+    if (sub->pid != getpid())
+        return false; /* a forked child may have got the lock held, by a thread that it has not */
     pthread_mutex_lock(&sub->lock);
     bool started = sub->started;
     if (started)

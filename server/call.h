@@ -29,7 +29,9 @@ typedef enum ptier_lane {
     PTIER_LANE_INLINE = 0, /* never blocks: on the thread that received it */
     PTIER_LANE_READ = 1,   /* may read the disk */
     PTIER_LANE_WRITE = 2,  /* may wait for the disk */
-    PTIER_LANE_COUNT = 3,
+    PTIER_LANE_PICK = 3,   /* may look at every entry to find one, but seldom does */
+    PTIER_LANE_SCAN = 4,   /* walks over all entries */
+    PTIER_LANE_COUNT = 5,
 } ptier_lane;
 
 /* Kinds of addresses of which one does not answer: what self_probe.c found. */

@@ -61,8 +61,8 @@ find(ptier_dedup *dedup, const ptier_dedup_call *call)
     return entry;
 }
 
-/* Takes it out of the table; an ended one is out of its list already. Outcomes hold no credentials.
- */
+/* Takes it out of the table; an ended one is out of its list already. Outcomes may hold
+ * credentials: those of a Put that returns its record. */
 static void
 drop(ptier_dedup *dedup, ptier_dedup_entry *entry)
 {
@@ -72,6 +72,8 @@ drop(ptier_dedup *dedup, ptier_dedup_entry *entry)
     *link = entry->chain;
     dedup->count--;
     dedup->bytes -= entry->length;
+    if (entry->outcome)
+        explicit_bzero(entry->outcome, entry->length);
     free(entry->outcome);
     free(entry);
 }

@@ -29,17 +29,17 @@ static const Proxytier__V1__Reflection_Service reflection_service =
     X(cache_service, 3, "PutMany", ROTATOR, WRITE, AGAIN, false)                                   \
     X(cache_service, 4, "Delete", ROTATOR, WRITE, AGAIN, false)                                    \
     X(cache_service, 5, "ReportHealth", ROTATOR, WRITE, ONCE, false)                               \
-    X(cache_service, 6, "Pick", READER, READ, NONE, false)                                         \
-    X(cache_service, 7, "List", READER, READ, NONE, false)                                         \
+    X(cache_service, 6, "Pick", READER, PICK, NONE, false)                                         \
+    X(cache_service, 7, "List", READER, SCAN, NONE, false)                                         \
     X(cache_service, 8, "GetStatistics", READER, READ, NONE, false)                                \
     X(cache_service, 9, "ReportAccess", READER, READ, ONCE, false)                                 \
     X(events_service, 0, "Replay", READER, INLINE, NONE, false)                                    \
     X(admin_service, 0, "Clear", ADMIN, WRITE, ONCE, false)                                        \
-    X(admin_service, 1, "Export", ADMIN, READ, NONE, false)                                        \
+    X(admin_service, 1, "Export", ADMIN, SCAN, NONE, false)                                        \
     X(admin_service, 2, "RotateKeys", ADMIN, WRITE, AGAIN, false)                                  \
     X(admin_service, 3, "Shutdown", ADMIN, INLINE, ONCE, true)                                     \
     X(admin_service, 4, "ResetStatistics", ADMIN, READ, ONCE, false)                               \
-    X(admin_service, 5, "Backup", ADMIN, READ, ONCE, false)                                        \
+    X(admin_service, 5, "Backup", ADMIN, SCAN, ONCE, false)                                        \
     X(info_service, 0, "GetInfo", READER, INLINE, NONE, false)                                     \
     X(health_service, 0, "Check", NONE, INLINE, NONE, true)                                        \
     X(reflection_service, 0, "GetDescriptors", READER, INLINE, NONE, false)

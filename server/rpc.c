@@ -27,6 +27,8 @@
 #define CONTEXTS        128
 #define READ_LIMIT      96 /* calls waiting in the read lane */
 #define WRITE_LIMIT     80 /* calls waiting in the write lane: never all contexts */
+#define PICK_LIMIT      64 /* calls waiting in the pick lane */
+#define SCAN_LIMIT      16 /* calls waiting in the scan lane: each may take seconds */
 #define IN_FLIGHT_LIMIT 112
 
 /* Of one connection; less when many calls are under way, so that one leaves room for the others. */
@@ -310,12 +312,14 @@ create(ptier_service *service)
 static ptier_status
 start_dispatch(ptier_rpc *rpc, ptier_error *error)
 {
-    ptier_dispatch_limits limits = {
-        .in_flight = IN_FLIGHT_LIMIT,
-        .lane = {[PTIER_LANE_READ] = READ_LIMIT, [PTIER_LANE_WRITE] = WRITE_LIMIT},
-        .dedup = {.entries = DEDUP_IDS,
-                  .outcome_bytes = DEDUP_OUTCOME_BYTES,
-                  .window_ms = DEDUP_WINDOW_MS}};
+    ptier_dispatch_limits limits = {.in_flight = IN_FLIGHT_LIMIT,
+                                    .lane = {[PTIER_LANE_READ] = READ_LIMIT,
+                                             [PTIER_LANE_WRITE] = WRITE_LIMIT,
+                                             [PTIER_LANE_PICK] = PICK_LIMIT,
+                                             [PTIER_LANE_SCAN] = SCAN_LIMIT},
+                                    .dedup = {.entries = DEDUP_IDS,
+                                              .outcome_bytes = DEDUP_OUTCOME_BYTES,
+                                              .window_ms = DEDUP_WINDOW_MS}};
     memcpy(&limits.dedup.seed, rpc->service->boot_id, sizeof limits.dedup.seed);
     ptier_status status = ptier_dispatch_start(rpc->service, &limits, &rpc->dispatch, error);
     if (status == PTIER_OK && nng_aio_alloc(&rpc->tick, on_tick, rpc) != 0)

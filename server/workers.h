@@ -1,7 +1,8 @@
 /*
  * Threads for calls that may touch the disk, so that no nng callback ever blocks: one lane for
- * reading and one for writing, so that a slow disk does not keep cached entries from being read.
- * Queues are bounded. Thread-safe.
+ * reading and one for writing, so that a slow disk does not keep cached entries from being read;
+ * and two for what may look at all entries (picks, and walks), behind which single reads would wait
+ * for seconds. Queues are bounded. Thread-safe.
  */
 #ifndef PTIER_WORKERS_H
 #define PTIER_WORKERS_H

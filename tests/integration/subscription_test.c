@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <proxytier/client.h>
@@ -339,6 +341,27 @@ silence_is_told_as_lost_and_a_heartbeat_as_connected(void **state)
 }
 
 static void
+messages_that_mean_nothing_do_not_hide_a_silence(void **state)
+{
+    (void)state;
+    static const char bad[] = "PTC1\xff\xff\xff\xff";
+    fixture *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    peer_init(&f->peer);
+    f->peer.heartbeat_ms = 100;
+    peer_start(&f->peer);
+    subscribe(f, false);
+    beat_until_connected(f);
+    int64_t until = ptier_test_now() + PATIENCE_MS;
+    while (get(f, &f->told.lost) == 0) {
+        assert_true(ptier_test_now() < until);
+        assert_int_equal(nng_send(f->peer.events, PEER_TEXT(bad), sizeof bad - 1, 0), 0);
+        test_pause();
+    }
+    free_fixture(f);
+}
+
+static void
 daemon_that_is_not_there_is_told_as_lost_and_found_later(void **state)
 {
     (void)state;
@@ -390,6 +413,25 @@ damaged_messages_are_survived(void **state)
     free_fixture(f);
 }
 
+/* Its lock may be held in the child for ever, by a thread that only the parent has. */
+static void
+forked_child_is_told_no_position(void **state)
+{
+    (void)state;
+    fixture *f = make_fixture(false);
+    ptier_position position;
+    int status;
+    beat_until_connected(f);
+    assert_true(ptier_subscription_position(f->subscription, &position));
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(ptier_subscription_position(f->subscription, &position) ? 1 : 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    free_fixture(f);
+}
+
 static void
 closing_is_quick_whatever_goes_on(void **state)
 {
@@ -431,9 +473,11 @@ main(void)
         cmocka_unit_test(another_store_is_told_as_resync),
         cmocka_unit_test(lost_connection_to_the_same_run_loses_no_event),
         cmocka_unit_test(silence_is_told_as_lost_and_a_heartbeat_as_connected),
+        cmocka_unit_test(messages_that_mean_nothing_do_not_hide_a_silence),
         cmocka_unit_test(daemon_that_is_not_there_is_told_as_lost_and_found_later),
         cmocka_unit_test(tier_events_come_only_when_wanted),
         cmocka_unit_test(damaged_messages_are_survived),
+        cmocka_unit_test(forked_child_is_told_no_position),
         cmocka_unit_test(closing_is_quick_whatever_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

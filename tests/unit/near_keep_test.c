@@ -65,7 +65,7 @@ record_is_over_when_its_time_is(void **state)
     ptier_near_ticket ticket;
     ptier_near_begin(b->near, "a", &ticket);
     int64_t expires = ptier_near_expiry(b->now, 500);
-    assert_true(expires <= b->now + 500 * MS && expires > b->now + 499 * MS);
+    assert_true(expires <= b->now + 500 * MS && expires > b->now + 498 * MS);
     assert_true(near_fill_with(b, &ticket, "a", false, 10, expires));
     b->now += 400 * MS;
     near_seen s = near_look(b, "a");
@@ -97,6 +97,33 @@ bounds_of_entries_and_bytes_hold(void **state)
         assert_true(s.entries > 20);
         assert_int_equal(s.evictions + s.entries, 1000);
     }
+}
+
+/* The daemon's clock reads whole milliseconds: of what it says is left, up to one may be over. */
+static void
+record_is_over_no_later_than_at_the_daemon(void **state)
+{
+    (void)state;
+    const int64_t now = START + 900000, end = START + 40 * MS; /* 39.1 ms are left, 40 are said */
+    assert_true(ptier_near_expiry(now, 40) <= end);
+    assert_true(ptier_near_expiry(now, 40) > end - 2 * MS);
+    assert_true(ptier_near_expiry(now, 0) <= now);
+    assert_int_equal(ptier_near_expiry(now, -1), PTIER_NEAR_FOREVER);
+}
+
+static void
+bounds_may_be_as_large_as_is_said(void **state)
+{
+    (void)state;
+    ptier_near_options options = {.entries = PTIER_NEAR_ENTRIES_MAX,
+                                  .bytes = 1 << 20,
+                                  .absent_entries = PTIER_NEAR_ENTRIES_MAX,
+                                  .max_staleness = 1000 * MS};
+    ptier_near *near;
+    assert_int_equal(ptier_near_create(&options, &near, NULL), PTIER_OK);
+    ptier_near_destroy(near);
+    options.entries++;
+    assert_int_equal(ptier_near_create(&options, &near, NULL), PTIER_INVALID_ARGUMENT);
 }
 
 static void
@@ -137,6 +164,8 @@ main(void)
         CASE(hits_are_served_while_contact_is_fresh),
         CASE(record_is_over_when_its_time_is),
         CASE(bounds_of_entries_and_bytes_hold),
+        CASE(record_is_over_no_later_than_at_the_daemon),
+        CASE(bounds_may_be_as_large_as_is_said),
         CASE(uses_are_collected_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

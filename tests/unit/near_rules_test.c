@@ -78,6 +78,24 @@ health_is_patched_in_place(void **state)
     assert_hit(b, "a");
 }
 
+/* A newer daemon may have more types of changes. */
+static void
+change_of_an_unknown_type_takes_what_it_may_have_changed(void **state)
+{
+    near_box *b = *state;
+    const ptier_event_type unknown = (ptier_event_type)(PTIER_EVENT_CLEARED + 1);
+    assert_true(near_fill(b, "a", 10));
+    assert_true(near_fill(b, "b", 10));
+    near_tell(b, unknown, "a", 11);
+    assert_miss(b, "a");
+    assert_hit(b, "b");
+    assert_false(near_fill(b, "a", 10));
+    near_tell(b, PTIER_EVENT_PROMOTED, "b", 12); /* changes nothing */
+    assert_hit(b, "b");
+    near_tell(b, unknown, "", 13);
+    assert_miss(b, "b");
+}
+
 static void
 patch_revives_nothing_that_may_have_missed_events(void **state)
 {
@@ -187,6 +205,7 @@ main(void)
         CASE(fill_older_than_an_event_of_its_key_is_refused),
         CASE(older_fill_does_not_replace_a_newer_one),
         CASE(health_is_patched_in_place),
+        CASE(change_of_an_unknown_type_takes_what_it_may_have_changed),
         CASE(patch_revives_nothing_that_may_have_missed_events),
         CASE(what_raises_the_watermark_covers_entries_and_fills_under_way),
         CASE(another_run_or_store_drops_everything),

@@ -164,9 +164,9 @@ answer_serves_only_who_may_see_something_that_old(void **state)
     ptier_flight_land(&flights, first, PTIER_OK, NULL, record);
     ptier_near_record_release(record);
     assert_true(ptier_flight_wait(&flights, second, ptier_monotonic_ms() + 10000));
-    assert_true(ptier_flight_serves(second, &old));
-    assert_false(ptier_flight_serves(second, &own)); /* wrote at 20 */
-    assert_false(ptier_flight_serves(second, &other));
+    assert_true(ptier_flight_serves(second, &old, 0));
+    assert_false(ptier_flight_serves(second, &own, 0)); /* wrote at 20 */
+    assert_false(ptier_flight_serves(second, &other, 0));
     ptier_flight_leave(&flights, first);
     ptier_flight_leave(&flights, second);
     const ptier_error error = {.status = PTIER_UNAVAILABLE, .message = "gone"};

@@ -111,6 +111,22 @@ large_events_are_bounded_in_bytes_and_one_always_fits(void **state)
     ptier_event_queue_clear(&queue);
 }
 
+/* An application that was told LOST and is slow: it must hear of CONNECTED, whatever came behind.
+ */
+static void
+resync_in_the_place_of_many_words_keeps_the_last_one_on_the_connection(void **state)
+{
+    (void)state;
+    ptier_event_queue queue;
+    ptier_event_queue_init(&queue, 10);
+    assert_true(add_state(&queue, CONNECTED, 1));
+    for (unsigned i = 2; i <= 65; i++)
+        assert_true(add_state(&queue, RESYNC, i)); /* the last one takes the place of all */
+    expect(&queue, CONNECTED, 65);
+    expect(&queue, RESYNC, 65);
+    assert_null(ptier_event_queue_take(&queue));
+}
+
 static void
 very_many_states_are_merged(void **state)
 {
@@ -185,6 +201,7 @@ main(void)
         cmocka_unit_test(full_queue_takes_no_event_but_states),
         cmocka_unit_test(large_events_are_bounded_in_bytes_and_one_always_fits),
         cmocka_unit_test(very_many_states_are_merged),
+        cmocka_unit_test(resync_in_the_place_of_many_words_keeps_the_last_one_on_the_connection),
         cmocka_unit_test(what_a_filter_cannot_know_passes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

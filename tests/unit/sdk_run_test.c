@@ -40,12 +40,27 @@ last_answer_counts_and_strange_ids_do_not(void **state)
     assert_int_equal(ptier_run_clock(&run, 210), 79);
 }
 
+/* A clock that overflowed would be behaviour that C does not define. */
+static void
+clock_that_no_machine_has_tells_nothing(void **state)
+{
+    (void)state;
+    static const int64_t strange[] = {INT64_MAX, INT64_MAX - 1000, INT64_MIN, -1};
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) {
+        ptier_run run = {0};
+        ptier_run_learn(&run, one, sizeof one, strange[i], 100);
+        assert_true(run.known);
+        assert_in_range(ptier_run_clock(&run, 100 + 100000), 0, 100000);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(daemon_clock_is_never_overestimated),
         cmocka_unit_test(last_answer_counts_and_strange_ids_do_not),
+        cmocka_unit_test(clock_that_no_machine_has_tells_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 
 #include "bytes.h"
 #include "config.h"
+#include "dedup.h"
 #include "entry_internal.h"
 #include "support/cache_box.h"
 
@@ -361,6 +362,28 @@ replies_are_wiped_as_they_grow(void **state)
     assert_int_equal(leaks, 0);
 }
 
+/* A Put that returns its record has credentials in its outcome. */
+static void
+outcomes_of_calls_are_wiped_when_they_are_forgotten(void **state)
+{
+    (void)state;
+    static const ptier_dedup_limits limits = {
+        .entries = 2, .outcome_bytes = 1000, .window_ms = 1000};
+    ptier_dedup *dedup = ptier_dedup_create(&limits);
+    assert_non_null(dedup);
+    for (uint8_t i = 0; i < 4; i++) { /* forgotten early, by time, and with the table */
+        const ptier_dedup_call call = {.id = {i}};
+        ptier_dedup_entry *entry;
+        assert_int_equal(ptier_dedup_begin(dedup, &call, i * 400, NULL, &entry), PTIER_DEDUP_NEW);
+        assert_null(ptier_dedup_finish(dedup, entry, i * 400, true, (const uint8_t *)PASSWORD,
+                                       sizeof PASSWORD));
+    }
+    ptier_dedup_expire(dedup, 1900);
+    assert_int_equal(ptier_dedup_figure(dedup).entries, 1);
+    ptier_dedup_destroy(dedup);
+    assert_int_equal(leaks, 0);
+}
+
 #define WATCHED(test) cmocka_unit_test_setup_teardown(test, start_watching, stop_watching)
 
 int
@@ -387,6 +410,7 @@ main(void)
         WATCHED(cache_leaves_no_credentials_behind_in_any_set_of_tiers),
         WATCHED(importers_leave_no_credentials_behind),
         WATCHED(replies_are_wiped_as_they_grow),
+        WATCHED(outcomes_of_calls_are_wiped_when_they_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -466,7 +466,8 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_subscribe(ptier_client *client,
 
 /*
  * How far it has told, the event whose callback is running included; after RESYNC, from where it
- * goes on. False: it has not followed yet, and *position is zeroed. Any thread, callbacks too.
+ * goes on. False: it has not followed yet, or this is a child of a fork(); *position is zeroed. Any
+ * thread, callbacks too.
  */
 PTIER_API bool ptier_subscription_position(ptier_subscription *subscription,
                                            ptier_position *position);
