@@ -113,8 +113,9 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_opt
 
 /*
  * nng 1.5 (Debian 12) has a fault: when the daemon goes away while requests are being sent, it may
- * never again end or replace a connection of the process. The library brings two functions that
- * stand before nng's own (nng_stream_send, nng_stream_recv) and cure that, for the whole process.
+ * never again end or replace a connection of the process. The library brings functions that stand
+ * before nng's own (nng_stream_send, nng_stream_recv, nng_stream_dialer_dial) and cure that, for
+ * the whole process.
  * They act where the library comes before libnng in the program's link order: always so in a
  * program that does not name libnng itself; one that does names libproxytier first. They do not act
  * in a program that has nng linked in statically. True: they act here, or others that were put in
