@@ -37,6 +37,18 @@ accepts(const char *path)
     return there;
 }
 
+__attribute__((noreturn)) static void
+fail_with_log(const char *program, const char *log_path)
+{
+    char text[2000] = "";
+    FILE *file = fopen(log_path, "r");
+    if (file) {
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+    }
+    bench_fail("%s ended: %s", program, text);
+}
+
 /* What it says goes to `log_path`. */
 static void
 start(bench_process *process, const char *const *arguments, const char *log_path)
@@ -55,7 +67,7 @@ start(bench_process *process, const char *const *arguments, const char *log_path
     double deadline = bench_seconds() + START_S;
     while (!accepts(process->socket)) {
         if (waitpid(process->pid, NULL, WNOHANG) == process->pid)
-            bench_fail("%s ended; what it said is in %s", arguments[0], log_path);
+            fail_with_log(arguments[0], log_path);
         if (bench_seconds() > deadline)
             bench_fail("%s does not answer within %d s", arguments[0], START_S);
         pause_ms(2);
