@@ -37,6 +37,21 @@ accepts(const char *path)
     return there;
 }
 
+/* False: it ended before. */
+static bool
+await(bench_process *process, const char *name)
+{
+    double deadline = bench_seconds() + START_S;
+    while (!accepts(process->socket)) {
+        if (waitpid(process->pid, NULL, WNOHANG) == process->pid)
+            return false;
+        if (bench_seconds() > deadline)
+            bench_fail("%s does not answer within %d s", name, START_S);
+        pause_ms(2);
+    }
+    return true;
+}
+
 __attribute__((noreturn)) static void
 fail_with_log(const char *program, const char *log_path)
 {
@@ -64,14 +79,8 @@ start(bench_process *process, const char *const *arguments, const char *log_path
         execvp(arguments[0], (char *const *)(uintptr_t)arguments);
         _exit(127);
     }
-    double deadline = bench_seconds() + START_S;
-    while (!accepts(process->socket)) {
-        if (waitpid(process->pid, NULL, WNOHANG) == process->pid)
-            fail_with_log(arguments[0], log_path);
-        if (bench_seconds() > deadline)
-            bench_fail("%s does not answer within %d s", arguments[0], START_S);
-        pause_ms(2);
-    }
+    if (!await(process, arguments[0]))
+        fail_with_log(arguments[0], log_path);
 }
 
 static void
