@@ -170,9 +170,11 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
     client->retries = options.retries;
     status = copy_token(client, options.token, error);
     if (status == PTIER_OK)
+        status = ptier_owner_init(&client->owner, options.daemon_user, error);
+    if (status == PTIER_OK)
         status = ptier_tls_init(&client->tls, &options, url, error);
     if (status == PTIER_OK)
-        status = ptier_transport_open(url, &client->tls, &client->transport, error);
+        status = ptier_transport_open(url, &client->tls, &client->owner, &client->transport, error);
     if (status == PTIER_OK)
         status = ptier_event_link_create(client, &client->link, error);
     if (status == PTIER_OK)

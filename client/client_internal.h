@@ -8,6 +8,7 @@
 
 #include <proxytier/client.h>
 
+#include "owner.h"
 #include "run.h"
 #include "tls.h"
 #include "transport.h"
@@ -19,6 +20,7 @@ struct ptier_client {
     struct ptier_async_engine *engine; /* idle until an asynchronous call */
     char *token;                       /* "" when there is none */
     ptier_tls tls;
+    ptier_owner owner; /* constant after open */
     uint32_t timeout_ms, retries;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
     struct ptier_near_client *near; /* constant after open; NULL: none */

@@ -22,6 +22,7 @@
 #define HEARTBEATS_LOST      4
 #define BACKOFF_MIN_MS       10
 #define BACKOFF_MAX_MS       1000
+#define BACKOFF_REFUSED_MS   5000 /* who is refused only fills the daemon's log by asking */
 #define CANCEL_AGAIN_MS      5
 #define REPLAY_TRIES         3
 
@@ -41,6 +42,8 @@ struct ptier_event_link {
     ptier_feed feed;
     ptier_arena *arena; /* of the batch being told */
     uint64_t revision;  /* the highest one heard of */
+    uint64_t access;    /* under which of the daemon's rights we may listen; 0: not known */
+    bool refused;       /* when asked last */
     int64_t last_heard, silence_ms;
 };
 
@@ -83,6 +86,16 @@ tell_resync(ptier_event_link *link, int stream)
     for (ptier_listener *l = link->listeners; l && !link->stopping; l = l->next)
         if (l->following && l->on_resync && (stream == 0 || wants(l, stream)))
             l->on_resync(l->context, &view);
+    pthread_mutex_unlock(&link->lock);
+}
+
+static void
+tell_rights_changed(ptier_event_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    for (ptier_listener *l = link->listeners; l && !link->stopping; l = l->next)
+        if (l->on_rights)
+            l->on_rights(l->context);
     pthread_mutex_unlock(&link->lock);
 }
 
@@ -225,6 +238,30 @@ fill_gap(ptier_event_link *link, int stream, uint64_t upto)
 
 /* ---- what was received ---- */
 
+/* Any answer will do. What is listened to knows no tokens, so we have to ask ourselves whether ours
+ * is still good. */
+static bool
+ask_info(ptier_event_link *link, ptier_server_info *info)
+{
+    ptier_status status = ptier_get_info_within(link->client, PTIER_EVENT_CALL_MS, info, NULL);
+    link->refused = status == PTIER_UNAUTHENTICATED || status == PTIER_PERMISSION_DENIED;
+    return status == PTIER_OK;
+}
+
+/* Before anything of the batch is told. 0: the daemon has no tokens. */
+static next_step
+look_at_rights(ptier_event_link *link, uint64_t access)
+{
+    ptier_server_info info;
+    if (access == 0 || access == link->access)
+        return GO_ON;
+    tell_rights_changed(link);
+    if (!ask_info(link, &info))
+        return LISTEN_ANEW;
+    link->access = access;
+    return GO_ON;
+}
+
 static next_step
 take_events(ptier_event_link *link, int stream, const Proxytier__V1__EventBatch *batch)
 {
@@ -244,6 +281,10 @@ static next_step
 meet_batch(ptier_event_link *link, const Proxytier__V1__EventBatch *batch, int64_t received_ns)
 {
     int stream = (int)batch->stream;
+    if (!batch->heartbeat)
+        return GO_ON; /* not from a proxytierd */
+    if (look_at_rights(link, batch->heartbeat->access) != GO_ON)
+        return LISTEN_ANEW;
     switch (ptier_feed_meet(&link->feed, batch, ptier_monotonic_ms())) {
     case PTIER_FEED_BAD:
         return GO_ON;
@@ -299,7 +340,7 @@ static bool
 start_listening(ptier_event_link *link)
 {
     ptier_server_info info;
-    if (ptier_get_info_within(link->client, PTIER_EVENT_CALL_MS, &info, NULL) != PTIER_OK)
+    if (!ask_info(link, &info))
         return false;
     link->silence_ms =
         (int64_t)(info.heartbeat_ms ? info.heartbeat_ms : HEARTBEAT_DEFAULT_MS) * HEARTBEATS_LOST;
@@ -307,7 +348,8 @@ start_listening(ptier_event_link *link)
     return info.event_url[0] != '\0' &&
            ptier_event_address(ptier_transport_url(link->client->transport), info.event_url,
                                address, sizeof address) == PTIER_OK &&
-           ptier_event_socket_open(&link->socket, address, link->client->tls.config) == 0;
+           ptier_event_socket_open(&link->socket, address, link->client->tls.config,
+                                   &link->client->owner) == 0;
 }
 
 /* When this process was stopped, the time is over although messages are there: they are looked at
@@ -372,7 +414,8 @@ run(void *argument)
             ptier_event_socket_close(&link->socket);
         }
         tell_if_lost(link);
-        pause = link->last_heard != heard    ? BACKOFF_MIN_MS
+        pause = link->refused                ? BACKOFF_REFUSED_MS
+                : link->last_heard != heard  ? BACKOFF_MIN_MS
                 : pause * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS
                                              : pause * 2;
         back_off(link, pause);
@@ -394,7 +437,7 @@ start(ptier_event_link *link, ptier_error *error)
     link->stopping = link->ended = false;
     link->silence_ms = (int64_t)HEARTBEAT_DEFAULT_MS * HEARTBEATS_LOST;
     link->last_heard = ptier_monotonic_ms();
-    link->revision = 0;
+    link->revision = link->access = 0;
     ptier_feed_init(&link->feed, true, false);
     int rv = ptier_thread_start(&link->thread, run, link);
     if (rv != 0)

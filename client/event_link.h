@@ -32,6 +32,8 @@ typedef struct ptier_link_view {
  * callback may be NULL. The order in which they come:
  *
  *     [on_lost] on_following (on_event | on_batch | on_resync)* [on_lost on_following ...]
+ *
+ * and on_rights at any time.
  */
 typedef struct ptier_listener {
     bool tiers; /* wants the stream TIERS as well as CHANGES */
@@ -61,6 +63,13 @@ typedef struct ptier_listener {
     /* Events of a stream that it wants were missed for good: another run, another store, or too far
      * behind. It goes on at view->position, of view->boot_id. */
     void (*on_resync)(void *context, const ptier_link_view *view);
+
+    /*
+     * Somebody's rights at the daemon have changed, and may be ours: what is kept of replies to
+     * calls that were begun before this may be more than we would be told now. If we may listen no
+     * more, nothing comes after it but on_lost.
+     */
+    void (*on_rights)(void *context);
 
     /* Nothing was heard for four heartbeats. */
     void (*on_lost)(void *context);

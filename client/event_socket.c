@@ -107,6 +107,18 @@ dial(ptier_event_socket *s, const char *url, nng_tls_config *tls, int64_t until)
     return rv;
 }
 
+/* Of a unix socket; see owner.h. */
+static int
+check_owner(const ptier_event_socket *s, const ptier_owner *owner)
+{
+    uint64_t uid;
+    if (!s->ipc)
+        return 0;
+    if (nng_stream_get_uint64(s->stream, NNG_OPT_IPC_PEER_UID, &uid) != 0)
+        uid = PTIER_OWNER_UNKNOWN;
+    return ptier_owner_is_trusted(owner, uid) ? 0 : NNG_EPEERAUTH;
+}
+
 static int
 shake_hands(ptier_event_socket *s, int64_t until)
 {
@@ -121,14 +133,17 @@ shake_hands(ptier_event_socket *s, int64_t until)
 }
 
 int
-ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls)
+ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls,
+                        const ptier_owner *owner)
 {
     int64_t until = ptier_monotonic_ms() + CONNECT_MS;
-    s->ipc = strncmp(url, "ipc://", strlen("ipc://")) == 0;
+    s->ipc = ptier_owner_matters(url);
     s->start = s->end = 0;
     int rv = dial(s, url, tls, until);
     if (rv == 0)
-        rv = shake_hands(s, until);
+        rv = shake_hands(s, until); /* first: breaking it off ends the listener of nng 1.5 */
+    if (rv == 0)
+        rv = check_owner(s, owner);
     if (rv != 0)
         ptier_event_socket_close(s);
     return rv;

@@ -14,6 +14,8 @@
 #include <nng/nng.h>
 #include <nng/supplemental/tls/tls.h>
 
+#include "owner.h"
+
 typedef struct ptier_event_socket {
     bool tiers; /* messages of TIERS are wanted, too; may change at any time */
 
@@ -29,10 +31,12 @@ bool ptier_event_socket_init(ptier_event_socket *s);
 void ptier_event_socket_fini(ptier_event_socket *s);
 
 /*
- * Connects, within three seconds. `tls` is borrowed during the call: what an address with TLS is
- * dialled with, NULL: such an address is refused. 0 or an nng error, and then it is closed.
+ * Connects, within three seconds. Borrowed during the call: `owner`, and `tls`, what an address
+ * with TLS is dialled with, NULL: such an address is refused. 0 or an nng error, and then it is
+ * closed; NNG_EPEERAUTH: a certificate, or a user who is not trusted.
  */
-int ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls);
+int ptier_event_socket_open(ptier_event_socket *s, const char *url, nng_tls_config *tls,
+                            const ptier_owner *owner);
 void ptier_event_socket_close(ptier_event_socket *s);
 
 /*

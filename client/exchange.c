@@ -4,6 +4,8 @@
  */
 #include "transport.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,6 +56,18 @@ fail_cut_off(const ptier_transport *t, ptier_error *error)
 }
 
 static ptier_status
+fail_stranger(const ptier_transport *t, ptier_error *error)
+{
+    char user[40] = "an unknown user";
+    if (t->stranger != PTIER_OWNER_UNKNOWN)
+        (void)snprintf(user, sizeof user, "user %" PRIu64, t->stranger); /* fits */
+    return ptier_fail(error, PTIER_PERMISSION_DENIED,
+                      "%s listens at %s, neither you nor root, and was sent nothing: if that is "
+                      "right, name this user (daemon_user, PROXYTIER_DAEMON_USER)",
+                      user, t->url);
+}
+
+static ptier_status
 fail_unreachable_for(const ptier_transport *t, int rv, ptier_error *error)
 {
     return ptier_fail(error, PTIER_UNAVAILABLE, "cannot connect to %s: %s", t->url,
@@ -72,17 +86,27 @@ fail_unreachable(const ptier_transport *t, int rv, ptier_error *error)
                           t->url);
     case NNG_EPERM:
         return fail_not_allowed(t, error);
-    case NNG_EPEERAUTH: /* which of these it was nng seldom knows */
+    case NNG_EPEERAUTH:
     case NNG_ECRYPTO:
+        if (ptier_owner_matters(t->url))
+            return fail_stranger(t, error);
+        /* which of these it was nng does not know */
         return ptier_fail(error, PTIER_UNAUTHENTICATED,
                           "no agreement on TLS with %s: its certificate is not of our CA "
-                          "(tls_ca_file), not for this name (tls_server_name) or out of date; or "
-                          "ours (tls_cert_file) is not of its CA",
-                          t->url);
+                          "(tls_ca_file), not for the name %s (tls_server_name) or out of date%s",
+                          t->url, t->tls->server_name,
+                          t->tls->has_cert ? "; or ours (tls_cert_file) is not of its CA, or out "
+                                             "of date"
+                                           : "");
     case NNG_ECONNSHUT: /* nng's word for a server that misses the client's certificate */
         if (t->tls->config && !t->tls->has_cert)
             return ptier_fail(error, PTIER_UNAUTHENTICATED,
                               "%s breaks TLS off: it wants a client certificate (tls_cert_file)",
+                              t->url);
+        if (!t->tls->config && !ptier_owner_matters(t->url))
+            return ptier_fail(error, PTIER_UNAVAILABLE,
+                              "whoever listens at %s does not speak plain tcp: should the address "
+                              "begin with tls+tcp://?",
                               t->url);
         return fail_unreachable_for(t, rv, error);
     case 0: /* no attempt failed, none came to an end: somebody is there and hangs */

@@ -83,6 +83,15 @@ on_resync(void *context, const ptier_link_view *view)
     ptier_near_resync(near->cache, view->revision);
 }
 
+/* The heartbeat behind it, if we may have that, begins anew: what fills from then on was asked for
+ * under the new rights. */
+static void
+on_rights(void *context)
+{
+    ptier_near_client *near = context;
+    ptier_near_resync(near->cache, 0);
+}
+
 void
 ptier_near_client_told(ptier_near_client *near, const ProtobufCBinaryData *boot_id, int64_t sent,
                        int64_t daemon_ms)
@@ -263,8 +272,11 @@ create(ptier_client *client, const ptier_near_cache_options *options, ptier_near
     }
     near->client = client;
     near->options = *options;
-    near->listener = (ptier_listener){
-        .context = near, .on_event = on_event, .on_batch = on_batch, .on_resync = on_resync};
+    near->listener = (ptier_listener){.context = near,
+                                      .on_event = on_event,
+                                      .on_batch = on_batch,
+                                      .on_resync = on_resync,
+                                      .on_rights = on_rights};
     ptier_status status = ptier_near_create(&cache, &near->cache, error);
     if (status != PTIER_OK) {
         free_near(near);

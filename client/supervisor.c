@@ -17,6 +17,30 @@
 #define ATTEMPT_GAP_MS 20   /* between attempts that callers ask for */
 #define STABLE_MS      1000 /* a connection that held so long resets the back-off */
 
+/*
+ * Before nng uses the connection, for what waits to be sent, too: a stranger gets SP's greeting and
+ * nothing else.
+ */
+void
+ptier_transport_pipe_offered(nng_pipe pipe, nng_pipe_ev event, void *context)
+{
+    ptier_transport *t = context;
+    (void)event;
+    uint64_t uid;
+    if (!ptier_owner_matters(t->url))
+        return;
+    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) != 0)
+        uid = PTIER_OWNER_UNKNOWN;
+    if (ptier_owner_is_trusted(t->owner, uid))
+        return;
+    pthread_mutex_lock(&t->lock);
+    t->strange = true;
+    t->stranger = uid;
+    t->strange_pipe = nng_pipe_id(pipe);
+    pthread_mutex_unlock(&t->lock);
+    (void)nng_pipe_close(pipe); /* fails only when it is closed */
+}
+
 void
 ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
@@ -50,7 +74,8 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
     (void)event;
     pthread_mutex_lock(&t->lock);
     bool ours = t->connected && t->pipe == nng_pipe_id(pipe);
-    nng_dialer dialer = t->dialer;
+    bool strange = t->strange_pipe == nng_pipe_id(pipe);
+    nng_dialer dialer = strange ? nng_pipe_dialer(pipe) : t->dialer;
     if (!ours) /* nng may tell the end of a short connection before its beginning */
         t->gone[t->gone_count++ % PTIER_GONE_KEPT] = nng_pipe_id(pipe);
     if (ours) {
@@ -60,7 +85,7 @@ ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context)
         ptier_transport_tell_locked(t);
     }
     pthread_mutex_unlock(&t->lock);
-    if (ours)
+    if (ours || strange)
         (void)nng_dialer_close(dialer); /* the supervisor may have been faster */
 }
 
@@ -84,10 +109,13 @@ dial(ptier_transport *t)
     atomic_store(&t->dial_begun, false);
     t->wanted = false;
     t->abandoned = false;
+    t->strange = false;
     pthread_mutex_unlock(&t->lock);
     rv = closing ? NNG_ECANCELED : nng_dialer_start(dialer, 0);
     pthread_mutex_lock(&t->lock);
     t->dial_started = 0;
+    if (t->strange)
+        rv = NNG_EPEERAUTH;
     pthread_mutex_unlock(&t->lock);
     if (rv != 0)
         (void)nng_dialer_close(dialer); /* closed already when a caller gave it up */

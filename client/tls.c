@@ -11,9 +11,8 @@
 
 #include "nng_tls.h"
 
-#define TLS            "tls+tcp://"
-#define PEM_MAX        ((size_t)1024 * 1024)
-#define NAME_MAX_BYTES 253
+#define TLS     "tls+tcp://"
+#define PEM_MAX ((size_t)1024 * 1024)
 
 bool
 ptier_tls_is_url(const char *url)
@@ -87,12 +86,12 @@ set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier
 
 /* The host of the URL. A number is no name: mbedTLS never finds one in a certificate. */
 static ptier_status
-host_name(const char *url, char name[NAME_MAX_BYTES + 1], ptier_error *error)
+host_name(const char *url, char name[PTIER_TLS_NAME_MAX + 1], ptier_error *error)
 {
     struct in6_addr number;
     const char *host = url + strlen(TLS);
     size_t length = strcspn(host, ":/");
-    if (length == 0 || length > NAME_MAX_BYTES)
+    if (length == 0 || length > PTIER_TLS_NAME_MAX)
         return ptier_fail(error, PTIER_INVALID_ARGUMENT, "address %s has no name of a host", url);
     memcpy(name, host, length);
     name[length] = '\0';
@@ -108,7 +107,6 @@ static ptier_status
 set_up(ptier_tls *tls, const ptier_client_options *options, const char *url, ptier_error *error)
 {
     nng_tls_config *config = tls->config;
-    char name[NAME_MAX_BYTES + 1];
     const char *ca = either(options->tls_ca_file, "PROXYTIER_TLS_CA_FILE");
     const char *cert = either(options->tls_cert_file, "PROXYTIER_TLS_CERT_FILE");
     const char *key = either(options->tls_key_file, "PROXYTIER_TLS_KEY_FILE");
@@ -123,10 +121,14 @@ set_up(ptier_tls *tls, const ptier_client_options *options, const char *url, pti
         return ptier_fail(error, PTIER_INVALID_ARGUMENT,
                           "a client certificate and its key are useless one without the other "
                           "(tls_cert_file, tls_key_file)");
-    if (!server) {
-        status = host_name(url, name, error);
-        server = name;
-    }
+    if (server && strlen(server) > PTIER_TLS_NAME_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "the name of a host has at most %d bytes (tls_server_name)",
+                          PTIER_TLS_NAME_MAX);
+    if (server)
+        (void)snprintf(tls->server_name, sizeof tls->server_name, "%s", server); /* fits */
+    else
+        status = host_name(url, tls->server_name, error);
     if (status == PTIER_OK)
         status = set_ca(config, ca, error);
     if (status == PTIER_OK && cert)
@@ -135,10 +137,10 @@ set_up(ptier_tls *tls, const ptier_client_options *options, const char *url, pti
     if (status != PTIER_OK)
         return status;
     /* Without one nng would not look at names at all. */
-    int rv = nng_tls_config_server_name(config, server);
+    int rv = nng_tls_config_server_name(config, tls->server_name);
     if (rv == 0)
         rv = ptier_nng_tls_versions(config);
-    return rv == 0 ? PTIER_OK : ptier_nng_tls_fail(server, rv, error);
+    return rv == 0 ? PTIER_OK : ptier_nng_tls_fail(tls->server_name, rv, error);
 }
 
 ptier_status

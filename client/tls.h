@@ -14,9 +14,12 @@
 
 bool ptier_tls_is_url(const char *url);
 
+#define PTIER_TLS_NAME_MAX 253
+
 typedef struct ptier_tls {
-    nng_tls_config *config; /* owned; NULL: the address has no TLS */
-    bool has_cert;          /* of our own */
+    nng_tls_config *config;                   /* owned; NULL: the address has no TLS */
+    bool has_cert;                            /* of our own */
+    char server_name[PTIER_TLS_NAME_MAX + 1]; /* that the daemon's certificate must have */
 } ptier_tls;
 
 /*

@@ -44,6 +44,8 @@ open_socket(ptier_transport *t)
     if (rv != 0)
         return rv;
     if ((rv = nng_socket_set_ms(t->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE)) != 0 ||
+        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_PRE, ptier_transport_pipe_offered, t)) !=
+            0 ||
         (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_POST, ptier_transport_pipe_added, t)) !=
             0 ||
         (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_REM_POST, ptier_transport_pipe_removed, t)) !=
@@ -63,8 +65,8 @@ free_transport(ptier_transport *t)
 }
 
 ptier_status
-ptier_transport_open(const char *url, const ptier_tls *tls, ptier_transport **transport,
-                     ptier_error *error)
+ptier_transport_open(const char *url, const ptier_tls *tls, const ptier_owner *owner,
+                     ptier_transport **transport, ptier_error *error)
 {
     ptier_transport *t = calloc(1, sizeof *t);
     *transport = NULL;
@@ -79,6 +81,7 @@ ptier_transport_open(const char *url, const ptier_tls *tls, ptier_transport **tr
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
     }
     t->tls = tls;
+    t->owner = owner;
     t->down_since = ptier_monotonic_ms();
     int rv = open_socket(t);
     if (rv != 0) {

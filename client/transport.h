@@ -14,6 +14,7 @@
 #include <nng/nng.h>
 #include <proxytier/status.h>
 
+#include "owner.h"
 #include "tls.h"
 
 typedef struct ptier_transport ptier_transport;
@@ -28,8 +29,9 @@ typedef enum ptier_fate {
 /* INVALID_ARGUMENT: no URL that this library can dial. */
 PTIER_MUST_CHECK ptier_status ptier_transport_check_url(const char *url, ptier_error *error);
 
-/* url is borrowed during the call, tls until close. Does not wait for a connection. */
+/* url is borrowed during the call, tls and owner until close. Does not wait for a connection. */
 PTIER_MUST_CHECK ptier_status ptier_transport_open(const char *url, const ptier_tls *tls,
+                                                   const ptier_owner *owner,
                                                    ptier_transport **transport, ptier_error *error);
 
 /* Borrowed until close. */
@@ -44,8 +46,8 @@ void ptier_transport_close(ptier_transport *transport);
 /*
  * Sends `request` (moved, also on failure) and waits for its reply until `deadline`
  * (ptier_monotonic_ms). OK: *reply is owned by the caller. UNAVAILABLE: nobody answered; CANCELLED:
- * closed; DEADLINE_EXCEEDED; PERMISSION_DENIED: the socket is another user's; UNAUTHENTICATED: a
- * certificate was not taken; *fate says more.
+ * closed; DEADLINE_EXCEEDED; PERMISSION_DENIED: the daemon does not let us in, or is one of a user
+ * whom we do not trust; UNAUTHENTICATED: a certificate was not taken; *fate says more.
  */
 PTIER_MUST_CHECK ptier_status ptier_transport_exchange(ptier_transport *transport, nng_msg *request,
                                                        int64_t deadline, nng_msg **reply,

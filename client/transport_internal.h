@@ -31,7 +31,8 @@ typedef struct ptier_slot {
 
 struct ptier_transport {
     char *url;
-    const ptier_tls *tls; /* borrowed */
+    const ptier_tls *tls;     /* borrowed */
+    const ptier_owner *owner; /* borrowed */
     nng_socket socket;
     pthread_t supervisor;
     pthread_mutex_t lock;
@@ -41,6 +42,9 @@ struct ptier_transport {
     bool answered;             /* once, by whoever listens there */
     bool dropped;              /* the peer ended a connection before it ever answered */
     bool abandoned;            /* the attempt under way was given up by a caller */
+    bool strange;              /* it led to a user whom we do not trust: */
+    uint64_t stranger;         /* uid */
+    int strange_pipe;          /* id */
     int pipe;                  /* id of the pipe in use */
     int gone[PTIER_GONE_KEPT]; /* ids of the last pipes that ended while they were not in use */
     unsigned gone_count;
@@ -92,6 +96,7 @@ ptier_status ptier_exchange_explain(ptier_transport *t, int rv, bool sent, ptier
 void *ptier_transport_supervise(void *argument);
 
 /* nng's callbacks, which tell the supervisor. */
+void ptier_transport_pipe_offered(nng_pipe pipe, nng_pipe_ev event, void *context);
 void ptier_transport_pipe_added(nng_pipe pipe, nng_pipe_ev event, void *context);
 void ptier_transport_pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *context);
 

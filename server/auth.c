@@ -2,6 +2,7 @@
 #include "auth.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,6 +24,8 @@ struct ptier_auth {
     ptier_peer_rules rules;
     ptier_login_limit limit;
     struct stat seen; /* the file as it was looked at last */
+    size_t expired;   /* of its tokens, at the last look */
+    _Atomic uint64_t version;
 
     pthread_rwlock_t lock; /* guards tokens */
     ptier_token_list tokens;
@@ -66,17 +69,34 @@ load(ptier_auth *auth, ptier_error *error)
     pthread_rwlock_wrlock(&auth->lock);
     ptier_token_list old = auth->tokens;
     auth->tokens = fresh;
+    atomic_fetch_add(&auth->version, 1);
     pthread_rwlock_unlock(&auth->lock);
     ptier_token_list_fini(&old);
     return PTIER_OK;
 }
 
-void
-ptier_auth_reload(ptier_auth *auth, bool always)
+static bool
+has_expired(const ptier_token_entry *entry)
+{
+    return entry->expires_s && time(NULL) >= entry->expires_s;
+}
+
+/* The list is this thread's to change, so it needs no lock to look at it. */
+static void
+note_expiry(ptier_auth *auth)
+{
+    size_t expired = 0;
+    for (size_t i = 0; i < auth->tokens.count; i++)
+        expired += has_expired(&auth->tokens.entries[i]);
+    if (expired != auth->expired)
+        atomic_fetch_add(&auth->version, 1);
+    auth->expired = expired;
+}
+
+static void
+reload_file(ptier_auth *auth)
 {
     ptier_error error = {0};
-    if (!auth->token_file || (!look(auth) && !always))
-        return;
     if (load(auth, &error) == PTIER_OK)
         ptier_log_write(auth->log, PTIER_LOG_INFO, "tokens_loaded", "%zu tokens of %s",
                         auth->tokens.count, auth->token_file);
@@ -85,7 +105,26 @@ ptier_auth_reload(ptier_auth *auth, bool always)
                         "%s; the tokens known so far stay good", error.message);
 }
 
+void
+ptier_auth_reload(ptier_auth *auth, bool always)
+{
+    if (!auth->token_file)
+        return;
+    if (look(auth) || always)
+        reload_file(auth);
+    note_expiry(auth);
+}
+
 /* ---- life ---- */
+
+/* No other run's, so that nobody takes the rights of one for those of another. */
+static uint64_t
+first_version(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
 
 ptier_status
 ptier_auth_create(const ptier_auth_options *options, ptier_log *log, ptier_auth **auth,
@@ -101,6 +140,7 @@ ptier_auth_create(const ptier_auth_options *options, ptier_log *log, ptier_auth 
     }
     pthread_rwlock_init(&made->lock, NULL);
     made->log = log;
+    atomic_init(&made->version, first_version());
     status = ptier_users_find(options->rotator_users, options->rotator_user_count,
                               options->rotator_group, &made->users, error);
     made->rules = (ptier_peer_rules){.rotator_uids = made->users.uids,
@@ -112,6 +152,11 @@ ptier_auth_create(const ptier_auth_options *options, ptier_log *log, ptier_auth 
         if (made->token_file) {
             (void)look(made);
             status = load(made, error);
+            if (status == PTIER_NOT_FOUND)
+                status = ptier_fail(error, status,
+                                    "token-file: there is no %.200s: `proxytier token add --file "
+                                    "%.200s` makes it",
+                                    made->token_file, made->token_file);
         } else {
             status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
         }
@@ -145,6 +190,12 @@ ptier_auth_has_tokens(const ptier_auth *auth)
     return auth && auth->token_file;
 }
 
+uint64_t
+ptier_auth_version(const ptier_auth *auth)
+{
+    return ptier_auth_has_tokens(auth) ? atomic_load(&auth->version) : 0;
+}
+
 ptier_peer
 ptier_auth_peer(const ptier_auth *auth, nng_pipe pipe)
 {
@@ -155,6 +206,18 @@ uint32_t
 ptier_auth_socket_group(const ptier_auth *auth)
 {
     return auth && auth->rules.has_gid ? auth->rules.rotator_gid : UINT32_MAX;
+}
+
+void
+ptier_auth_check_socket(const ptier_auth *auth, const char *url)
+{
+    const char *path = url + strlen("ipc://");
+    for (size_t i = 0; auth && i < auth->users.count; i++)
+        if (!ptier_user_reaches(auth->users.uids[i], path))
+            ptier_log_write(auth->log, PTIER_LOG_WARN, "rotator_shut_out",
+                            "user %u may be rotator, but not open %s: take rotator-group, or "
+                            "socket-mode 666 and a directory that others may enter",
+                            (unsigned)auth->users.uids[i], path);
 }
 
 typedef enum login_outcome { LOGIN_OK, LOGIN_WRONG, LOGIN_EXPIRED } login_outcome;
@@ -176,7 +239,7 @@ find_token(ptier_auth *auth, const char *token, ptier_token_entry *found)
     pthread_rwlock_unlock(&auth->lock);
     if (!known)
         return LOGIN_WRONG;
-    return found->expires_s && time(NULL) >= found->expires_s ? LOGIN_EXPIRED : LOGIN_OK;
+    return has_expired(found) ? LOGIN_EXPIRED : LOGIN_OK;
 }
 
 static void
@@ -215,9 +278,10 @@ ptier_auth_login(ptier_auth *auth, const ptier_peer *peer, const char *token, pt
     ptier_login_verdict verdict = ptier_login_failed(&auth->limit, peer, monotonic_ms());
     if (verdict.log)
         log_failure(auth, peer, &verdict, outcome == LOGIN_EXPIRED ? entry.name : NULL);
-    if (verdict.limited)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
-                          "too many failed logins: use the right token, or try again in a while");
+    if (verdict.limited) /* not a matter of waiting: the same token fails again */
+        return ptier_fail(error, PTIER_UNAUTHENTICATED,
+                          "the token is wrong or expired; too many failed logins to say which: ask "
+                          "whoever runs the daemon for a new one");
     return ptier_fail(error, PTIER_UNAUTHENTICATED,
                       outcome == LOGIN_EXPIRED
                           ? "the token has expired: ask whoever runs the daemon for a new one"

@@ -37,12 +37,20 @@ void ptier_auth_destroy(ptier_auth *auth);
  */
 void ptier_auth_reload(ptier_auth *auth, bool always);
 
+/* Another number after each change of who may do what: of the tokens, and of what time made of them
+ * (both as of the last reload). 0: there are no tokens, and nothing changes. NULL is fine. */
+uint64_t ptier_auth_version(const ptier_auth *auth);
+
 /* NULL is fine: of an auth with neither tokens nor users. */
 bool ptier_auth_has_tokens(const ptier_auth *auth);
 ptier_peer ptier_auth_peer(const ptier_auth *auth, nng_pipe pipe);
 
 /* The group of the ipc sockets, or UINT32_MAX: the daemon's. */
 uint32_t ptier_auth_socket_group(const ptier_auth *auth);
+
+/* A warning in the log where the modes of the ipc socket `url`, or of its directory, shut out a
+ * user who has a role by --rotator-users. */
+void ptier_auth_check_socket(const ptier_auth *auth, const char *url);
 
 /*
  * Role and identity of a token that is not empty; NONE and nothing on failure. UNAUTHENTICATED: it

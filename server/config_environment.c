@@ -7,11 +7,18 @@
 
 #define PREFIX "PROXYTIER_"
 
-/* The command's own, and those of keys, which are wiped by now. */
+/* The clients' own, and those of keys, which are wiped by now. */
 static bool
 is_known(const char *name, size_t length)
 {
-    static const char *const others[] = {PREFIX "URL", PREFIX "TOKEN", PREFIX "ENCRYPTION_KEY",
+    static const char *const others[] = {PREFIX "URL",
+                                         PREFIX "TOKEN",
+                                         PREFIX "DAEMON_USER",
+                                         PREFIX "TLS_CA_FILE",
+                                         PREFIX "TLS_CERT_FILE",
+                                         PREFIX "TLS_KEY_FILE",
+                                         PREFIX "TLS_SERVER_NAME",
+                                         PREFIX "ENCRYPTION_KEY",
                                          PREFIX "KEY_PREVIOUS"};
     char option[64];
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

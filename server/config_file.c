@@ -104,7 +104,7 @@ ptier_config_read_file(ptier_config_loader *loader, const char *path, ptier_erro
     file_reader reader = {.loader = loader, .path = path, .error = error};
     reader.file = fopen(path, "re");
     if (!reader.file)
-        return ptier_fail(error, errno == ENOENT ? PTIER_NOT_FOUND : PTIER_PERMISSION_DENIED,
+        return ptier_fail(error, errno == ENOENT ? PTIER_INVALID_ARGUMENT : PTIER_PERMISSION_DENIED,
                           "cannot read the configuration file %s: %s", path, strerror(errno));
     int bad_line = ini_parse_stream(read_line, &reader, on_value, &reader);
     if (reader.status == PTIER_OK && ferror(reader.file))

@@ -68,7 +68,7 @@ read_key_file(ptier_config *config, ptier_error *error)
     if (status == PTIER_OK)
         status = keep_key(config, key, error);
     explicit_bzero(key, sizeof key);
-    return status;
+    return status == PTIER_NOT_FOUND ? PTIER_INVALID_ARGUMENT : status; /* an option names it */
 }
 
 /* An absent one is an empty list. */

@@ -96,7 +96,10 @@ open_cache(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, pti
     options.on_tier_event = on_tier_event;
     options.tier_event_context = daemon;
     ptier_status status = options.data_dir ? make_parents(options.data_dir, error) : PTIER_OK;
-    return status == PTIER_OK ? ptier_cache_open(&options, &daemon->cache, error) : status;
+    if (status == PTIER_OK)
+        status = ptier_cache_open(&options, &daemon->cache, error);
+    /* Options were checked before: what is wrong is in a file. */
+    return status == PTIER_INVALID_ARGUMENT ? PTIER_FAILED_PRECONDITION : status;
 }
 
 /* Before anything is opened or made, and those for calls first: the other one is mostly derived. */
@@ -130,7 +133,17 @@ open_security(ptier_daemon *daemon, const ptier_config *config, ptier_log *log, 
     if (status == PTIER_OK)
         status = ptier_handshakes_create(config->handshake_timeout_ms, &daemon->handshakes, error);
     ptier_gate_init(&daemon->gate, config->max_connections, daemon->auth, daemon->handshakes, log);
-    return status;
+    return status == PTIER_NOT_FOUND ? PTIER_INVALID_ARGUMENT : status; /* an option names it */
+}
+
+static void
+check_sockets(const ptier_daemon *daemon, const ptier_config *config)
+{
+    const ptier_text_list *lists[] = {&config->listen, &config->events};
+    for (size_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < lists[l]->count; i++)
+            if (ptier_door_of(lists[l]->items[i]) == PTIER_DOOR_IPC)
+                ptier_auth_check_socket(daemon->auth, lists[l]->items[i]);
 }
 
 /* Events first: whoever asks by a call where they are finds them. */
@@ -158,6 +171,8 @@ open_doors(ptier_daemon *daemon, const ptier_config *config, ptier_error *error)
                                  config->listen.count, &options, &daemon->rpc, error);
     if (status == PTIER_OK)
         status = ptier_self_probe_start(daemon->probe, error);
+    if (status == PTIER_OK)
+        check_sockets(daemon, config);
     return status;
 }
 

@@ -85,6 +85,7 @@ PTIER_HANDLER(Events, replay, ReplayRequest, ReplayResponse)
     if (response.truncated && revision < bounds[PTIER_STREAM_CHANGES].revision)
         revision = bounds[PTIER_STREAM_CHANGES].revision;
     ptier_heartbeat_fill(&heartbeat, call->service->cache, now, revision, bounds);
+    heartbeat.message.access = ptier_auth_version(call->service->auth);
     response.heartbeat = &heartbeat.message;
     closure(&response, call);
 }

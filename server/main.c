@@ -42,6 +42,12 @@ complain(const ptier_error *error, int code)
     return code;
 }
 
+static int
+exit_code(ptier_status status)
+{
+    return status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE;
+}
+
 /* Before any thread exists: all of them inherit the mask, so that signals are only ever read here.
  */
 static ptier_status
@@ -174,6 +180,35 @@ stop_daemon(ptier_daemon *daemon, ptier_log *log, ptier_error *error)
                : ptier_fail(error, status, "not everything could be written: the log says more");
 }
 
+/* All addresses of a list, for the log. */
+static char *
+addresses(const ptier_text_list *list)
+{
+    size_t room = 1;
+    for (size_t i = 0; i < list->count; i++)
+        room += strlen(list->items[i]) + 1;
+    char *text = calloc(1, room);
+    for (size_t i = 0; text && i < list->count; i++) {
+        if (i)
+            strcat(text, " ");
+        strcat(text, list->items[i]);
+    }
+    return text;
+}
+
+static void
+say_serving(const ptier_config *config, ptier_log *log)
+{
+    char *calls = addresses(&config->listen), *events = addresses(&config->events);
+    ptier_log_write(log, PTIER_LOG_INFO, "serving",
+                    "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
+                    calls ? calls : config->listen.items[0],
+                    config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
+                    events && *events ? events : "none");
+    free(calls);
+    free(events);
+}
+
 static ptier_status
 serve(ptier_config *config, ptier_log *log, ptier_error *error)
 {
@@ -186,11 +221,7 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
         status = ptier_daemon_start(config, log, on_shutdown_call, &stop, &daemon, error);
     ptier_config_forget_keys(config); /* the cache has its own */
     if (status == PTIER_OK) {
-        ptier_log_write(log, PTIER_LOG_INFO, "serving",
-                        "proxytierd " PTIER_VERSION " on %s, data in %s, events %s",
-                        config->listen.items[0],
-                        config->l2_enabled || config->l3_enabled ? config->data_dir : "memory only",
-                        config->events.count ? config->events.items[0] : "none");
+        say_serving(config, log);
         stop.daemon = daemon;
         ptier_nng_workaround_watch_accepts(on_accept, daemon);
         warm_all(daemon, config, log, &stop);
@@ -218,7 +249,7 @@ main(int argc, char **argv)
     return_large_messages();
     ptier_status status = ptier_config_load(argc, (const char **)argv, &config, &done, &error);
     if (status != PTIER_OK)
-        return complain(&error, status == PTIER_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILURE);
+        return complain(&error, exit_code(status));
     if (done)
         return EXIT_SUCCESS;
     allow_core_dumps(config->core_dumps);
@@ -230,5 +261,5 @@ main(int argc, char **argv)
     }
     ptier_log_close(log);
     ptier_config_destroy(config);
-    return status == PTIER_OK ? EXIT_SUCCESS : complain(&error, EXIT_FAILURE);
+    return status == PTIER_OK ? EXIT_SUCCESS : complain(&error, exit_code(status));
 }

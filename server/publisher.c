@@ -77,6 +77,7 @@ end_batch(ptier_publisher *publisher, ptier_stream stream)
                             : publisher->published_revision;
     ptier_heartbeat_fill(&heartbeat, publisher->service->cache, publisher->complete_boottime_ms,
                          revision, bounds);
+    heartbeat.message.access = ptier_auth_version(publisher->service->auth);
     batch.heartbeat = &heartbeat.message;
     batch.stream = (Proxytier__V1__Stream)stream;
     if (publisher->batch.length >= PTIER_TOPIC_BYTES &&

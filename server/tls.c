@@ -9,6 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
 #include "file.h"
 #include "listen.h"
 #include "nng_tls.h"
@@ -44,6 +48,24 @@ read_pem(const char *path, bool secret, char **text, ptier_error *error)
     return status;
 }
 
+/* Whether the key is another one than the certificate's, which nng would only find out at each
+ * handshake. What cannot be read at all is left to nng to tell; nobody is asked for a password. */
+static bool
+is_foreign_key(const char *cert_pem, const char *key_pem)
+{
+    static char no_password[] = "";
+    BIO *cert_text = BIO_new_mem_buf(cert_pem, -1), *key_text = BIO_new_mem_buf(key_pem, -1);
+    X509 *cert = cert_text ? PEM_read_bio_X509(cert_text, NULL, NULL, no_password) : NULL;
+    EVP_PKEY *key = key_text ? PEM_read_bio_PrivateKey(key_text, NULL, NULL, no_password) : NULL;
+    bool foreign = cert && key && X509_check_private_key(cert, key) != 1;
+    EVP_PKEY_free(key);
+    X509_free(cert);
+    BIO_free(key_text);
+    BIO_free(cert_text);
+    ERR_clear_error();
+    return foreign;
+}
+
 static ptier_status
 set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier_error *error)
 {
@@ -51,6 +73,10 @@ set_certificate(nng_tls_config *config, const char *cert, const char *key, ptier
     ptier_status status = read_pem(cert, false, &cert_pem, error);
     if (status == PTIER_OK)
         status = read_pem(key, true, &key_pem, error);
+    if (status == PTIER_OK && is_foreign_key(cert_pem, key_pem))
+        status = ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                            "%s is not the key of %s: name the one that was made with it (tls-key)",
+                            key, cert);
     if (status == PTIER_OK) {
         int rv = nng_tls_config_own_cert(config, cert_pem, key_pem, NULL);
         if (rv != 0)

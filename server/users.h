@@ -2,6 +2,7 @@
 #ifndef PTIER_USERS_H
 #define PTIER_USERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,9 @@ void ptier_user_list_fini(ptier_user_list *list);
 PTIER_MUST_CHECK ptier_status ptier_users_find(const char *const *users, size_t count,
                                                const char *group, ptier_user_list *list,
                                                ptier_error *error);
+
+/* Whether the user may connect to the socket at `path`, by the modes of it and of its directory.
+ * What cannot be found out counts as yes. */
+bool ptier_user_reaches(uint32_t uid, const char *path);
 
 #endif

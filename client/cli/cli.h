@@ -26,7 +26,7 @@
     X(NOT_FOUND, 3, "no such entry, or none that matches")                                         \
     X(UNREACHABLE, 4, "no daemon answers")                                                         \
     X(DEADLINE, 5, "no answer within --timeout")                                                   \
-    X(PERMISSION, 6, "not allowed for this user, or at this address of the daemon")
+    X(PERMISSION, 6, "not allowed: this user or role, a wrong token or certificate, not our daemon")
 
 typedef enum ptier_cli_exit {
 #define PTIER_CLI_EXIT_ENUM(name, value, text) PTIER_CLI_##name = (value),
@@ -46,6 +46,7 @@ typedef struct ptier_cli {
     /* Global options, before or after the command. */
     const char *url;
     const char *token_file;
+    const char *daemon_user;
     const char *tls_ca, *tls_cert, *tls_key, *tls_name;
     int64_t timeout_ms; /* -1: the SDK's default */
     bool json;
@@ -93,6 +94,10 @@ ptier_cli_exit ptier_cli_fail(const ptier_cli *cli, ptier_cli_exit code, const c
  */
 ptier_cli_exit ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability asked,
                                      ptier_durability reached);
+
+/* The same where nothing was asked for: only memory is worth a line. Returns `code`. */
+ptier_cli_exit ptier_cli_memory_only(const ptier_cli *cli, ptier_durability reached,
+                                     ptier_cli_exit code);
 
 /* Wrong usage: adds where help is to be had; returns USAGE. */
 PTIER_PRINTF(2, 3)
@@ -232,9 +237,10 @@ typedef struct ptier_cli_secret {
 PTIER_MUST_CHECK ptier_cli_exit ptier_cli_read_password(const ptier_cli *cli, const char *password,
                                                         const char *file, ptier_cli_secret *secret);
 
-/* First line of a file, without its line break, into room bytes. */
-PTIER_MUST_CHECK ptier_status ptier_cli_read_line(const char *path, char *line, size_t room,
-                                                  ptier_error *error);
+/* First line of a file, without its line break, into room bytes. `secret`: a file that others may
+ * read is refused. */
+PTIER_MUST_CHECK ptier_status ptier_cli_read_line(const char *path, bool secret, char *line,
+                                                  size_t room, ptier_error *error);
 
 /* ---- output (text.c, output.c) ---- */
 

@@ -118,6 +118,8 @@ send(ptier_cli *cli, const struct put_options *o, const ptier_url *url,
         print_text(&results);
     if (status == PTIER_OK && results.durability < call.durability)
         code = ptier_cli_not_durable(cli, "stored", call.durability, results.durability);
+    else if (status == PTIER_OK && call.durability == PTIER_DURABILITY_DEFAULT)
+        code = ptier_cli_memory_only(cli, results.durability, code);
     ptier_put_results_free(&results);
     return code;
 }

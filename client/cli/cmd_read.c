@@ -13,6 +13,18 @@
             "show user name and password, if this role may see them", NULL                         \
     }
 
+/* Otherwise a `-` would look as if there were none. */
+static void
+tell_unseen(const ptier_cli *cli, bool credentials)
+{
+    ptier_server_info info;
+
+    if (!credentials || ptier_get_info(cli->client, &info, NULL) != PTIER_OK)
+        return; /* the next call tells what is wrong */
+    if (strcmp(info.role, "reader") == 0)
+        (void)ptier_cli_fail(cli, PTIER_CLI_OK, "your role, reader, sees no credentials");
+}
+
 /* ---- get ---- */
 
 static ptier_cli_exit
@@ -55,6 +67,7 @@ ptier_cmd_get(ptier_cli *cli)
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
         return code;
+    tell_unseen(cli, credentials);
     for (size_t i = 0; i < count; i++) {
         if (i > missing && !cli->json)
             putchar('\n');
@@ -123,6 +136,7 @@ ptier_cmd_pick(ptier_cli *cli)
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
         return code;
+    tell_unseen(cli, credentials);
     ptier_filter filter = filter_of(&o);
     ptier_pick_options pick = {.count = (size_t)count, .filter = &filter};
     ptier_status status = ptier_pick(cli->client, &pick, &picked, &error);
@@ -184,6 +198,7 @@ ptier_cmd_list(ptier_cli *cli)
     code = ptier_cli_connect(cli);
     if (code != PTIER_CLI_OK)
         return code;
+    tell_unseen(cli, credentials);
     ptier_filter filter = filter_of(&o);
     return list_pages(cli, &filter, limit, credentials);
 }

@@ -109,7 +109,10 @@ print_lines(const setup *s)
 {
     char *full = realpath(s->directory, NULL);
     const char *where = full ? full : s->directory;
-    printf("# for the daemon's configuration file:\n"
+    printf("# for the daemon's configuration file. Addresses that are named replace the default:\n"
+           "# for callers on its machine name these, too, in a directory that exists:\n"
+           "# listen = ipc:///run/proxytier/rpc.sock\n"
+           "# events = ipc:///run/proxytier/events.sock\n"
            "listen   = tls+tcp://0.0.0.0:7443\n"
            "events   = tls+tcp://0.0.0.0:7444\n"
            "tls-cert = %s/server.pem\n"

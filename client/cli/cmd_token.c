@@ -66,6 +66,9 @@ add(ptier_cli *cli, const token_options *options)
     if (options->expires && !read_expiry(options->expires, &entry.expires_s))
         return ptier_cli_usage(cli, "--expires takes a day (2027-01-31), an instant "
                                     "(2027-01-31T12:00:00Z) or a duration (90d)");
+    if (options->expires && entry.expires_s <= time(NULL))
+        return ptier_cli_usage(cli, "--expires: %s is over: nobody could use such a token",
+                               options->expires);
     (void)snprintf(entry.name, sizeof entry.name, "%s", options->name); /* was looked at */
     ptier_status status = ptier_token_make(token, &error);
     if (status == PTIER_OK && !ptier_token_hash(token, entry.hash))

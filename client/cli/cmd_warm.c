@@ -33,7 +33,9 @@ struct warm {
     ptier_warm_progress progress;
     ptier_warm_batch *batch; /* being filled; NULL: none taken */
     ptier_import_inputs inputs;
-    const char *file; /* one of them */
+    const char *file;             /* one of them */
+    ptier_import_summary summary; /* of it, so far */
+    uint64_t found;               /* records in it, so far */
     bool no_memory;
     uint64_t foreign;         /* to be restored, but no entries */
     int ack_fd;               /* -1: none; sender's thread */
@@ -115,19 +117,19 @@ on_sent(void *context, const ptier_warm_batch *batch, const ptier_put_results *r
             updated++;
             break;
         case PTIER_PUT_SKIPPED_QUARANTINED:
-            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i],
+            ptier_warm_progress_skip(&warm->progress, batch->file, batch->places[i],
                                      "removed for its failures a short while ago", false);
             break;
         case PTIER_PUT_SKIPPED_OLDER:
-            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i],
+            ptier_warm_progress_skip(&warm->progress, batch->file, batch->places[i],
                                      "older than what is cached", false);
             break;
         case PTIER_PUT_SKIPPED_EXPIRED:
-            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i], "expired",
+            ptier_warm_progress_skip(&warm->progress, batch->file, batch->places[i], "expired",
                                      false);
             break;
         case PTIER_PUT_REJECTED:
-            ptier_warm_progress_skip(&warm->progress, batch->file, batch->lines[i], reason, true);
+            ptier_warm_progress_skip(&warm->progress, batch->file, batch->places[i], reason, true);
             break;
         }
     }
@@ -147,13 +149,23 @@ submit(struct warm *warm)
     warm->batch = NULL;
 }
 
+/* Of the record that was found next. JSON is often one line with many of them. */
+static ptier_warm_place
+next_place(struct warm *warm, uint64_t line)
+{
+    bool numbered = warm->summary.format == PTIER_IMPORT_JSON;
+
+    warm->found++;
+    ptier_warm_progress_read(&warm->progress);
+    return (ptier_warm_place){.line = line, .record = numbered ? warm->found : 0};
+}
+
 static void
 on_skip(void *context, uint64_t line, const char *reason)
 {
     struct warm *warm = context;
 
-    ptier_warm_progress_read(&warm->progress);
-    ptier_warm_progress_skip(&warm->progress, warm->file, line, reason, false);
+    ptier_warm_progress_skip(&warm->progress, warm->file, next_place(warm, line), reason, false);
 }
 
 static bool
@@ -178,11 +190,11 @@ on_record(void *context, const ptier_import_record *found)
         warm->batch = ptier_warm_sender_take(&warm->sender);
     if (!warm->batch)
         return false; /* sending has stopped; finish says why */
-    if (!ptier_warm_batch_add(warm->batch, warm->file, &record, restore, found->line)) {
+    if (!ptier_warm_batch_add(warm->batch, warm->file, &record, restore,
+                              next_place(warm, found->line))) {
         warm->no_memory = true;
         return false;
     }
-    ptier_warm_progress_read(&warm->progress);
     return true;
 }
 
@@ -198,7 +210,6 @@ static bool
 read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
 {
     ptier_import_options options;
-    ptier_import_summary summary;
     ptier_error error = {0};
 
     ptier_import_options_init(&options);
@@ -210,8 +221,9 @@ read_file(struct warm *warm, const char *path, ptier_cli_exit *code)
     options.on_progress = on_progress;
     options.context = warm;
     warm->file = path;
+    warm->found = 0;
     ptier_warm_progress_file(&warm->progress, path);
-    ptier_status status = ptier_import_file(path, &options, &summary, &error);
+    ptier_status status = ptier_import_file(path, &options, &warm->summary, &error);
     submit(warm);
     if (status == PTIER_OK)
         return true;
@@ -294,12 +306,8 @@ check_reached(const struct warm *warm, ptier_cli_exit code)
 
     if (warm->reached < asked)
         return ptier_cli_not_durable(warm->cli, "stored", asked, warm->reached);
-    if (asked == PTIER_DURABILITY_DEFAULT && warm->reached == PTIER_DURABILITY_MEMORY)
-        return ptier_cli_fail(
-            warm->cli, code,
-            "stored in memory only: it is lost when the daemon ends before a disk "
-            "tier takes it");
-    return code;
+    return asked == PTIER_DURABILITY_DEFAULT ? ptier_cli_memory_only(warm->cli, warm->reached, code)
+                                             : code;
 }
 
 /* What the daemon did not take is a failure; `code` is what went wrong before. */

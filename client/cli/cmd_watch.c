@@ -171,6 +171,24 @@ follow(ptier_cli *cli, const ptier_subscription_options *options, struct watch *
     return atomic_load(&watch->failed) ? PTIER_CLI_FAILED : PTIER_CLI_OK;
 }
 
+static ptier_cli_exit
+no_events(const ptier_cli *cli)
+{
+    char url[PTIER_URL_MAX + 1];
+    const char *advice = "start the daemon with --events ipc:///PATH";
+
+    if (cli->url && *cli->url)
+        (void)snprintf(url, sizeof url, "%s", cli->url); /* fits: the client was opened with it */
+    else
+        (void)ptier_default_url(url, sizeof url);
+    if (strncmp(url, "tls+", 4) == 0)
+        advice = "start the daemon with --tls-ca and --events tls+tcp://HOST:PORT";
+    else if (strncmp(url, "tcp:", 4) == 0)
+        advice = "use an address of the daemon that begins with ipc or tls+tcp";
+    return ptier_cli_fail(cli, PTIER_CLI_PERMISSION, "no events are offered at this address: %s",
+                          advice);
+}
+
 /* The daemon must be there at the start; later it may come and go. */
 static ptier_cli_exit
 check_daemon(ptier_cli *cli)
@@ -182,8 +200,7 @@ check_daemon(ptier_cli *cli)
     if (status != PTIER_OK)
         return ptier_cli_status(cli, status, &error);
     if (!*info.event_url)
-        return ptier_cli_fail(cli, PTIER_CLI_PERMISSION,
-                              "the daemon offers no events at this address; use its ipc address");
+        return no_events(cli);
     return PTIER_CLI_OK;
 }
 

@@ -57,6 +57,7 @@ ptier_cli_connect(ptier_cli *cli)
 
     ptier_client_options_init(&options);
     options.url = cli->url;
+    options.daemon_user = cli->daemon_user;
     options.tls_ca_file = cli->tls_ca;
     options.tls_cert_file = cli->tls_cert;
     options.tls_key_file = cli->tls_key;
@@ -65,7 +66,7 @@ ptier_cli_connect(ptier_cli *cli)
         options.timeout_ms = (uint32_t)cli->timeout_ms;
     if (cli->token_file) {
         ptier_status status =
-            ptier_cli_read_line(cli->token_file, cli->token, sizeof cli->token, &error);
+            ptier_cli_read_line(cli->token_file, true, cli->token, sizeof cli->token, &error);
         if (status != PTIER_OK)
             return ptier_cli_fail(cli, PTIER_CLI_FAILED, "--token-file: %s", error.message);
         options.token = cli->token;
@@ -121,12 +122,58 @@ write_line(const ptier_cli *cli, const char *message, const char *hint)
     (void)fwrite(line, 1, (size_t)length, stderr); /* nowhere left to complain */
 }
 
+/* The library names its options as programs do; here they are called otherwise. */
+static const struct {
+    const char *field, *option;
+} own_names[] = {
+    {"tls_ca_file", "--tls-ca"},      {"tls_cert_file", "--tls-cert"},
+    {"tls_key_file", "--tls-key"},    {"tls_server_name", "--tls-server-name"},
+    {"daemon_user", "--daemon-user"},
+};
+
+/* The option that `text` begins with, as a whole word; NULL: none. */
+static const char *
+own_name(const char *text, size_t *length)
+{
+    for (size_t i = 0; i < sizeof own_names / sizeof *own_names; i++) {
+        *length = strlen(own_names[i].field);
+        if (strncmp(text, own_names[i].field, *length) == 0 &&
+            (text[*length] == ')' || text[*length] == ','))
+            return own_names[i].option;
+    }
+    return NULL;
+}
+
+/* Names stand in brackets: `(tls_cert_file, tls_key_file)`. */
+static void
+name_options(const char *message, char *out, size_t room)
+{
+    size_t used = 0, length;
+    bool inside = false;
+
+    while (*message && used + 1 < room) {
+        const char *option = inside && (message[-1] == '(' || message[-1] == ' ')
+                                 ? own_name(message, &length)
+                                 : NULL;
+        if (option) {
+            used += (size_t)snprintf(out + used, room - used, "%s", option);
+            message += length;
+        } else {
+            inside = *message == '(' || (inside && *message != ')');
+            out[used++] = *message++;
+        }
+    }
+    out[used < room ? used : room - 1] = '\0';
+}
+
 ptier_cli_exit
 ptier_cli_status(const ptier_cli *cli, ptier_status status, const ptier_error *error)
 {
     const char *message = error && error->message[0] ? error->message : ptier_status_text(status);
+    char named[PTIER_ERROR_MESSAGE_MAX + 64];
 
-    write_line(cli, message, "");
+    name_options(message, named, sizeof named);
+    write_line(cli, named, "");
     return exit_of(status);
 }
 
@@ -151,6 +198,16 @@ ptier_cli_not_durable(const ptier_cli *cli, const char *done, ptier_durability a
                           "%s, but not %s: only %s was reached; `proxytier stats` and the "
                           "daemon's log tell which tier fails",
                           done, ptier_durability_name(asked), ptier_durability_name(reached));
+}
+
+ptier_cli_exit
+ptier_cli_memory_only(const ptier_cli *cli, ptier_durability reached, ptier_cli_exit code)
+{
+    if (reached != PTIER_DURABILITY_MEMORY)
+        return code;
+    return ptier_cli_fail(cli, code,
+                          "stored in memory only: it is lost when the daemon ends before a disk "
+                          "tier takes it");
 }
 
 ptier_cli_exit

@@ -12,7 +12,7 @@
 
 #include "wire_check.h"
 
-#define GLOBAL_COUNT   10
+#define GLOBAL_COUNT   11
 #define MAX_TIMEOUT_MS (INT64_C(24) * 3600 * 1000)
 
 static void
@@ -26,6 +26,10 @@ global_options(ptier_cli *cli, ptier_cli_option options[GLOBAL_COUNT + 1])
          NULL},
         {"token-file", 0, PTIER_CLI_FILE, &cli->token_file, "FILE",
          "file with the access token (default: PROXYTIER_TOKEN, then none)", NULL},
+        {"daemon-user", 0, PTIER_CLI_STRING, &cli->daemon_user, "USER",
+         "whose daemon an ipc address may lead to, besides this user's and root's (default: "
+         "PROXYTIER_DAEMON_USER)",
+         NULL},
         {"tls-ca", 0, PTIER_CLI_FILE, &cli->tls_ca, "FILE",
          "CA of the daemon's certificate (default: PROXYTIER_TLS_CA_FILE)", NULL},
         {"tls-cert", 0, PTIER_CLI_FILE, &cli->tls_cert, "FILE",
@@ -318,7 +322,11 @@ print_general_help(const ptier_cli *cli, poptContext popt)
 #define PTIER_CLI_EXIT_LINE(name, value, text) printf("  %d  %s\n", value, text);
     PTIER_CLI_EXIT_TABLE(PTIER_CLI_EXIT_LINE)
 #undef PTIER_CLI_EXIT_LINE
-    printf("\nEnvironment: PROXYTIER_URL (the daemon), PROXYTIER_TOKEN (the access token).\n");
+    printf(
+        "\nEnvironment, where the option is not given: PROXYTIER_URL, PROXYTIER_TOKEN (the token "
+        "itself),\nPROXYTIER_DAEMON_USER, PROXYTIER_TLS_CA_FILE, PROXYTIER_TLS_CERT_FILE, "
+        "PROXYTIER_TLS_KEY_FILE,\nPROXYTIER_TLS_SERVER_NAME; and PROXYTIER_TOKEN_FILE, the "
+        "daemon's, for `token`.\n");
 }
 
 /* --help and --version end the run. */

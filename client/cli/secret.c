@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -43,8 +44,20 @@ read_first_line(int fd, char *line, size_t room, char interrupt, ptier_error *er
     return PTIER_OK;
 }
 
+/* As the daemon is with its keys: only of root's file, such as a systemd credential, the group may
+ * be a reader. */
+static bool
+is_private(int fd)
+{
+    struct stat about;
+    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode))
+        return true; /* a pipe, say */
+    mode_t fine = about.st_uid == 0 && geteuid() != 0 ? S_IRGRP : 0;
+    return (about.st_mode & (S_IRWXG | S_IRWXO) & ~fine) == 0;
+}
+
 ptier_status
-ptier_cli_read_line(const char *path, char *line, size_t room, ptier_error *error)
+ptier_cli_read_line(const char *path, bool secret, char *line, size_t room, ptier_error *error)
 {
     ptier_error inner = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -52,7 +65,10 @@ ptier_cli_read_line(const char *path, char *line, size_t room, ptier_error *erro
     if (fd < 0)
         return ptier_fail(error, errno == ENOENT ? PTIER_NOT_FOUND : PTIER_PERMISSION_DENIED,
                           "cannot open %s: %s", path, strerror(errno));
-    ptier_status status = read_first_line(fd, line, room, 0, &inner);
+    ptier_status status = secret && !is_private(fd)
+                              ? ptier_fail(&inner, PTIER_PERMISSION_DENIED,
+                                           "it may be read by others than its owner: chmod 600 it")
+                              : read_first_line(fd, line, room, 0, &inner);
     (void)close(fd); /* only read */
     if (status != PTIER_OK)
         return ptier_fail(error, status, "%s: %s", path, inner.message);
@@ -108,7 +124,7 @@ ptier_cli_read_password(const ptier_cli *cli, const char *password, const char *
         return ptier_cli_usage(cli, "a password on the command line is open to others: use "
                                     "'--password -' (standard input) or --password-file FILE");
     if (file)
-        status = ptier_cli_read_line(file, secret->text, sizeof secret->text, &error);
+        status = ptier_cli_read_line(file, false, secret->text, sizeof secret->text, &error);
     else if (isatty(STDIN_FILENO))
         status = read_without_echo(secret->text, sizeof secret->text, &error);
     else

@@ -121,7 +121,7 @@ copy_labels(ptier_warm_batch *batch, ptier_record *record)
 
 bool
 ptier_warm_batch_add(ptier_warm_batch *batch, const char *file, const ptier_record *record,
-                     bool restore, uint64_t line)
+                     bool restore, ptier_warm_place place)
 {
     ptier_record *copy = &batch->records[batch->count];
 
@@ -131,7 +131,7 @@ ptier_warm_batch_add(ptier_warm_batch *batch, const char *file, const ptier_reco
         !copy_text(batch, &copy->username_token) || !copy_text(batch, &copy->password_token) ||
         !copy_text(batch, &copy->source) || !copy_labels(batch, copy))
         return false;
-    batch->lines[batch->count] = line;
+    batch->places[batch->count] = place;
     batch->restore = restore;
     batch->file = file;
     batch->count++;

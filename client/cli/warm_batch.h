@@ -16,9 +16,15 @@
 #define PTIER_WARM_BATCH_BYTES                                                                     \
     ((size_t)1 << 20) /* a request stays far below the daemon's message limit */
 
+/* Where in its input a record is. */
+typedef struct ptier_warm_place {
+    uint64_t line;   /* of a database: rowid */
+    uint64_t record; /* 1-based, of all that were found; 0: the line says enough */
+} ptier_warm_place;
+
 typedef struct ptier_warm_batch {
     ptier_record records[PTIER_WARM_BATCH];
-    uint64_t lines[PTIER_WARM_BATCH];
+    ptier_warm_place places[PTIER_WARM_BATCH];
     size_t count;
     const char *file; /* borrowed: the input they came from */
     bool restore;     /* all of them, or none */
@@ -37,6 +43,6 @@ bool ptier_warm_batch_takes(const ptier_warm_batch *batch, const char *file, boo
 
 /* Copies one record. The batch must take it. False: out of memory. */
 bool ptier_warm_batch_add(ptier_warm_batch *batch, const char *file, const ptier_record *record,
-                          bool restore, uint64_t line);
+                          bool restore, ptier_warm_place place);
 
 #endif

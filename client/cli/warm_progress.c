@@ -158,7 +158,7 @@ count_reason_locked(ptier_warm_tally *tally, const char *reason)
 }
 
 void
-ptier_warm_progress_skip(ptier_warm_progress *progress, const char *file, uint64_t line,
+ptier_warm_progress_skip(ptier_warm_progress *progress, const char *file, ptier_warm_place place,
                          const char *reason, bool rejected)
 {
     (void)pthread_mutex_lock(&progress->lock);
@@ -171,7 +171,10 @@ ptier_warm_progress_skip(ptier_warm_progress *progress, const char *file, uint64
     if (tally->shown++ < PTIER_WARM_SHOWN) {
         erase_locked(progress);
         ptier_cli_text(stderr, file, 0);
-        (void)fprintf(stderr, ":%" PRIu64 ": %s: ", line, rejected ? "rejected" : "skipped");
+        (void)fprintf(stderr, ":%" PRIu64 ": ", place.line);
+        if (place.record > 0)
+            (void)fprintf(stderr, "record %" PRIu64 ": ", place.record);
+        (void)fprintf(stderr, "%s: ", rejected ? "rejected" : "skipped");
         ptier_cli_text(stderr, reason, 0);
         (void)fputc('\n', stderr);
     }

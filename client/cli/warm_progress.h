@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "warm_batch.h"
+
 #define PTIER_WARM_SHOWN      20 /* skipped records that are shown one by one */
 #define PTIER_WARM_REASONS    16 /* reasons that are counted apart; the rest is "other reasons" */
 #define PTIER_WARM_REASON_MAX 96
@@ -18,7 +20,8 @@ typedef struct ptier_warm_reason {
     uint64_t count;
 } ptier_warm_reason;
 
-/* What became of the records. read = created + updated + skipped + rejected, once all is done. */
+/* What became of the records. What is missing to `read` at the end the daemon did not acknowledge.
+ */
 typedef struct ptier_warm_tally {
     uint64_t read;
     uint64_t created, updated;
@@ -49,8 +52,8 @@ void ptier_warm_progress_read(ptier_warm_progress *progress);
 void ptier_warm_progress_stored(ptier_warm_progress *progress, uint64_t created, uint64_t updated);
 
 /* A record that is not stored, and why; `rejected` when the daemon refused it. */
-void ptier_warm_progress_skip(ptier_warm_progress *progress, const char *file, uint64_t line,
-                              const char *reason, bool rejected);
+void ptier_warm_progress_skip(ptier_warm_progress *progress, const char *file,
+                              ptier_warm_place place, const char *reason, bool rejected);
 
 /* Takes the bar off the line, so that something else can be written. */
 void ptier_warm_progress_erase(ptier_warm_progress *progress);

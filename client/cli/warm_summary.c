@@ -7,12 +7,21 @@
 
 #include <yajl/yajl_gen.h>
 
+/* Not sent, or sent without an answer, because the daemon went away or --ack failed. */
+static uint64_t
+unacknowledged(const ptier_warm_tally *tally)
+{
+    return tally->read - tally->created - tally->updated - tally->skipped - tally->rejected;
+}
+
 static void
 print_text(const ptier_warm_tally *tally, double seconds)
 {
     printf("read %" PRIu64 ", created %" PRIu64 ", updated %" PRIu64 ", skipped %" PRIu64
            ", rejected %" PRIu64,
            tally->read, tally->created, tally->updated, tally->skipped, tally->rejected);
+    if (unacknowledged(tally) > 0)
+        printf(", not acknowledged %" PRIu64, unacknowledged(tally));
     for (uint64_t i = 0; i < tally->reason_count; i++) {
         printf("%s", i == 0 ? " (" : "; ");
         ptier_cli_text(stdout, tally->reasons[i].text, 0);
@@ -44,6 +53,7 @@ print_json(const ptier_warm_tally *tally, double seconds)
     json_number(gen, "updated", tally->updated);
     json_number(gen, "skipped", tally->skipped);
     json_number(gen, "rejected", tally->rejected);
+    json_number(gen, "unacknowledged", unacknowledged(tally));
     yajl_gen_string(gen, (const unsigned char *)"reasons", 7);
     yajl_gen_map_open(gen);
     for (uint64_t i = 0; i < tally->reason_count; i++)

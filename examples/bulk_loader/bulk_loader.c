@@ -84,6 +84,9 @@ load(ptier_client *client, loader *l, ptier_error *error)
 int
 main(int argc, char **argv)
 {
+    if (argc > 2 || (argc == 2 && !strstr(argv[1], "://")))
+        return fprintf(stderr, "usage: bulk_loader [URL-OF-THE-DAEMON] < FILE\n"), 2;
+
     loader counts = {0};
     ptier_client_options options;
     ptier_client *client;

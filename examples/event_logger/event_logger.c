@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -68,6 +69,9 @@ on_state(void *context, ptier_subscription_state state)
 int
 main(int argc, char **argv)
 {
+    if (argc > 2 || (argc == 2 && !strstr(argv[1], "://")))
+        return fprintf(stderr, "usage: event_logger [URL-OF-THE-DAEMON]\n"), 2;
+
     ptier_client_options options;
     ptier_subscription_options wanted;
     ptier_subscription *subscription;

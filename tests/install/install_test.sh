@@ -14,6 +14,7 @@ cd "$work" || exit 1
 export LC_ALL=C
 number=0
 cases=(
+    a_build_in_part_installs_nothing
     everything_is_installed
     the_libraries_export_what_is_on_their_lists
     every_function_of_the_headers_is_on_a_list
@@ -80,6 +81,15 @@ start_daemon() {
 }
 
 # ---- cases ----
+
+a_build_in_part_installs_nothing() {
+    local half=$work/half
+    cmake -G Ninja -S "$source" -B "$half" -DPTIER_TESTS=OFF >half.log 2>&1 || fail "$(cat half.log)" || return
+    mkdir -p "$half/bin" && cp "$build"/bin/proxytier{,d} "$half/bin" # as after `./dev run`
+    ! cmake --install "$half" --prefix "$work/nothing" >half.log 2>&1 || fail "it says that it did" || return
+    grep -q 'dev build' half.log || fail "no advice: $(cat half.log)" || return
+    [ ! -e "$work/nothing" ] || fail "something is there: $(find "$work/nothing")"
+}
 
 everything_is_installed() {
     local file missing=0
@@ -161,6 +171,10 @@ run_examples() {
     "$(program event_logger)" >"$log" &
     helper=$!
     within 10 grep -q following "$log" || fail "event_logger does not follow: $(cat "$log")" || return
+    for found in bulk_loader event_logger; do
+        [[ $("$(program $found)" --help </dev/null 2>&1) == usage:* ]] || fail "$found takes --help as an address" || return
+        [[ $("$(program $found)" list.txt </dev/null 2>&1) == usage:* ]] || fail "$found takes a file as an address" || return
+    done
     found=$({ seq -f "http://10.1.0.%g:8080" 1 250 && seq -f "http://10.1.1.%g:8080" 1 250 && echo nonsense; } | "$(program bulk_loader)") ||
         fail "bulk_loader: $found" || return
     [ "$found" = "500 stored, 1 rejected, 0 batches failed" ] || fail "$found" || return

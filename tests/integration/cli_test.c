@@ -214,6 +214,30 @@ broken_json_is_code_1_and_what_came_before_counts(void **state)
     RUN(f, NULL, 0, "get", "10.2.1.1:80", "10.2.1.2:80");
 }
 
+/* JSON is often one line: there its number alone says nothing. */
+static void
+records_of_json_are_told_by_their_number(void **state)
+{
+    struct fixture *f = *state;
+    char list[96];
+
+    (void)snprintf(list, sizeof list, "%s/p.json", f->dir);
+    write_file(list, "[\"10.0.0.1:80\",{\"ip\":\"10.0.0.2\"},\"10.0.0.3:80\","
+                     "{\"ip\":\"10.0.0.4\",\"port\":80,\"source\":\"a\\tb\"}]\n");
+    RUN(f, NULL, 1, "warm", list);
+    assert_has(ERR(f), "p.json:1: record 2: skipped: no port");
+    assert_has(ERR(f), "p.json:1: record 4: rejected: the source");
+    (void)snprintf(list, sizeof list, "%s/p.jsonl", f->dir);
+    write_file(list, "\"10.0.0.1:80\"\n{\"ip\":\"10.0.0.2\"}\n");
+    RUN(f, NULL, 0, "warm", list);
+    assert_has(ERR(f), "p.jsonl:2: skipped: no port");
+    (void)snprintf(list, sizeof list, "%s/q.csv", f->dir);
+    write_file(list, "ip,port,note\n10.0.0.1,80,\"x\ny\"\n10.0.0.2,\"x\ny\",z\n");
+    RUN(f, NULL, 0, "warm", list);
+    assert_has(ERR(f), "q.csv:4: skipped: the port");
+    assert_has(OUT(f), "updated 1, skipped 1, rejected 0");
+}
+
 static void
 a_bad_file_does_not_keep_the_others_from_being_warmed(void **state)
 {
@@ -505,6 +529,8 @@ what_no_disk_takes_is_told_by_writers_and_at_the_end(void **state)
     assert_has(OUT(f), "created (memory)");
     assert_has(ERR(f), "stored, but not synced: only memory was reached");
     RUN(f, NULL, 0, "put", "10.1.0.2:80");
+    assert_has(OUT(f), "created (memory)");
+    assert_has(ERR(f), "stored in memory only");
 
     assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 1);
     char *log = test_daemon_log(&f->daemon);
@@ -692,6 +718,20 @@ assert_all_cached(struct fixture *f, char *keys)
     free(argv);
 }
 
+/* The summary of a warming that was cut off says what became of every record. */
+static void
+assert_accounts(const char *summary)
+{
+    unsigned long read, created, updated, skipped, rejected, rest;
+    assert_int_equal(sscanf(summary,
+                            "read %lu, created %lu, updated %lu, skipped %lu, rejected %lu, not "
+                            "acknowledged %lu,",
+                            &read, &created, &updated, &skipped, &rejected, &rest),
+                     6);
+    assert_int_equal(read, created + updated + skipped + rejected + rest);
+    assert_true(rest > 0);
+}
+
 static void
 what_was_acknowledged_survives_kill_9(void **state)
 {
@@ -717,6 +757,7 @@ what_was_acknowledged_survives_kill_9(void **state)
     assert_int_equal(test_daemon_end(&f->daemon, SIGKILL), 128 + SIGKILL);
     int code = ptier_test_program_wait(&warm);
     assert_true(code == 4 || code == 5);
+    assert_accounts(warm.texts[PTIER_TEST_OUT]);
     ptier_test_program_free(&warm);
     test_daemon_start(&f->daemon, NULL);
     char *keys = read_file(ack);
@@ -739,6 +780,7 @@ main(void)
         DAEMON_TEST(pick_and_list_keep_to_their_filters),
         DAEMON_TEST(warming_counts_shows_and_acknowledges),
         DAEMON_TEST(broken_json_is_code_1_and_what_came_before_counts),
+        DAEMON_TEST(records_of_json_are_told_by_their_number),
         DAEMON_TEST(a_bad_file_does_not_keep_the_others_from_being_warmed),
         DAEMON_TEST(a_restore_that_the_daemon_rejects_is_code_1_and_counted),
         DAEMON_TEST(an_export_is_private_and_restores),

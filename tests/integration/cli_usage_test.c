@@ -54,14 +54,16 @@ help_lists_every_command_and_exit_code(void **state)
                                         "list",         "report",   "warm",       "export",
                                         "clear",        "stats",    "watch",      "info",
                                         "keygen",       "shutdown", "Exit codes", "PROXYTIER_URL",
-                                        "--token-file", "restore",  "backup",     "rotate-keys"};
+                                        "--token-file", "restore",  "backup",     "rotate-keys",
+                                        "PROXYTIER_TLS_CA_FILE",  "PROXYTIER_DAEMON_USER"};
 
     (void)state;
     RUN(NULL, 0, "--help");
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         assert_non_null(strstr(last.texts[0], words[i]));
     assert_string_equal(last.texts[1], "");
-    assert_non_null(strstr(last.texts[0], "PROXYTIER_TOKEN (the access token)"));
+    assert_null(strstr(last.texts[0], "not used"));
+    assert_non_null(strstr(last.texts[0], "a wrong token or certificate"));
     assert_non_null(strstr(last.texts[0], "  put         URL                       Cache"));
     assert_non_null(strstr(last.texts[0], "  rotate-keys                           Encrypt"));
     char *help = strdup(last.texts[0]);

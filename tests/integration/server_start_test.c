@@ -83,13 +83,19 @@ bad_options_are_told_in_one_line(void **state)
                    "loopback");
     expect_refusal(&daemon, (const char *[]){"--l1", "off", "--l2=off", "--l3=off", NULL}, 2,
                    "at least one tier");
-    expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 1, path);
+    expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 2, path);
+    expect_refusal(&daemon, (const char *[]){"--rotator-users", "no-such-user", NULL}, 2,
+                   "rotator-users: there is no user 'no-such-user'");
+    expect_refusal(&daemon, (const char *[]){"--rotator-group", "no-such-group", NULL}, 2,
+                   "rotator-group: there is no group 'no-such-group'");
+    expect_refusal(&daemon, (const char *[]){"--token-file", path, NULL}, 2, "proxytier token add");
+    expect_refusal(&daemon, (const char *[]){"--tls-cert", path, "--tls-key", path, NULL}, 2, path);
     write_file(path, "# fine\nl1-entries = 10\nno-such = 1\n", 0600);
     expect_refusal(&daemon, (const char *[]){"--config", path, NULL}, 2,
                    "conf:3: unknown option 'no-such'");
     write_file(path, "no secret in here", 0644);
     expect_refusal(&daemon, (const char *[]){"--key-file", path, NULL}, 1, path);
-    expect_refusal(&daemon, (const char *[]){"--key-file", "/nonexistent/key", NULL}, 1,
+    expect_refusal(&daemon, (const char *[]){"--key-file", "/nonexistent/key", NULL}, 2,
                    "/nonexistent/key");
     test_daemon_fini(&daemon);
 }
@@ -110,6 +116,12 @@ a_key_file_that_vanished_is_told_before_it_is_missed(void **state)
     expect_refusal(&f->daemon, NULL, 1, "is missing, but the directory has data");
 }
 
+/* Those of the clients are in the environment of whoever runs both. */
+static const char *const client_variables[] = {
+    "PROXYTIER_URL",          "PROXYTIER_TLS_CA_FILE",     "PROXYTIER_TLS_CERT_FILE",
+    "PROXYTIER_TLS_KEY_FILE", "PROXYTIER_TLS_SERVER_NAME", "PROXYTIER_TOKEN"};
+enum { CLIENT_VARIABLES = sizeof client_variables / sizeof *client_variables };
+
 static void
 variables_that_are_no_options_are_told(void **state)
 {
@@ -117,16 +129,19 @@ variables_that_are_no_options_are_told(void **state)
     test_daemon daemon;
     test_daemon_init(&daemon);
     assert_int_equal(setenv("PROXYTIER_L1_ENTRYS", "hunter2", 1), 0);
-    assert_int_equal(setenv("PROXYTIER_URL", "ipc:///nowhere", 1), 0);
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        assert_int_equal(setenv(client_variables[i], "/nowhere", 1), 0);
     assert_int_equal(setenv("PROXYTIER_HEARTBEAT", "300ms", 1), 0);
     test_daemon_start(&daemon, NULL);
     unsetenv("PROXYTIER_L1_ENTRYS");
-    unsetenv("PROXYTIER_URL");
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        unsetenv(client_variables[i]);
     unsetenv("PROXYTIER_HEARTBEAT");
     assert_int_equal(test_daemon_end(&daemon, SIGTERM), 0);
     char *log = test_daemon_log(&daemon);
     assert_non_null(strstr(log, "WARN  unknown_variable  PROXYTIER_L1_ENTRYS"));
-    assert_null(strstr(log, "PROXYTIER_URL"));
+    for (int i = 0; i < CLIENT_VARIABLES; i++)
+        assert_null(strstr(log, client_variables[i]));
     assert_null(strstr(log, "PROXYTIER_HEARTBEAT"));
     assert_null(strstr(log, "hunter2"));
     free(log);

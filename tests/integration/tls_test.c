@@ -9,6 +9,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -121,6 +122,98 @@ options_that_cannot_work_are_refused_at_open(void **state)
     options.tls_key_file = security_box_file(box, "stranger.key");
     ptier_server_info info;
     assert_int_not_equal(get_info(&options, &info), PTIER_OK);
+}
+
+/* Where the advice stands in the error of the SDK. */
+static void
+expect_advice(const ptier_client_options *options, ptier_status status, const char *advice)
+{
+    ptier_client *client;
+    ptier_server_info info;
+    ptier_error error = {.message = ""};
+    ptier_status got = ptier_client_open(options, &client, &error);
+    if (got == PTIER_OK) {
+        got = ptier_get_info(client, &info, &error);
+        ptier_client_close(client);
+    }
+    if (got != status || !strstr(error.message, advice))
+        fail_msg("%s: %s", ptier_status_text(got), error.message);
+}
+
+static void
+errors_of_tls_name_what_is_to_be_looked_at(void **state)
+{
+    security_box *box = *state;
+    char plain[48];
+    security_box_start(box, true, NULL);
+    ptier_client_options options = options_for(box, "client");
+    options.tls_server_name = "wrong.test";
+    expect_advice(&options, PTIER_UNAUTHENTICATED, "not for the name wrong.test");
+    expect_advice(&options, PTIER_UNAUTHENTICATED, "; or ours (tls_cert_file)");
+    (void)snprintf(plain, sizeof plain, "%s", strstr(box->tls_url, "tcp://"));
+    options.url = plain;
+    expect_advice(&options, PTIER_UNAVAILABLE, "begin with tls+tcp://?");
+}
+
+static int
+run(ptier_test_program *program, const char *const *argv)
+{
+    ptier_test_program_free(program);
+    ptier_test_program_start(program, NULL, argv);
+    return ptier_test_program_wait(program);
+}
+#define RUN(program, ...) run(program, (const char *[]){PROXYTIER, __VA_ARGS__, NULL})
+
+static void
+set_environment(const char *name, const char *value)
+{
+    assert_int_equal(setenv(name, value, 1), 0);
+}
+
+static void
+watch_says_how_events_are_offered_and_a_reader_what_is_hidden(void **state)
+{
+    static const char *const names[] = {"PROXYTIER_TOKEN", "PROXYTIER_TLS_CA_FILE",
+                                        "PROXYTIER_TLS_SERVER_NAME"};
+    security_box *box = *state;
+    ptier_test_program program = {0};
+    security_box_start(box, false, NULL);
+    set_environment(names[0], box->tokens[PTIER_ROLE_READER]);
+    set_environment(names[1], security_box_file(box, "ca.pem"));
+    set_environment(names[2], SECURITY_BOX_HOST);
+    assert_int_equal(RUN(&program, "watch", "--for", "1s", "--url", box->tls_url), 6);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "--events tls+tcp://HOST:PORT"));
+    assert_int_equal(RUN(&program, "watch", "--for", "1s", "--url", box->tcp_url), 6);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "begins with ipc or tls+tcp"));
+    assert_int_equal(RUN(&program, "list", "--show-credentials", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR],
+                        "proxytier list: your role, reader, sees no credentials\n");
+    assert_int_equal(RUN(&program, "list", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR], "");
+    set_environment(names[0], box->tokens[PTIER_ROLE_ROTATOR]);
+    assert_int_equal(RUN(&program, "list", "--show-credentials", "--url", box->tls_url), 0);
+    assert_string_equal(program.texts[PTIER_TEST_ERR], "");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_int_equal(unsetenv(names[i]), 0);
+    ptier_test_program_free(&program);
+}
+
+/* The library names its options; the command has others. */
+static void
+command_names_its_own_options(void **state)
+{
+    security_box *box = *state;
+    ptier_test_program program = {0};
+    assert_int_equal(RUN(&program, "info", "--url", "tls+tcp://127.0.0.1:7443", "--tls-ca", "x"),
+                     2);
+    assert_non_null(
+        strstr(program.texts[PTIER_TEST_ERR], "(--tls-server-name, PROXYTIER_TLS_SERVER_NAME)"));
+    assert_int_equal(
+        RUN(&program, "info", "--url", box->tls_url, "--tls-ca", "x", "--tls-cert", "x"), 2);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "(--tls-cert, --tls-key)"));
+    assert_int_equal(RUN(&program, "info", "--daemon-user", "no-such-user"), 2);
+    assert_non_null(strstr(program.texts[PTIER_TEST_ERR], "(--daemon-user, "));
+    ptier_test_program_free(&program);
 }
 
 static void
@@ -283,15 +376,6 @@ event_sockets_are_for_users_and_certificates(void **state)
 
 /* ---- tls-init ---- */
 
-static int
-run(ptier_test_program *program, const char *const *argv)
-{
-    ptier_test_program_free(program);
-    ptier_test_program_start(program, NULL, argv);
-    return ptier_test_program_wait(program);
-}
-#define RUN(program, ...) run(program, (const char *[]){PROXYTIER, __VA_ARGS__, NULL})
-
 static void
 expect_mode(const char *directory, const char *name, mode_t mode)
 {
@@ -315,6 +399,7 @@ tls_init_makes_what_daemon_and_client_need(void **state)
     assert_int_equal(RUN(&program, "tls-init", tls, "--host", "10.0.0.1"), 2);
     assert_int_equal(RUN(&program, "tls-init", tls, "--host", "a.test,localhost"), 0);
     assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls-cert = "));
+    assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "# listen = ipc:///"));
     assert_non_null(strstr(program.texts[PTIER_TEST_OUT], "tls+tcp://a.test:7443"));
     expect_mode(tls, "", 0700);
     for (int i = 0; i < 3; i++)
@@ -341,6 +426,23 @@ tls_init_makes_what_daemon_and_client_need(void **state)
 }
 
 static void
+the_log_has_all_addresses(void **state)
+{
+    security_box *box = *state;
+    char expected[400];
+    security_box_start(box, true, NULL);
+    assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&box->daemon);
+    const char *line = strstr(log, "INFO  serving ");
+    (void)snprintf(expected, sizeof expected, "%s %s", box->tcp_url, box->tls_url);
+    assert_non_null(line);
+    assert_non_null(strstr(line, expected));
+    assert_non_null(strstr(line, box->daemon.events_url));
+    assert_non_null(strstr(line, box->tls_events_url));
+    free(log);
+}
+
+static void
 daemon_refuses_keys_that_others_may_read(void **state)
 {
     security_box *box = *state;
@@ -355,6 +457,20 @@ daemon_refuses_keys_that_others_may_read(void **state)
     free(log);
 }
 
+static void
+daemon_refuses_the_key_of_another_certificate(void **state)
+{
+    security_box *box = *state;
+    assert_int_equal(
+        test_daemon_run(&box->daemon,
+                        (const char *[]){"--tls-cert", security_box_file(box, "server.pem"),
+                                         "--tls-key", security_box_file(box, "client.key"), NULL}),
+        1);
+    char *log = test_daemon_log(&box->daemon);
+    assert_non_null(strstr(log, "client.key is not the key of "));
+    free(log);
+}
+
 #define TEST(name)                                                                                 \
     cmocka_unit_test_setup_teardown(name, security_box_set_up, security_box_tear_down)
 
@@ -364,12 +480,17 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(certificates_that_are_not_taken_are_told_at_once),
         TEST(options_that_cannot_work_are_refused_at_open),
+        TEST(errors_of_tls_name_what_is_to_be_looked_at),
+        TEST(watch_says_how_events_are_offered_and_a_reader_what_is_hidden),
+        TEST(command_names_its_own_options),
         TEST(environment_says_what_options_leave_out),
         TEST(event_address_is_that_of_the_door),
         TEST(events_come_over_mutual_tls),
         TEST(event_sockets_are_for_users_and_certificates),
         TEST(tls_init_makes_what_daemon_and_client_need),
+        TEST(the_log_has_all_addresses),
         TEST(daemon_refuses_keys_that_others_may_read),
+        TEST(daemon_refuses_the_key_of_another_certificate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

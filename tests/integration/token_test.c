@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -41,16 +42,25 @@ run(fixture *f, const char *const *argv)
 #define OUT(f) ((f)->last.texts[PTIER_TEST_OUT])
 #define ERR(f) ((f)->last.texts[PTIER_TEST_ERR])
 
+/* `message` has room for PTIER_ERROR_MESSAGE_MAX bytes, or is NULL. */
 static ptier_status
-call(raw_client *client, const char *method, const char *token)
+call_and_read(raw_client *client, const char *method, const char *token, char *message)
 {
     Proxytier__V1__RequestHeader header = PROXYTIER__V1__REQUEST_HEADER__INIT;
     header.method = (char *)(uintptr_t)method;
     header.token = (char *)(uintptr_t)token;
     raw_reply reply = raw_client_call_bytes(client, &header, NULL, 0, NULL);
     ptier_status status = raw_status(&reply);
+    if (message && reply.header)
+        (void)snprintf(message, PTIER_ERROR_MESSAGE_MAX, "%s", reply.header->message);
     raw_reply_free(&reply);
     return status;
+}
+
+static ptier_status
+call(raw_client *client, const char *method, const char *token)
+{
+    return call_and_read(client, method, token, NULL);
 }
 
 static const char get_many[] = "/proxytier.v1.ProxyCache/GetMany";
@@ -119,11 +129,18 @@ failed_logins_are_limited_and_logged_without_the_token(void **state)
     security_box_start(&f->box, false, NULL);
     raw_client_open(&client, f->box.tcp_url);
     for (int i = 0; i < 300; i++) {
-        ptier_status status = call(&client, get_many, f->box.wrong);
-        limited += status == PTIER_RESOURCE_EXHAUSTED;
-        assert_true(status == PTIER_RESOURCE_EXHAUSTED || status == PTIER_UNAUTHENTICATED);
+        char message[PTIER_ERROR_MESSAGE_MAX] = "";
+        assert_int_equal(call_and_read(&client, get_many, f->box.wrong, message),
+                         PTIER_UNAUTHENTICATED);
+        limited += strstr(message, "too many failed logins") != NULL;
     }
     assert_in_range(limited, 200, 290);
+    /* A command that is limited ends as one with a wrong token does. */
+    assert_int_equal(setenv("PROXYTIER_TOKEN", f->box.wrong, 1), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(run(f, (const char *[]){PROXYTIER, "list", "--url", f->box.tcp_url, NULL}),
+                         6);
+    assert_int_equal(unsetenv("PROXYTIER_TOKEN"), 0);
     /* Neither a right token from there, nor others suffer. */
     assert_int_equal(call(&client, get_many, f->box.tokens[PTIER_ROLE_READER]), PTIER_OK);
     raw_client_close(&client);
@@ -182,6 +199,33 @@ sockets_belong_to_the_group_of_rotators(void **state)
     assert_int_equal(about.st_gid, 12345);
 }
 
+static bool
+is_told_of_shutting_out(fixture *f, const char *const *options)
+{
+    test_daemon_start(&f->box.daemon, options);
+    assert_int_equal(test_daemon_end(&f->box.daemon, SIGTERM), 0);
+    char *log = test_daemon_log(&f->box.daemon);
+    bool told = strstr(log, "WARN  rotator_shut_out  user 12345 may be rotator, but not open ");
+    free(log);
+    assert_int_equal(unlink(f->box.daemon.log_path), 0);
+    return told;
+}
+
+static void
+rotators_who_cannot_reach_the_socket_are_told_of(void **state)
+{
+    fixture *f = *state;
+    if (!security_box_become(0))
+        skip();
+    assert_true(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "12345", NULL}));
+    assert_false(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_int_equal(chmod(f->box.daemon.directory, 0750), 0);
+    assert_true(is_told_of_shutting_out(
+        f, (const char *[]){"--rotator-users", "12345", "--socket-mode", "666", NULL}));
+    assert_false(is_told_of_shutting_out(f, (const char *[]){"--rotator-users", "0", NULL}));
+}
+
 static void
 command_makes_lists_and_removes(void **state)
 {
@@ -206,8 +250,34 @@ command_makes_lists_and_removes(void **state)
     assert_int_equal(TOKEN(f, "add", "--role", "boss", "--name", "c2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c 2"), 2);
     assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "soon"), 2);
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "2020-01-01"),
+                     2);
+    assert_non_null(strstr(ERR(f), "2020-01-01 is over"));
+    assert_int_equal(TOKEN(f, "add", "--role", "admin", "--name", "c2", "--expires", "0"), 2);
+    assert_int_equal(TOKEN(f, "remove", "--name", "c2"), 3);
     assert_int_equal(TOKEN(f, "add", "--role", "admin"), 2);
     assert_int_equal(TOKEN(f, "burn"), 2);
+}
+
+static void
+command_takes_no_token_from_a_file_that_others_may_read(void **state)
+{
+    fixture *f = *state;
+    const char *path = security_box_file(&f->box, "client-token");
+    const char *const argv[] = {PROXYTIER,      "list", "--url", f->box.daemon.url,
+                                "--token-file", path,   NULL};
+    security_box_start(&f->box, false, NULL);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fprintf(file, "%s\n", f->box.tokens[PTIER_ROLE_READER]) > 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(path, 0644), 0);
+    assert_int_equal(run(f, argv), 1);
+    assert_non_null(strstr(ERR(f), "client-token: it may be read by others than its owner: chmod"));
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(run(f, argv), 1);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(run(f, argv), 0);
 }
 
 static int
@@ -241,7 +311,9 @@ main(void)
         TEST(failed_logins_are_limited_and_logged_without_the_token),
         TEST(without_tokens_strangers_are_disconnected),
         TEST(sockets_belong_to_the_group_of_rotators),
+        TEST(rotators_who_cannot_reach_the_socket_are_told_of),
         TEST(command_makes_lists_and_removes),
+        TEST(command_takes_no_token_from_a_file_that_others_may_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,7 +139,8 @@ l3_mended(ptier_cache *cache)
     pthread_mutex_lock(&cache->lock);
     bool down = cache->health[PTIER_TIER_L3].down;
     pthread_mutex_unlock(&cache->lock);
-    return !down && statistics.writeback_queue + statistics.usage_queue + statistics.l3_queue == 0 &&
+    return !down &&
+           statistics.writeback_queue + statistics.usage_queue + statistics.l3_queue == 0 &&
            ptier_l3_condition_of(cache->tiers[PTIER_TIER_L3]) == PTIER_L3_SOUND;
 }
 

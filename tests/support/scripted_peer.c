@@ -315,13 +315,26 @@ answer_requests(void *argument)
 }
 
 void
+peer_stop_events(scripted_peer *p)
+{
+    nng_close(p->events);
+    unlink(p->event_url + strlen("ipc://")); /* another user could not */
+}
+
+void
+peer_start_events(scripted_peer *p)
+{
+    assert_int_equal(nng_pub0_open(&p->events), 0);
+    assert_int_equal(nng_listen(p->events, p->event_url, NULL, 0), 0);
+}
+
+void
 peer_start(scripted_peer *p)
 {
     assert_false(p->running);
     assert_int_equal(nng_rep0_open(&p->rpc), 0);
-    assert_int_equal(nng_pub0_open(&p->events), 0);
     assert_int_equal(nng_listen(p->rpc, p->rpc_url, NULL, 0), 0);
-    assert_int_equal(nng_listen(p->events, p->event_url, NULL, 0), 0);
+    peer_start_events(p);
     assert_int_equal(pthread_create(&p->thread, NULL, answer_requests, p), 0);
     p->running = true;
 }

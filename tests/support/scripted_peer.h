@@ -75,6 +75,10 @@ void peer_start(scripted_peer *peer);
 /* Closes both sockets: connections are lost. Start again at the same addresses with peer_start. */
 void peer_stop(scripted_peer *peer);
 
+/* Of events alone: the second by the calling thread's user. */
+void peer_stop_events(scripted_peer *peer);
+void peer_start_events(scripted_peer *peer);
+
 /* Packs a message as the answer's body. */
 void peer_answer_with(peer_answer *answer, const ProtobufCMessage *message);
 

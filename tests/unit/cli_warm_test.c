@@ -78,7 +78,8 @@ feed(ptier_warm_sender *sender, uint64_t count)
             batch = ptier_warm_sender_take(sender);
         if (!batch)
             break;
-        assert_true(ptier_warm_batch_add(batch, "f", &record, false, taken + 1));
+        assert_true(ptier_warm_batch_add(batch, "f", &record, false,
+                                         (ptier_warm_place){.line = taken + 1}));
     }
     if (batch)
         ptier_warm_sender_submit(sender, batch);
@@ -151,7 +152,7 @@ a_batch_keeps_its_own_copies(void **state)
     record.username = record.username_token = record.password_token = text;
     record.labels = &label;
     record.label_count = 1;
-    assert_true(ptier_warm_batch_add(batch, "f", &record, true, 7));
+    assert_true(ptier_warm_batch_add(batch, "f", &record, true, (ptier_warm_place){.line = 7}));
     memset(text, 'x', sizeof text - 1);
     memset(name, 'x', sizeof name - 1);
     memset(value, 'x', sizeof value - 1);
@@ -166,7 +167,7 @@ a_batch_keeps_its_own_copies(void **state)
     assert_string_equal(copy->password_token, "secret");
     assert_string_equal(copy->labels[0].name, "country");
     assert_string_equal(copy->labels[0].value, "DE");
-    assert_int_equal(batch->lines[0], 7);
+    assert_int_equal(batch->places[0].line, 7);
     ptier_warm_batch_fini(batch);
     free(batch);
 }
@@ -185,19 +186,20 @@ a_batch_takes_one_kind_of_record_and_so_many(void **state)
     ptier_warm_batch_init(batch);
     ptier_record_init(&record);
     record.url = "http://h:1";
-    assert_true(ptier_warm_batch_add(batch, file, &record, false, 1));
+    assert_true(ptier_warm_batch_add(batch, file, &record, false, (ptier_warm_place){.line = 1}));
     assert_true(ptier_warm_batch_takes(batch, file, false));
     assert_false(ptier_warm_batch_takes(batch, file, true));
     assert_false(ptier_warm_batch_takes(batch, other, false));
     memset(big, 'a', PTIER_WARM_BATCH_BYTES);
     record.source = big;
-    assert_true(ptier_warm_batch_add(batch, file, &record, false, 2));
+    assert_true(ptier_warm_batch_add(batch, file, &record, false, (ptier_warm_place){.line = 2}));
     assert_false(ptier_warm_batch_takes(batch, file, false));
     ptier_warm_batch_clear(batch);
     record.source = NULL;
     for (uint64_t i = 0; i < PTIER_WARM_BATCH; i++) {
         assert_true(ptier_warm_batch_takes(batch, file, false));
-        assert_true(ptier_warm_batch_add(batch, file, &record, false, i));
+        assert_true(
+            ptier_warm_batch_add(batch, file, &record, false, (ptier_warm_place){.line = i}));
     }
     assert_false(ptier_warm_batch_takes(batch, file, false));
     ptier_warm_batch_fini(batch);
@@ -218,8 +220,9 @@ reasons_are_counted_and_the_many_share_one_place(void **state)
     progress.tally.shown = PTIER_WARM_SHOWN; /* keep the test's own output clean */
     for (int i = 0; i < 40; i++) {
         (void)snprintf(reason, sizeof reason, "reason %d", i);
-        ptier_warm_progress_skip(&progress, "f", 1, reason, false);
-        ptier_warm_progress_skip(&progress, "f", 1, "reason 0", i % 2 == 0);
+        ptier_warm_progress_skip(&progress, "f", (ptier_warm_place){.line = 1}, reason, false);
+        ptier_warm_progress_skip(&progress, "f", (ptier_warm_place){.line = 1}, "reason 0",
+                                 i % 2 == 0);
     }
     assert_int_equal(progress.tally.skipped, 60);
     assert_int_equal(progress.tally.rejected, 20);

@@ -211,8 +211,8 @@ csv_columns_may_come_in_any_order(void **state)
     expect(load("columns.csv"), PTIER_IMPORT_CSV, 4, 1,
            "2 http://192.0.2.1:8080 user=alice pass=s3,cr\"et fetched=1767323045000 latency=120.5 "
            "country:DE\n"
-           "4 socks4://192.0.2.2:1080 country:Korea,\nRepublic of\n"
-           "4 socks5://192.0.2.2:1080 country:Korea,\nRepublic of\n"
+           "3 socks4://192.0.2.2:1080 country:Korea, Republic of\n"
+           "3 socks5://192.0.2.2:1080 country:Korea, Republic of\n"
            "5 http://[2001:db8::1]:8080\n"
            "7 skipped: the port is not a number from 1 to 65535\n");
 }
@@ -251,9 +251,9 @@ json_objects_are_read_and_bad_ones_skipped(void **state)
 {
     (void)state;
     expect(load("objects.json"), PTIER_IMPORT_JSON, 6, 6,
-           "9 http://192.0.2.1:80 source=user fetched=1767323045678 health=healthy latency=12.5 "
+           "6 http://192.0.2.1:80 source=user fetched=1767323045678 health=healthy latency=12.5 "
            "country:Germany country_code:DE success_rate:100.0 https:true\n"
-           "11 socks5://192.0.2.2:1080 user=alice pass=wonderland fetched=1767323045000 tier:gold\n"
+           "10 socks5://192.0.2.2:1080 user=alice pass=wonderland fetched=1767323045000 tier:gold\n"
            "12 http://192.0.2.3:3128 user=bob pass=builder fetched=1767323045123 ttl=60000 "
            "type:elite\n"
            "13 skipped: no port: write host:port\n"
@@ -455,8 +455,8 @@ limits_of_a_record_are_kept(void **state)
         {"\"password\":\"", "\"", "password is longer", PTIER_CREDENTIAL_MAX},
         {"\"source\":\"", "\"", "source is longer", PTIER_SOURCE_MAX},
         {"\"key\":\"", "\"", "key is longer", PTIER_KEY_MAX},
-        {"\"labels\":{\"a\":\"", "\"}", "label", PTIER_LABEL_VALUE_MAX},
-        {"\"labels\":{\"", "\":\"a\"}", "label", PTIER_LABEL_NAME_MAX},
+        {"\"proxytier_export\":1,\"labels\":{\"a\":\"", "\"}", "label", PTIER_LABEL_VALUE_MAX},
+        {"\"proxytier_export\":1,\"labels\":{\"", "\":\"a\"}", "label", PTIER_LABEL_NAME_MAX},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const collected *c = load_filled(cases[i].before, cases[i].limit, cases[i].after);
@@ -467,9 +467,16 @@ limits_of_a_record_are_kept(void **state)
 }
 
 static void
-unknown_columns_too_long_for_a_label_are_left_out(void **state)
+what_does_not_fit_a_label_is_left_out(void **state)
 {
+    static const char list[] = "{\"ip\":\"192.0.2.1\",\"port\":80,\"a\":\"x\\ty\\r\\nz\",\"b\":"
+                               "\"x\\u0007\",\"c\\u001b\":\"x\","
+                               "\"labels\":{\"d\":\"x\\ny\",\"e\":\"x\\u0007\",\"\":\"x\"}}";
     (void)state;
+    expect(load_memory(list, sizeof list - 1, "a.jsonl"), PTIER_IMPORT_JSONL, 1, 0,
+           "1 http://192.0.2.1:80 a:x y  z d:x y\n");
+    expect(load_filled("\"labels\":{\"a\":\"", PTIER_LABEL_VALUE_MAX + 1, "\"}"),
+           PTIER_IMPORT_JSONL, 1, 0, "1 http://192.0.2.1:80\n");
     expect(load_filled("\"story\":\"", PTIER_LABEL_VALUE_MAX + 1, "\""), PTIER_IMPORT_JSONL, 1, 0,
            "1 http://192.0.2.1:80\n");
 }
@@ -615,7 +622,7 @@ main(void)
         cmocka_unit_test(format_is_found_out_from_name_and_content),
         cmocka_unit_test(times_are_read_in_the_forms_people_write),
         cmocka_unit_test(limits_of_a_record_are_kept),
-        cmocka_unit_test(unknown_columns_too_long_for_a_label_are_left_out),
+        cmocka_unit_test(what_does_not_fit_a_label_is_left_out),
         cmocka_unit_test(files_that_are_no_lists_get_one_clear_line),
         cmocka_unit_test(unreadable_files_are_refused),
         cmocka_unit_test(the_receiver_can_stop),

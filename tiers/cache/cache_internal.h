@@ -169,6 +169,7 @@ struct ptier_cache {
     uint64_t rewrites;        /* how often it was done, or tried */
     ptier_error rewrite_error;         /* of the last time */
     int64_t state_retry_ms;            /* after a failure; maintenance thread only */
+    bool reserve_missing;              /* reserve.h; at open and close only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_may_stop;                  /* once the others have stopped */
     bool stopping;

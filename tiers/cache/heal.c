@@ -7,8 +7,12 @@
 #include <time.h>
 
 #include "cache/cache_internal.h"
+#include "cache/reserve.h"
 
-enum { NO_MEMORY_PAUSE_MS = 10 };
+enum {
+    NO_MEMORY_PAUSE_MS = 10,
+    COMEBACK_BYTES = 2 << 20, /* with less room than this a tier would be down again at once */
+};
 
 static const char *const down_events[] = {
     [PTIER_TIER_L2] = "l2_degraded", [PTIER_TIER_L3] = "l3_degraded"};
@@ -247,6 +251,17 @@ probe_is_due(ptier_cache *cache, ptier_tier_id tier, bool *down)
     return due;
 }
 
+/* Whatever it was that the tier failed of. The reserve of the next start comes first. */
+static ptier_status
+look_for_room(ptier_cache *cache, ptier_error *error)
+{
+    const uint64_t all = PTIER_RESERVE_BYTES + COMEBACK_BYTES;
+    ptier_status status = ptier_reserve_grow(cache->data_dir, all, error);
+    if (status == PTIER_OK)
+        ptier_reserve_shrink(cache->data_dir, PTIER_RESERVE_BYTES);
+    return status;
+}
+
 /* ---- L2 ---- */
 
 /* What L2 has missed beyond `after`: everything that L3 is not through with. */
@@ -329,7 +344,9 @@ revive_l2(ptier_cache *cache, void *context)
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     bool *revived = context;
     ptier_error error;
-    ptier_status status = l2->ops->probe(l2, &error);
+    ptier_status status = look_for_room(cache, &error);
+    if (!status)
+        status = l2->ops->probe(l2, &error);
     if (!status)
         status = ptier_l2_resume(l2, &error);
     uint32_t first, resumed_at;
@@ -476,8 +493,8 @@ revive_l3(ptier_cache *cache)
     bool rebuild = cache->health[PTIER_TIER_L3].rebuild;
     pthread_mutex_unlock(&cache->lock);
     rebuild |= ptier_l3_check_file(l3) != PTIER_L3_SOUND;
-    ptier_status status = PTIER_OK;
-    if (!rebuild && l3->ops->probe(l3, &error)) {
+    ptier_status status = look_for_room(cache, &error);
+    if (!status && !rebuild && l3->ops->probe(l3, &error)) {
         status = ptier_l3_reopen(l3, &error);
         if (!status)
             status = l3->ops->probe(l3, &error);

@@ -48,7 +48,8 @@ checkpoint(ptier_cache *cache, bool force, ptier_error *error)
     return status;
 }
 
-/* OK: it is committed, and as safe as asked. The tier is given up after three failures in a row. */
+/* OK: it is committed, and as safe as asked. The tier is given up after three failures in a row,
+ * or after one of a full disk or a damaged file. */
 static ptier_status
 apply(ptier_cache *cache, const ptier_op_list *batch, bool sync, ptier_error *error)
 {
@@ -66,10 +67,10 @@ apply(ptier_cache *cache, const ptier_op_list *batch, bool sync, ptier_error *er
             return PTIER_OK;
         }
         ptier_tier_failed(cache, PTIER_TIER_L3);
-        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_failed", "attempt %d of %d: %s", attempt + 1,
-                        FAILURES_IN_A_ROW, error->message);
         if (status == PTIER_RESOURCE_EXHAUSTED || status == PTIER_DATA_LOSS)
             break; /* a full disk, or damage: once more helps nothing */
+        ptier_cache_log(cache, PTIER_LOG_WARN, "l3_failed", "attempt %d of %d: %s", attempt + 1,
+                        FAILURES_IN_A_ROW, error->message);
         nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_MS * 1000000L}, NULL);
     }
     return status;

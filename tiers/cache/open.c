@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <proxytier/import.h>
 
 #include "cache/inspect.h"
+#include "cache/reserve.h"
 #include "file.h"
 #include "hash.h"
 
@@ -22,6 +24,7 @@ enum {
     MEND_MS = 2000, /* of a close that finishes what compaction has begun */
     SHARD_BYTES = 16 << 20,
     REMOVAL_RESERVE = 1 << 20, /* about 7,000 removals */
+    START_ROOM_MB = 2,         /* that, the files of an empty database, and the reserve */
 };
 
 void
@@ -217,6 +220,42 @@ ptier_tell_missing_key(const ptier_cache *cache)
                         cache->data_dir);
 }
 
+/* ---- room on the disk ---- */
+
+static void
+give_up_reserve(ptier_cache *cache, uint64_t but)
+{
+    ptier_reserve_shrink(cache->data_dir, but);
+    cache->reserve_missing = true;
+}
+
+static void
+take_reserve(ptier_cache *cache)
+{
+    ptier_error ignored; /* of a full disk others will tell */
+    if (cache->reserve_missing)
+        cache->reserve_missing =
+            ptier_reserve_grow(cache->data_dir, PTIER_RESERVE_BYTES, &ignored) != PTIER_OK;
+}
+
+/* Why it did not open, said as what can be done about it, where that is making room. */
+static ptier_status
+explain_full_disk(const ptier_cache *cache, ptier_status status, ptier_error *error)
+{
+    struct statvfs disk;
+    ptier_error why;
+    if ((status != PTIER_RESOURCE_EXHAUSTED && status != PTIER_UNAVAILABLE) || !error ||
+        !cache->data_dir || statvfs(cache->data_dir, &disk))
+        return status;
+    uint64_t free_kb = (uint64_t)disk.f_bavail * disk.f_frsize >> 10;
+    if (free_kb >= START_ROOM_MB << 10)
+        return status;
+    why = *error;
+    return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
+                      "the disk of %s has %" PRIu64 " KB free: make room for %d MB (%s)",
+                      cache->data_dir, free_kb, START_ROOM_MB, why.message);
+}
+
 /* ---- the tiers ---- */
 
 static ptier_status
@@ -260,6 +299,7 @@ open_tiers(ptier_cache *cache, const ptier_cache_hooks *hooks, ptier_error *erro
             .on_log = o->on_log,
             .log_context = o->log_context,
         };
+        give_up_reserve(cache, PTIER_RESERVE_STATE);
         status = ptier_l3_open(&l3, &cache->tiers[PTIER_TIER_L3], error);
         cache->lowest = PTIER_TIER_L3;
     }
@@ -296,6 +336,7 @@ begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
     cache->state.tiers = tiers_that_count(f);
     cache->state.boot_tag = cache->clock.boot_tag;
     cache->state.clean = false;
+    give_up_reserve(cache, 0);
     return ptier_state_save(cache->data_dir, &cache->state, error);
 }
 
@@ -381,7 +422,9 @@ open_directory(ptier_cache *cache, const ptier_cache_options *o, ptier_findings 
                         (cache->state.clean || cache->state.boot_tag == cache->clock.boot_tag);
     if (!status)
         status = ptier_state_add_key(&cache->state, cache->keyring, &changed, error);
-    if (!status && changed && f->state_known) /* before anything is written with it */
+    /* Before anything is written with the key. In an empty directory, too: should the start fail,
+     * or end in between, the next one knows that there was nothing to lose. */
+    if (!status && changed && (f->state_known || !f->has_data))
         status = ptier_state_save(cache->data_dir, &cache->state, error);
     return status;
 }
@@ -432,10 +475,13 @@ ptier_cache_open_with(const ptier_cache_options *options, const ptier_cache_hook
     if (!status)
         status = begin_run(cache, &found, error);
     if (!status)
+        take_reserve(cache);
+    if (!status)
         ptier_quarantine_load(cache);
     if (!status)
         status = start_threads(cache, error);
     if (status) {
+        status = explain_full_disk(cache, status, error);
         (void)ptier_cache_close(cache); /* the first failure is the one to tell */
         return status;
     }
@@ -479,6 +525,7 @@ free_cache(ptier_cache *cache)
     for (int id = PTIER_TIER_L1; id <= PTIER_TIER_L3; id++)
         if (cache->tiers[id])
             cache->tiers[id]->ops->close(cache->tiers[id]);
+    take_reserve(cache); /* L2 gave room back */
     for (size_t i = 0; cache->writeback.cells && i <= cache->writeback.mask; i++)
         ptier_entry_release(cache->writeback.cells[i].value);
     ptier_map_fini(&cache->writeback);

@@ -232,15 +232,18 @@ settle_l3(ptier_cache *cache, const ptier_findings *f, uint64_t replayed)
     ptier_l3_down(cache, &error);
 }
 
-/* Old shards of a tier that missed changes are rewritten without what is out of date in them. */
+/* Old shards of a tier that missed changes are rewritten without what is out of date in them.
+ * *full: there is no room for that now, and L2 is to stay off. */
 static ptier_status
-settle_l2(ptier_cache *cache, const ptier_findings *f, uint32_t *stale_below, ptier_error *error)
+settle_l2(ptier_cache *cache, const ptier_findings *f, uint32_t *stale_below, bool *full,
+          ptier_error *error)
 {
     ptier_tier *l2 = cache->tiers[PTIER_TIER_L2];
     const ptier_progress *p = &cache->progress_file.now;
     uint32_t first, last;
     uint64_t bytes;
     *stale_below = 0;
+    *full = false;
     if (!l2)
         return PTIER_OK;
     ptier_l2_position(l2, &first, &last, &bytes);
@@ -248,7 +251,8 @@ settle_l2(ptier_cache *cache, const ptier_findings *f, uint32_t *stale_below, pt
         return PTIER_OK;
     ptier_status status = ptier_l2_resume(l2, error);
     ptier_l2_position(l2, &first, stale_below, &bytes);
-    return status;
+    *full = status == PTIER_RESOURCE_EXHAUSTED;
+    return *full ? PTIER_OK : status;
 }
 
 /* From here on `progress` is about this run. */
@@ -285,10 +289,16 @@ ptier_recover(ptier_cache *cache, ptier_findings *f, ptier_error *error)
         cache->state.reserved = r.highest + 1; /* never go back */
     }
     uint32_t stale_below;
-    status = settle_l2(cache, f, &stale_below, error);
+    bool full;
+    ptier_error why = {0};
+    status = settle_l2(cache, f, &stale_below, &full, &why);
     if (status)
-        return status;
+        return ptier_fail(error, status, "%s", why.message);
     restart_progress(cache, stale_below);
+    if (full) {
+        ptier_op_list none = {0};
+        ptier_l2_down(cache, &none, PTIER_RESOURCE_EXHAUSTED, &why);
+    }
     settle_l3(cache, f, r.replayed);
     ptier_cache_log(cache, PTIER_LOG_INFO, "cache_open",
                     "%" PRIu64 " entries%s, %" PRIu64 " changes from the log on their way to L3",

@@ -1,6 +1,6 @@
 /*
  * CSV with a header line in any column order; commas, semicolons, tabs or bars. libcsv does the
- * quoting; it is fed line by line so that every record knows where it ended, and so that one quote
+ * quoting; it is fed line by line so that every record knows where it began, and so that one quote
  * that is never closed costs one line.
  */
 #include "import/import_internal.h"
@@ -36,7 +36,7 @@ typedef struct csv_reader {
     bool row_ended, out_of_memory;
     char *row; /* its lines, while no end has come */
     size_t row_length;
-    uint64_t row_line, line; /* of its start; the current one */
+    uint64_t row_line; /* of its start */
     ptier_status status;
     ptier_draft draft;
 } csv_reader;
@@ -138,7 +138,7 @@ on_row(int end, void *context)
     if (!reader->has_header) {
         reader->has_header = true;
         reader->status = check_header(reader);
-    } else if (!ptier_draft_emit(&reader->draft, reader->importer->scheme, reader->line)) {
+    } else if (!ptier_draft_emit(&reader->draft, reader->importer->scheme, reader->row_line)) {
         reader->status = PTIER_CANCELLED;
     }
     reader->cell = 0;
@@ -208,7 +208,6 @@ parse_line(csv_reader *reader, const char *text, size_t length, uint64_t number)
         return PTIER_OK;
     if (!reader->row)
         reader->row_line = number;
-    reader->line = number;
     reader->row_ended = false;
     size_t done = csv_parse(&reader->parser, text, length, on_cell, on_row, reader);
     done += csv_parse(&reader->parser, "\n", 1, on_cell, on_row, reader);

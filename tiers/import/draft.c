@@ -69,7 +69,7 @@ ptier_draft_spoil(ptier_draft *draft, const char *format, ...)
 }
 
 /* A NUL-terminated copy in the draft's room. */
-static const char *
+static char *
 keep(ptier_draft *draft, const char *text, size_t length)
 {
     if (length >= sizeof draft->text - draft->used) {
@@ -290,6 +290,30 @@ set_value(ptier_draft *draft, ptier_field field, const char *value, size_t lengt
     }
 }
 
+/* Of a list it is left out: no reason to lose the proxy. An own export is restored as it is, or
+ * not. */
+static void
+unfit_label(ptier_draft *draft)
+{
+    if (draft->out.restore)
+        ptier_draft_spoil(draft,
+                          "it has more than %d labels, or one of which name or value is too long "
+                          "(%d and %d bytes), or no UTF-8 text without control characters",
+                          PTIER_LABELS_MAX, PTIER_LABEL_NAME_MAX, PTIER_LABEL_VALUE_MAX);
+}
+
+/* A copy, in which tabs and line breaks are spaces: cells of spreadsheets have them. NULL: it does
+ * not fit. */
+static const char *
+keep_label_text(ptier_draft *draft, const char *text, size_t length, size_t max)
+{
+    char *copy = length <= max && ptier_text_valid(text, length) ? keep(draft, text, length) : NULL;
+    for (char *c = copy; c && *c; c++)
+        if (!draft->out.restore && (*c == '\t' || *c == '\n' || *c == '\r'))
+            *c = ' ';
+    return copy && !ptier_text_has_control(copy, length) ? copy : NULL;
+}
+
 /* Replaces an earlier label of that name, as JSON readers usually do. */
 static void
 put_label(ptier_draft *draft, const char *name, const char *value)
@@ -299,7 +323,7 @@ put_label(ptier_draft *draft, const char *name, const char *value)
     while (i < record->label_count && strcmp(draft->labels[i].name, name) != 0)
         i++;
     if (i == PTIER_LABELS_MAX) {
-        ptier_draft_spoil(draft, "it has more than %d labels", PTIER_LABELS_MAX);
+        unfit_label(draft);
         return;
     }
     draft->labels[i] = (ptier_label){name, value};
@@ -311,31 +335,20 @@ void
 ptier_draft_label(ptier_draft *draft, const char *name, size_t name_length, const char *value,
                   size_t length)
 {
-    if (name_length == 0 || name_length > PTIER_LABEL_NAME_MAX || length > PTIER_LABEL_VALUE_MAX) {
-        ptier_draft_spoil(draft, "a label's name is empty or over %d bytes, or its value over %d",
-                          PTIER_LABEL_NAME_MAX, PTIER_LABEL_VALUE_MAX);
-        return;
-    }
-    if (!ptier_text_valid(name, name_length) || !ptier_text_valid(value, length)) {
-        ptier_draft_spoil(draft, "a label is not UTF-8 text");
-        return;
-    }
-    const char *kept_name = keep(draft, name, name_length);
-    const char *kept_value = keep(draft, value, length);
-    if (kept_name && kept_value)
+    const char *kept_name = keep_label_text(draft, name, name_length, PTIER_LABEL_NAME_MAX);
+    const char *kept_value = keep_label_text(draft, value, length, PTIER_LABEL_VALUE_MAX);
+    if (kept_name && *kept_name && kept_value)
         put_label(draft, kept_name, kept_value);
+    else
+        unfit_label(draft);
 }
 
-/* A field without a meaning for us. What does not fit a label is no reason to lose the proxy. */
+/* A field without a meaning for us. */
 static void
 set_unknown(ptier_draft *draft, const char *name, size_t name_length, const char *value,
             size_t length)
 {
-    bool fits = name_length > 0 && name_length <= PTIER_LABEL_NAME_MAX && length > 0 &&
-                length <= PTIER_LABEL_VALUE_MAX &&
-                draft->out.record.label_count < PTIER_LABELS_MAX &&
-                ptier_text_valid(name, name_length) && ptier_text_valid(value, length);
-    if (fits && !draft->out.restore)
+    if (length > 0 && !draft->out.restore)
         ptier_draft_label(draft, name, name_length, value, length);
 }
 

@@ -49,9 +49,9 @@ line_now(ptier_sax *sax)
 }
 
 static bool
-emit(ptier_sax *sax, const char *scheme)
+emit(ptier_sax *sax, const char *scheme, uint64_t line)
 {
-    sax->stopped = !ptier_draft_emit(&sax->draft, scheme, line_now(sax));
+    sax->stopped = !ptier_draft_emit(&sax->draft, scheme, line);
     return !sax->stopped;
 }
 
@@ -63,7 +63,8 @@ push(ptier_sax *sax, enum kind kind, const char *scheme)
         return false;
     }
     sax->depth++;
-    *top(sax) = (ptier_sax_level){.kind = (uint8_t)kind, .scheme = scheme};
+    *top(sax) = (ptier_sax_level){
+        .kind = (uint8_t)kind, .scheme = scheme, .line = kind == KIND_OBJECT ? line_now(sax) : 0};
     return true;
 }
 
@@ -83,7 +84,7 @@ scalar(ptier_sax *sax, const char *text, size_t length, bool is_string)
             ptier_draft_set(&sax->draft, PTIER_FIELD_URL, "", 0, text, length);
         else
             ptier_draft_spoil(&sax->draft, "a number or a boolean is no proxy");
-        return emit(sax, level->scheme);
+        return emit(sax, level->scheme, line_now(sax));
     case KIND_OBJECT:
         if (!level->wrapper)
             ptier_draft_set(&sax->draft, sax->field, sax->name, sax->name_length, text, length);
@@ -212,7 +213,7 @@ on_end(void *context)
     if (!record)
         return 1;
     sax->list_seen = true;
-    return emit(sax, level.scheme);
+    return emit(sax, level.scheme, level.line);
 }
 
 static const yajl_callbacks callbacks = {

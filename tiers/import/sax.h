@@ -16,6 +16,7 @@ typedef struct ptier_sax_level {
     uint8_t kind;
     bool wrapper;       /* an object that held a list: no record itself */
     const char *scheme; /* for the records below; static storage */
+    uint64_t line;      /* where it began */
 } ptier_sax_level;
 
 typedef struct ptier_sax {

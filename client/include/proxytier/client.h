@@ -14,10 +14,11 @@
  * reset_statistics, backup, shutdown, a restoring put) was sent, and its daemon was restarted, or
  * not reached again within 45 s and the call's timeout and retries: it was done once, or not. Where
  * nothing listens UNAVAILABLE comes at once, not after the timeout. PERMISSION_DENIED: this user or
- * role may not. UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's,
- * or ours) that the other side does not take. Ownership: input strings and records are borrowed for
- * the call. Results are owned by the caller and freed by the function named at their type; strings
- * inside a result live as long as the result.
+ * role may not, or a user who is not trusted listens at an ipc address (nothing was sent there).
+ * UNAUTHENTICATED: a wrong, expired or missing token, or a certificate (the daemon's, or ours) that
+ * the other side does not take. Ownership: input strings and records are borrowed for the call.
+ * Results are owned by the caller and freed by the function named at their type; strings inside a
+ * result live as long as the result.
  */
 #ifndef PROXYTIER_CLIENT_H
 #define PROXYTIER_CLIENT_H
@@ -48,7 +49,10 @@ typedef enum ptier_on_stale {
  * instant at most max_staleness_ms before the read began, whatever the network does; later than
  * that contact is not fresh, and on_stale says what happens. Whoever reads after a change of its
  * own (any call on the same client that returned PTIER_OK) sees that change or a later one. A
- * record whose time to live has ended is not served, stale or not. It is kept up to date by the
+ * record whose time to live has ended is not served, stale or not. When tokens are removed, expire
+ * or change at the daemon (which looks twice a second), what is kept is dropped within the same
+ * bound, stale or not, and asked for anew: whose token is no longer good is told so, as without a
+ * near cache. It is kept up to date by the
  * daemon's events; while events are lost or delayed it only serves less. Usage figures of a record
  * (last_access_ms, access_count, latency_ms, success_count, report_count) are those of when it was
  * fetched; `health`, failure_count and needs_revalidation are kept current.
@@ -91,6 +95,9 @@ typedef struct ptier_client_options {
     const char *tls_server_name; /* that the daemon's certificate must have; then: the url's host */
     const ptier_near_cache_options *near_cache; /* borrowed during open; NULL: none */
     uint32_t async_calls;                       /* under way at most (proxytier/async.h); 4,096 */
+    const char *daemon_user; /* name or number: whose daemon an ipc address may lead to, besides
+                                this user's and root's. NULL: PROXYTIER_DAEMON_USER, then nobody's
+                              */
 } ptier_client_options;
 
 /* Fills in the defaults above. Cannot fail; any thread. */
@@ -104,8 +111,8 @@ PTIER_API void ptier_client_options_init(ptier_client_options *options);
 PTIER_API size_t ptier_default_url(char *url, size_t room);
 
 /* Makes a client. Does not wait for the daemon: the first call does. INVALID_ARGUMENT: url, or what
- * TLS lacks; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file. `options` NULL:
- * defaults.
+ * TLS lacks, or daemon_user; NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION: a TLS file.
+ * `options` NULL: defaults.
  */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_client_open(const ptier_client_options *options,
                                                           ptier_client **client,
@@ -362,8 +369,8 @@ typedef struct ptier_server_info {
     ptier_server_limits limits; /* all 0 when the daemon does not tell */
 } ptier_server_info;
 
-/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed. Anybody
- * may ask. */
+/* What the daemon says of itself, and of us: `role`. Fills *info; nothing is to be freed.
+ * UNAUTHENTICATED: a caller without a role, who learns nothing. */
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_get_info(ptier_client *client,
                                                        ptier_server_info *info, ptier_error *error);
 
@@ -427,6 +434,9 @@ typedef struct ptier_position {
  * A callback that is too slow for its queue loses nothing silently: what no longer fits is asked
  * for again (Replay) when the queue is empty; what the daemon's journal no longer has by then is
  * told as RESYNC. Other subscriptions are not disturbed.
+ *
+ * When the client's token is removed or expires its subscriptions end within 2 s: LOST is told, and
+ * CONNECTED again once the daemon takes the token again.
  */
 typedef struct ptier_subscription_options {
     size_t size;

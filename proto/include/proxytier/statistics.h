@@ -36,9 +36,9 @@ typedef enum ptier_metric_unit {
  */
 #define PTIER_TIER_METRICS(X)                                                                      \
     X(bool, enabled, GAUGE, FLAG, "state", "switched on by configuration")                         \
-    X(bool, degraded, GAUGE, FLAG, "state", "switched off after failures, and probed")             \
+    X(bool, degraded, GAUGE, FLAG, "state", "switched off (failures, full disk); probed")          \
     X(bool, healthy, GAUGE, FLAG, "state", "< 3 failures in a row, a success within 60 s")         \
-    X(uint32_t, failures_in_row, GAUGE, NUMBER, "state", "3 switch it off")                        \
+    X(uint32_t, failures_in_row, GAUGE, NUMBER, "state", "3 switch it off, or a full disk")        \
     X(int64_t, last_success_ms_ago, GAUGE, MS, "state", "below 0: none so far")                    \
     X(uint64_t, entries, GAUGE, NUMBER, "contents", "resident now")                                \
     X(uint64_t, capacity, GAUGE, LIMIT, "contents", "entries")                                     \

@@ -107,7 +107,8 @@ typedef struct ptier_label {
 /*
  * One proxy-server record as plain data. Strings are NUL-terminated UTF-8, borrowed from whoever
  * made the record (each function that hands one out says until when). Start input records from
- * ptier_record_init.
+ * ptier_record_init: one of all zeros is no default, but states that it never expires (ttl_ms) and
+ * has not failed (failure_count).
  */
 typedef struct ptier_record {
     const char *key;            /* input: NULL derives it from url and username */

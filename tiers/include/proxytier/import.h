@@ -30,7 +30,7 @@ typedef enum ptier_import_format {
 typedef struct ptier_import_record {
     ptier_record record;
     bool restore;
-    uint64_t line; /* 1-based line of the input where the record ended; of a database: rowid */
+    uint64_t line; /* 1-based line of the input where the record began; of a database: rowid */
 } ptier_import_record;
 typedef bool (*ptier_import_fn)(void *context, const ptier_import_record *record);
 
