@@ -76,9 +76,8 @@ ptier_cli_connect(ptier_cli *cli)
     if (status == PTIER_OK)
         return PTIER_CLI_OK;
     /* Nobody was asked yet: it is a mistake in an address, or a file. */
-    return ptier_cli_fail(cli,
-                          status == PTIER_INVALID_ARGUMENT ? PTIER_CLI_USAGE : PTIER_CLI_FAILED,
-                          "%s", error.message);
+    (void)ptier_cli_status(cli, status, &error); /* its line; the code would be a daemon's */
+    return status == PTIER_INVALID_ARGUMENT ? PTIER_CLI_USAGE : PTIER_CLI_FAILED;
 }
 
 static ptier_cli_exit

@@ -50,12 +50,28 @@ assert_one_line(const char *part)
 static void
 help_lists_every_command_and_exit_code(void **state)
 {
-    static const char *const words[] = {"put",          "get",      "delete",     "pick",
-                                        "list",         "report",   "warm",       "export",
-                                        "clear",        "stats",    "watch",      "info",
-                                        "keygen",       "shutdown", "Exit codes", "PROXYTIER_URL",
-                                        "--token-file", "restore",  "backup",     "rotate-keys",
-                                        "PROXYTIER_TLS_CA_FILE",  "PROXYTIER_DAEMON_USER"};
+    static const char *const words[] = {"put",
+                                        "get",
+                                        "delete",
+                                        "pick",
+                                        "list",
+                                        "report",
+                                        "warm",
+                                        "export",
+                                        "clear",
+                                        "stats",
+                                        "watch",
+                                        "info",
+                                        "keygen",
+                                        "shutdown",
+                                        "Exit codes",
+                                        "PROXYTIER_URL",
+                                        "--token-file",
+                                        "restore",
+                                        "backup",
+                                        "rotate-keys",
+                                        "PROXYTIER_TLS_CA_FILE",
+                                        "PROXYTIER_DAEMON_USER"};
 
     (void)state;
     RUN(NULL, 0, "--help");
