@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "harness.h"
+#include "result.h"
 #include "support/crowd.h"
 #include "support/mirrors.h"
 
@@ -92,9 +93,22 @@ main(int argc, char **argv)
     }
     ptier_client_close(client);
     test_daemon_fini(&daemon);
-    bench_result("crowd_idle_p99_ratio", ratio, PAIRS, "x", 3);
-    bench_result("crowd_hostile_p99", hostile, ROUNDS, "ms", 10);
-    bench_result("crowd_failed_calls", failed, ROUNDS, "calls", 0);
-    bench_result_at_least("crowd_hostile_rate", done, ROUNDS, "1/s", RATE * 0.9);
+    bench_print(
+        &(bench_row){
+            .name = "crowd_idle_p99_ratio", .unit = "x", .goal = BENCH_VALUE_AT_MOST, .bound = 3},
+        ratio, PAIRS, NULL);
+    bench_print(
+        &(bench_row){
+            .name = "crowd_hostile_p99", .unit = "ms", .goal = BENCH_VALUE_AT_MOST, .bound = 10},
+        hostile, ROUNDS, NULL);
+    bench_print(
+        &(bench_row){
+            .name = "crowd_failed_calls", .unit = "calls", .goal = BENCH_VALUE_AT_MOST, .bound = 0},
+        failed, ROUNDS, NULL);
+    bench_print(&(bench_row){.name = "crowd_hostile_rate",
+                             .unit = "1/s",
+                             .goal = BENCH_VALUE_AT_LEAST,
+                             .bound = RATE * 0.9},
+                done, ROUNDS, NULL);
     return EXIT_SUCCESS;
 }

@@ -10,6 +10,7 @@
 
 #include "cache/cache_internal.h"
 #include "harness.h"
+#include "result.h"
 #include "support/virtual_clock.h"
 
 #define BATCH       1000
@@ -56,7 +57,7 @@ static bool
 load(wave *w)
 {
     ptier_statistics now;
-    ptier_record *records = bench_records(BATCH);
+    ptier_record *records = bench_records(0, BATCH);
     bool ok = records != NULL;
     for (size_t first = 0; ok && first < w->entries; first += BATCH)
         ok = put_batch(w, records, first);
@@ -175,8 +176,16 @@ measure(wave *w)
         return false;
     double rate = (double)w->entries / 2 / seconds;
     double bound = 5 * quiet_ms > GOAL_P99_MS ? 5 * quiet_ms : GOAL_P99_MS;
-    bench_result_at_least("expiry_wave", &rate, 1, "entries/s", GOAL_RATE);
-    bench_result("expiry_wave_get_p99", &wave_ms, 1, "ms", bound);
+    bench_print(&(bench_row){.name = "expiry_wave",
+                             .unit = "entries/s",
+                             .goal = BENCH_VALUE_AT_LEAST,
+                             .bound = GOAL_RATE},
+                &rate, 1, NULL);
+    bench_print(&(bench_row){.name = "expiry_wave_get_p99",
+                             .unit = "ms",
+                             .goal = BENCH_VALUE_AT_MOST,
+                             .bound = bound},
+                &wave_ms, 1, NULL);
     return true;
 }
 

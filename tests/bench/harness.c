@@ -1,9 +1,12 @@
 #include "harness.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <proxytier/import.h>
 
 bool
 bench_init(bench_run *bench, int argc, char **argv)
@@ -12,11 +15,13 @@ bench_init(bench_run *bench, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0)
             bench->quick = true;
+        else if (strcmp(argv[i], "--trace") == 0 && i + 1 < argc)
+            bench->trace = argv[++i];
         else
             bench->work = argv[i];
     }
     if (!bench->work)
-        fprintf(stderr, "usage: %s [--quick] WORK_DIR\n", argv[0]);
+        fprintf(stderr, "usage: %s [--quick] [--trace FILE] WORK_DIR\n", argv[0]);
     return bench->work != NULL;
 }
 
@@ -28,63 +33,48 @@ bench_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static int
-compare(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-double
-bench_median(double *values, size_t count)
-{
-    qsort(values, count, sizeof *values, compare);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
-static void
-print_result(const char *name, double *rounds, size_t count, const char *unit, double goal,
-             bool at_least)
-{
-    double median = bench_median(rounds, count);
-    bool met = at_least ? median >= goal : median <= goal;
-    printf(
-        "{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"peer\":null,\"peer_value\":null,"
-        "\"ratio\":null,\"goal\":\"%s %g\",\"met\":%s,\"min\":%.6g,\"max\":%.6g,\"rounds\":%zu}\n",
-        name, median, unit, at_least ? ">=" : "<=", goal, met ? "true" : "false", rounds[0],
-        rounds[count - 1], count);
-}
-
 void
-bench_result(const char *name, double *rounds, size_t count, const char *unit, double goal)
+bench_fail(const char *format, ...)
 {
-    print_result(name, rounds, count, unit, goal, false);
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vfprintf(stderr, format, arguments);
+    (void)fputc('\n', stderr);
+    va_end(arguments);
+    exit(EXIT_FAILURE);
 }
 
-void
-bench_result_at_least(const char *name, double *rounds, size_t count, const char *unit, double goal)
+size_t
+bench_size(const bench_run *bench, size_t full, size_t quick)
 {
-    print_result(name, rounds, count, unit, goal, true);
+    return bench->quick ? quick : full;
 }
 
 #define URL_ROOM 40
+#define USERNAME "customer"
+
+/* 10.0.0.0/8: 16 million addresses that belong to nobody in particular. */
+static void
+make_url(size_t i, char url[URL_ROOM])
+{
+    (void)snprintf(url, URL_ROOM, "http://10.%zu.%zu.%zu:8080", i >> 16 & 255, i >> 8 & 255,
+                   i & 255); /* fits: at most 26 */
+}
 
 ptier_record *
-bench_records(size_t count)
+bench_records(size_t first, size_t count)
 {
     static const ptier_label labels[] = {{"country", "DE"}, {"anonymity", "elite"}};
     ptier_record *records = calloc(1, count * (sizeof *records + URL_ROOM));
     if (!records)
-        return NULL;
+        bench_fail("out of memory");
     char *urls = (char *)(records + count);
     for (size_t i = 0; i < count; i++) {
         char *url = urls + i * URL_ROOM;
-        /* 10.0.0.0/8: 16 million addresses that belong to nobody in particular */
-        (void)snprintf(url, URL_ROOM, "http://10.%zu.%zu.%zu:8080", i >> 16 & 255, i >> 8 & 255,
-                       i & 255); /* fits: at most 26 */
+        make_url(first + i, url);
         ptier_record_init(&records[i]);
         records[i].url = url;
-        records[i].username = "customer";
+        records[i].username = USERNAME;
         records[i].password = "made-up-password";
         records[i].source = "bench";
         records[i].health = PTIER_HEALTH_HEALTHY;
@@ -92,6 +82,15 @@ bench_records(size_t count)
         records[i].label_count = sizeof labels / sizeof *labels;
     }
     return records;
+}
+
+void
+bench_key(size_t i, char key[17])
+{
+    char url[URL_ROOM], derived[65];
+    make_url(i, url);
+    ptier_key_derive(url, USERNAME, false, derived);
+    memcpy(key, derived, 17);
 }
 
 uint64_t

@@ -1,6 +1,6 @@
 /*
- * What every benchmark program shares: options, a clock, medians, one line of result. Exits only
- * through its main. Not thread-safe.
+ * What every benchmark program shares: options, a clock, records, random numbers. Not thread-safe,
+ * where nothing else is said.
  */
 #ifndef PTIER_BENCH_HARNESS_H
 #define PTIER_BENCH_HARNESS_H
@@ -9,34 +9,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <proxytier/cache.h>
+#include <proxytier/types.h>
 
 typedef struct bench_run {
-    bool quick;       /* fewer and shorter rounds */
-    const char *work; /* an empty directory for the run's files; the caller removes it */
+    bool quick;        /* fewer and shorter rounds, at most 15 s a program */
+    const char *work;  /* an empty directory for the run's files; the caller removes it */
+    const char *trace; /* a file of keys for those that read one; NULL: none */
 } bench_run;
 
-/* Reads `[--quick] WORK_DIR`. False: said on stderr what is wrong. */
+/* Reads `[--quick] [--trace FILE] WORK_DIR`. False: said on stderr what is wrong. */
 bool bench_init(bench_run *bench, int argc, char **argv);
 
-double bench_seconds(void); /* monotonic */
+/* `full`, or `quick` in a quick run. */
+size_t bench_size(const bench_run *bench, size_t full, size_t quick);
 
-/* Sorts. */
-double bench_median(double *values, size_t count);
+double bench_seconds(void); /* monotonic; any thread */
 
-/*
- * Prints the result as one JSON object:
- * {"name","value","unit","peer","peer_value","ratio","goal","met"}, and the spread of the rounds.
- * The goal is an upper bound. There are no peers yet: their fields are null.
- */
-void bench_result(const char *name, double *rounds, size_t count, const char *unit, double goal);
+/* Says on stderr what is wrong, and ends the program: there is no half of a result. Children that
+ * process.h started end with it. */
+__attribute__((noreturn, format(printf, 1, 2))) void bench_fail(const char *format, ...);
 
-/* The same for a rate: the goal is a lower bound. */
-void bench_result_at_least(const char *name, double *rounds, size_t count, const char *unit,
-                           double goal);
+/* `count` different records (owned; free with free()), with the fields that a fetched list has:
+ * credentials, source, health, two labels. Those from `first` on, of the same endless list. */
+ptier_record *bench_records(size_t first, size_t count);
 
-/* `count` different records (owned; free with free()), with the fields that a fetched list has. */
-ptier_record *bench_records(size_t count);
+/* The key that is derived for number `i` of that list. */
+void bench_key(size_t i, char key[17]);
 
 /* SplitMix64. */
 uint64_t bench_random(uint64_t *state);

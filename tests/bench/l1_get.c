@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness.h"
+#include "result.h"
 
 #define ENTRIES 10000
 #define ROUNDS  9
@@ -37,7 +38,7 @@ static bool
 fill(ptier_cache *cache, packed_key *keys)
 {
     ptier_error error = {.message = "out of memory"};
-    ptier_record *records = bench_records(ENTRIES);
+    ptier_record *records = bench_records(0, ENTRIES);
     ptier_put_result *results = calloc(ENTRIES, sizeof *results);
     bool ok = records && results &&
               ptier_cache_put(cache, records, ENTRIES, NULL, results, NULL, &error) == PTIER_OK;
@@ -70,7 +71,9 @@ measure(ptier_cache *cache, const bench_run *bench)
     }
     for (size_t i = 0; i < ROUNDS; i++)
         rounds[i] = round_ns(cache, keys, gets, &seed);
-    bench_result("l1_get", rounds, ROUNDS, "ns", GOAL_NS);
+    bench_print(
+        &(bench_row){.name = "l1_get", .unit = "ns", .goal = BENCH_VALUE_AT_MOST, .bound = GOAL_NS},
+        rounds, ROUNDS, NULL);
     return EXIT_SUCCESS;
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "harness.h"
+#include "result.h"
 
 #define ENTRIES 10000
 #define BATCH   1000
@@ -64,7 +65,7 @@ main(int argc, char **argv)
     if (!bench_init(&bench, argc, argv))
         return 2;
     size_t count = bench.quick ? 3 : ROUNDS, done = 0;
-    ptier_record *records = bench_records(ENTRIES);
+    ptier_record *records = bench_records(0, ENTRIES);
     while (records && done < count) {
         char data_dir[4096];
         if (snprintf(data_dir, sizeof data_dir, "%s/warm%zu", bench.work, done) >=
@@ -80,6 +81,8 @@ main(int argc, char **argv)
         fprintf(stderr, "warm_10k: %s\n", error.message);
         return EXIT_FAILURE;
     }
-    bench_result("warm_10k", rounds, count, "s", GOAL_S);
+    bench_print(
+        &(bench_row){.name = "warm_10k", .unit = "s", .goal = BENCH_VALUE_AT_MOST, .bound = GOAL_S},
+        rounds, count, NULL);
     return EXIT_SUCCESS;
 }
