@@ -62,7 +62,6 @@ open_cache(subject *s, const ptier_cache_options *options)
 static bool
 read_ours(const subject *s, uint32_t number)
 {
-    static const ptier_put_options to_memory = {.durability = PTIER_DURABILITY_MEMORY};
     char key[16], url[40];
     ptier_entry *entry;
     ptier_record record;
@@ -77,7 +76,7 @@ read_ours(const subject *s, uint32_t number)
     ptier_record_init(&record);
     record.key = key;
     record.url = url;
-    if (ptier_cache_put(s->cache, &record, 1, &to_memory, NULL, NULL, &error) != PTIER_OK)
+    if (ptier_cache_put(s->cache, &record, 1, NULL, NULL, NULL, &error) != PTIER_OK)
         bench_fail("hit_rate: put: %s", error.message);
     return false;
 }
