@@ -204,7 +204,7 @@ print_exactness(const load *loads, size_t count)
                          .unit = policy == PTIER_EVICTION_LFU ? "points below" : "points apart",
                          .note = note,
                          .goal = BENCH_VALUE_AT_MOST,
-                         .bound = 1},
+                         .bound = policy == PTIER_EVICTION_LRU ? 1 : 2},
             &points, 1, NULL);
     }
 }
@@ -239,7 +239,7 @@ print_sieve(const char *name, const load *loads, size_t count)
 static void
 compare_policies(const bench_run *bench)
 {
-    size_t keys = bench_size(bench, 50000, 4000), reads = bench_size(bench, 500000, 80000);
+    size_t keys = bench_size(bench, 50000, 4000), reads = bench_size(bench, 800000, 80000);
     load loads[LOADS_MAX] = {{.name = "zipf 0.8"},
                              {.name = "zipf 1.0"},
                              {.name = "zipf 1.2"},

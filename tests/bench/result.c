@@ -64,6 +64,17 @@ print_latency(const char *prefix, const ptier_histogram_sum *sum)
 }
 
 static void
+print_series(const char *name, const bench_series *series, const double *values)
+{
+    if (!values)
+        return;
+    printf(",\"%s\":[", name);
+    for (size_t i = 0; i < series->count; i++)
+        printf("%s[%zu,%.6g]", i ? "," : "", series->entries[i], values[i]);
+    putchar(']');
+}
+
+static void
 print_details(const bench_details *d)
 {
     print_latency("", d->latency);
@@ -73,6 +84,10 @@ print_details(const bench_details *d)
     print_number("peer_cpu_s", d->peer_cpu);
     print_number("server_peak_kb", d->server_peak_kb);
     print_number("peer_peak_kb", d->peer_peak_kb);
+    if (d->series) {
+        print_series("series", d->series, d->series->values);
+        print_series("peer_series", d->series, d->series->peer_values);
+    }
 }
 
 /* `peer_rounds` NULL: there is none. */
