@@ -3,7 +3,7 @@
 
 usage: bench.py PROGRAM_DIR [NAME...] [--quick] [--trace FILE] [--json FILE]
 
-NAME is a program or one of its rows (`rows` in PROGRAM_DIR, written by the build, says whose). Each program prints one JSON
+NAME is a program or one of its rows (rows.txt says whose). Each program prints one JSON
 object a result; FILE gets them, one a line, as docs/BENCHMARKS.md describes. Exit code 0: every program ran. A missed goal is
 shown, not hidden behind an exit code: speed depends on the machine.
 """
@@ -82,8 +82,10 @@ def load_average():
 
 def rows_of_programs(directory):
     """Program -> the names of its rows."""
-    with open(os.path.join(directory, "rows"), encoding="utf-8") as file:
-        return {words[0]: words[1:] for words in map(str.split, file) if os.access(os.path.join(directory, words[0]), os.X_OK)}
+    rows = {name: [name] for name in os.listdir(directory) if os.access(os.path.join(directory, name), os.X_OK)}
+    with open(os.path.join(os.path.dirname(__file__), "rows.txt"), encoding="utf-8") as file:
+        rows.update({words[0]: words[1:] for words in map(str.split, file) if words[0] in rows})
+    return rows
 
 
 def programs_for(names, known):
@@ -134,7 +136,7 @@ def run_all(programs, known, options):
         times.append((name, time.monotonic() - begun))
         strangers = [result["name"] for result in found if result["name"] not in known[name]]
         if strangers and not wrong:
-            wrong = f"its ROWS in tests/bench/CMakeLists.txt lack {' '.join(strangers)}"
+            wrong = f"tests/bench/rows.txt lacks its {' '.join(strangers)}"
         if wrong:
             failures.append(f"{name}: {wrong}")
             print(failures[-1], file=sys.stderr)
