@@ -95,9 +95,8 @@ bench_table_create(size_t count)
 void
 bench_table_destroy(bench_table *table)
 {
-    while (table->ends.newer != &table->ends) {
-        item *i = table->ends.newer;
-        unlink_item(i);
+    for (item *i = table->ends.newer, *newer; i != &table->ends; i = newer) {
+        newer = i->newer;
         free(i);
     }
     ptier_map_fini(&table->map);

@@ -95,8 +95,9 @@ cost(place *p, const operation *o, size_t count)
 static void
 measure(sizes *s, const bench_row *row, const operation *ours, const operation *peer, size_t count)
 {
-    double costs[SIZES_MAX][ROUNDS_MAX], peer_costs[SIZES_MAX][ROUNDS_MAX];
-    double growths[ROUNDS_MAX], peer_growths[ROUNDS_MAX], values[SIZES_MAX], peer_values[SIZES_MAX];
+    double costs[SIZES_MAX][ROUNDS_MAX] = {{0}}, peer_costs[SIZES_MAX][ROUNDS_MAX] = {{0}};
+    double growths[ROUNDS_MAX], peer_growths[ROUNDS_MAX];
+    double values[SIZES_MAX] = {0}, peer_values[SIZES_MAX] = {0};
     for (size_t round = 0; round <= s->rounds; round++) {
         size_t at = round ? round - 1 : 0; /* written over by the next */
         for (size_t i = 0; i < s->count; i++) {
@@ -220,7 +221,7 @@ remove_from_table(place *p)
 static void
 print_memory(const sizes *s)
 {
-    double values[SIZES_MAX];
+    double values[SIZES_MAX] = {0};
     for (size_t i = 0; i < s->count; i++) {
         ptier_statistics now;
         ptier_cache_statistics(s->places[i].subject.cache, &now);
@@ -306,7 +307,7 @@ get_rows(place *p)
 static void
 print_files(const sizes *s)
 {
-    double values[SIZES_MAX], peer_values[SIZES_MAX];
+    double values[SIZES_MAX] = {0}, peer_values[SIZES_MAX] = {0};
     for (size_t i = 0; i < s->count; i++) {
         const place *p = &s->places[i];
         values[i] = p->bytes / (double)p->entries;
@@ -324,13 +325,13 @@ print_files(const sizes *s)
 static void
 print_starts(sizes *s)
 {
-    double values[SIZES_MAX], top;
+    double values[SIZES_MAX] = {0};
     for (size_t i = 0; i < s->count; i++) {
         place *p = &s->places[i];
         values[i] = growth_open(&p->subject, GROWTH_ALL, p->entries, p->directory);
         growth_close(&p->subject);
     }
-    top = values[s->top];
+    double top = values[s->top];
     const bench_series series = {.count = s->count, .entries = s->entries, .values = values};
     bench_print(&(bench_row){.name = "growth_start",
                              .unit = "s",

@@ -24,27 +24,26 @@ typedef struct growth_subject {
 
 /* `directory`: of the data, used again if it is there; not for GROWTH_MEMORY. The subject must not
  * move while it is open. Returns the seconds until it served. */
-double growth_open(growth_subject *subject, growth_tiers tiers, size_t entries,
-                   const char *directory);
-void growth_close(growth_subject *subject);
+double growth_open(growth_subject *g, growth_tiers tiers, size_t entries, const char *directory);
+void growth_close(growth_subject *g);
 
 /* Puts `count` new entries, in batches of 1,000. `ttl_ms` 0: they stay until they are removed. */
-void growth_put(growth_subject *subject, size_t first, size_t count, int64_t ttl_ms);
+void growth_put(growth_subject *g, size_t first, size_t count, int64_t ttl_ms);
 
 /* Waits until L3 has everything. */
-void growth_settle(growth_subject *subject);
+void growth_settle(growth_subject *g);
 
 /* Removes what is there beyond the first `entries`, up to `count`. */
-void growth_remove(growth_subject *subject, size_t count);
+void growth_remove(growth_subject *g, size_t count);
 
-void growth_get(growth_subject *subject, size_t count); /* random ones of `entries` */
+void growth_get(growth_subject *g, size_t count); /* random ones of `entries` */
 
 #define GROWTH_TTL_MS 3600000
 
 /* What was put with that TTL, beyond those that live for good, expires; returns when it is gone. */
-void growth_expire(growth_subject *subject);
+void growth_expire(growth_subject *g);
 
 /* Lists up to `count` entries, in pages of 1,000, from the beginning. */
-void growth_list(growth_subject *subject, size_t count);
+void growth_list(growth_subject *g, size_t count);
 
 #endif

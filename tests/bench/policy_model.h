@@ -16,12 +16,12 @@ typedef struct bench_model bench_model;
 
 /* LFU ages (LFU-DA), counts without a limit, and takes the least recently used of equals. */
 bench_model *bench_model_create(ptier_eviction policy, size_t keys, size_t capacity);
-void bench_model_destroy(bench_model *model);
+void bench_model_destroy(bench_model *m);
 
-/* Reads key number `key`, and puts it in if it is not there. True: it was a hit. */
-bool bench_model_read(bench_model *model, uint32_t key);
+/* Reads the key of that number, and puts it in if it is not there. True: it was a hit. */
+bool bench_model_read(bench_model *m, uint32_t number);
 
 /* It has expired; nothing happens if it is not there. */
-void bench_model_remove(bench_model *model, uint32_t key);
+void bench_model_remove(bench_model *m, uint32_t number);
 
 #endif

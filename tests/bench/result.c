@@ -125,7 +125,7 @@ void
 bench_print_pair(const bench_row *row, double *rounds, double *peer_rounds, size_t count,
                  const bench_details *details)
 {
-    double ratios[BENCH_ROUNDS_MAX];
+    double ratios[BENCH_ROUNDS_MAX] = {0};
     for (size_t i = 0; i < count; i++)
         ratios[i] = row->less_is_better ? peer_rounds[i] / rounds[i] : rounds[i] / peer_rounds[i];
     print_row(row, rounds, peer_rounds, bench_median(ratios, count), count, details);
