@@ -191,7 +191,8 @@ def main():
         sys.exit(f"dev: cannot read {options.trace}")
     known = rows_of_programs(options.programs)
     programs = programs_for(options.names, known)
-    run_of_all = {"quick": options.quick, "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions()}
+    run_of_all = {"quick": options.quick, "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
+                  "load_average": load_average()}
     print(run_of_all["machine"])
     print(f"{run_of_all['versions']}; load average {load_average()}{'; quick' if options.quick else ''}", flush=True)
     results, failures, times = run_all(programs, known, options)

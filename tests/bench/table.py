@@ -71,13 +71,13 @@ def draw(results, path):
     if not plots:
         return
     script = ('set terminal svg size 720,400 dynamic background rgb "white"\nset output "' + path + '"\n'
-              'set logscale x\nset format x "10^%T"\nset xlabel "entries"\nset ylabel "CPU time of one, as a multiple"\n'
+              'set logscale x\nset format x "10^{%T}"\nset xlabel "entries"\nset ylabel "CPU time of one, as a multiple"\n'
               "set key outside right\nset grid\nset yrange [0:]\n" + "".join(blocks) + "plot " + ", ".join(plots) + "\n")
     subprocess.run(["gnuplot"], input=script, text=True, check=True)
 
 
 def machines(results):
-    found = sorted({f"{result['machine']}; {result['versions']}; {result['date']}{', quick' if result['quick'] else ''}"
+    found = sorted({f"{result['machine']}; {result['versions']}; {result['date']}, load average {result['load_average']}{', quick' if result['quick'] else ''}"
                     for result in results.values()})
     return "".join(f"- {line}\n" for line in found)
 
