@@ -1,18 +1,55 @@
 #!/usr/bin/env python3
 """Runs the benchmark programs and prints a table; called by `./dev bench`.
 
-usage: bench.py PROGRAM_DIR [NAME...] [--quick] [--json FILE]
+usage: bench.py PROGRAM_DIR [NAME...] [--quick] [--trace FILE] [--json FILE]
 
-Each program prints one JSON object a result; FILE gets them, one a line. Exit code 0: every program ran. A missed goal is
+NAME is a program or one of its rows (rows.txt says whose). Each program prints one JSON
+object a result; FILE gets them, one a line, as docs/BENCHMARKS.md describes. Exit code 0: every program ran. A missed goal is
 shown, not hidden behind an exit code: speed depends on the machine.
 """
 import argparse
+import ctypes
+import datetime
 import json
 import os
 import platform
+import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+
+LIMIT_S = {True: 120, False: 1800}  # of one program, in a quick and in a full run
+COLUMNS = [("name", "name"), ("value", "value"), ("unit", "unit"), ("min", "min"), ("max", "max"), ("peer", "peer"),
+           ("peer_value", "peer value"), ("ratio", "ratio"), ("goal", "goal"), ("met", "met")]
+DETAILS = [("p50_us", "p50 {} us"), ("p99_us", "p99 {} us"), ("p999_us", "p99.9 {} us"), ("max_us", "max {} us"),
+           ("peer_p50_us", "peer's p50 {} us"), ("peer_p99_us", "peer's p99 {} us"), ("peer_p999_us", "peer's p99.9 {} us"),
+           ("server_cpu_s", "server {} CPU s"), ("client_cpu_s", "client {} CPU s"), ("peer_cpu_s", "peer {} CPU s"),
+           ("server_peak_kb", "server's peak {} KB"), ("peer_peak_kb", "peer's peak {} KB")]
+
+
+# ---- where it ran ----
+
+def first_number(command):
+    """The first version number that a command prints; "none" without such a command."""
+    try:
+        text = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    found = re.search(r"\d+\.\d+(\.\d+)*", text)
+    return found.group() if found else "none"
+
+
+def nng_version():
+    try:
+        version = ctypes.CDLL("libnng.so.1").nng_version
+    except OSError:
+        return "none"
+    version.restype = ctypes.c_char_p
+    return version().decode()
 
 
 def cpu_model():
@@ -23,58 +60,152 @@ def cpu_model():
     return platform.machine()
 
 
+def memory_gb():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def machine():
+    return f"{cpu_model()}, {os.cpu_count()} CPUs, {memory_gb():.0f} GB, Linux {platform.release()}"
+
+
+def versions():
+    return ", ".join([f"redis {first_number(['redis-server', '--version'])}",
+                      f"memcached {first_number(['memcached', '--version'])}", f"nng {nng_version()}",
+                      f"SQLite {sqlite3.sqlite_version}", f"gcc {first_number(['gcc', '-dumpfullversion'])}"])
+
+
+def load_average():
+    return " ".join(f"{load:.2f}" for load in os.getloadavg())
+
+
+# ---- running ----
+
+def rows_of_programs(directory):
+    """Program -> the names of its rows."""
+    rows = {name: [name] for name in os.listdir(directory) if os.access(os.path.join(directory, name), os.X_OK)}
+    with open(os.path.join(os.path.dirname(__file__), "rows.txt"), encoding="utf-8") as file:
+        rows.update({words[0]: words[1:] for words in map(str.split, file) if words[0] in rows})
+    return rows
+
+
+def programs_for(names, known):
+    """The programs that give these rows, each once; all without names."""
+    chosen, unknown = [], []
+    for name in names:
+        owners = [program for program, rows in known.items() if name == program or name in rows]
+        unknown += [] if owners else [name]
+        chosen += [program for program in owners if program not in chosen]
+    if unknown:
+        sys.exit(f"dev: no benchmark {', '.join(unknown)}; there are: "
+                 f"{' '.join(sorted({name for program, rows in known.items() for name in (program, *rows)}))}")
+    return chosen or sorted(known)
+
+
+def run(program, options):
+    """(results, None or what went wrong): what a program that fails had printed before counts."""
+    command = [program] + (["--quick"] if options.quick else [])
+    command += ["--trace", os.path.abspath(options.trace)] if options.trace else []
+    with tempfile.TemporaryDirectory(prefix="proxytier-bench.") as work:
+        # A session of its own: its daemons end with it even where it cannot end them.
+        with subprocess.Popen(command + [work], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                              start_new_session=True) as process:
+            try:
+                output, wrong = process.communicate(timeout=LIMIT_S[options.quick])[0], None
+                if process.returncode:
+                    wrong = f"failed with exit code {process.returncode}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, wrong = process.communicate()[0], f"took more than {LIMIT_S[options.quick]} s"
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+    results = []
+    for line in output.splitlines():
+        try:
+            results.append(json.loads(line))
+        except ValueError:
+            wrong = wrong or f"printed no result: {line[:100]}"
+    return results, wrong
+
+
+def run_all(programs, known, options):
+    results, failures, times = [], [], []
+    for name in programs:
+        begun = time.monotonic()
+        found, wrong = run(os.path.join(options.programs, name), options)
+        times.append((name, time.monotonic() - begun))
+        strangers = [result["name"] for result in found if result["name"] not in known[name]]
+        if strangers and not wrong:
+            wrong = f"tests/bench/rows.txt lacks its {' '.join(strangers)}"
+        if wrong:
+            failures.append(f"{name}: {wrong}")
+            print(failures[-1], file=sys.stderr)
+        for result in found:
+            result["program"] = name
+        results += found
+    return results, failures, times
+
+
+# ---- showing ----
+
 def cell(value):
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_table(results):
-    columns = [("name", "name"), ("value", "value"), ("unit", "unit"), ("min", "min"), ("max", "max"), ("peer", "peer"),
-               ("peer_value", "peer value"), ("ratio", "ratio"), ("goal", "goal"), ("met", "met")]
-    rows = [[title for _, title in columns]]
-    for result in results:
-        rows.append([("yes" if result["met"] else "no") if key == "met" else cell(result.get(key))
-                     for key, _ in columns])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    rows = [[title for _, title in COLUMNS]]
+    rows += [[cell(result.get(key)) for key, _ in COLUMNS] for result in results]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
-def run(program, quick):
-    """The program's results; None when it failed (it said why)."""
-    with tempfile.TemporaryDirectory(prefix="proxytier-bench.") as work:
-        command = [program] + (["--quick"] if quick else []) + [work]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=1800)
-    if done.returncode != 0:
-        print(f"{os.path.basename(program)}: failed with exit code {done.returncode}", file=sys.stderr)
-        return None
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def print_details(results):
+    for result in results:
+        parts = [text.format(cell(result[key])) for key, text in DETAILS if key in result]
+        parts += [f"{size:,}: {cell(value)}" for size, value in result.get("series", [])]
+        parts += [f"peer's {size:,}: {cell(value)}" for size, value in result.get("peer_series", [])]
+        if parts or "note" in result:
+            print(f"{result['name']}: {', '.join(parts)}{'; ' if parts and 'note' in result else ''}{result.get('note', '')}")
+
+
+def write_json(path, results, run_of_all):
+    with open(path, "w", encoding="utf-8") as file:
+        for result in results:
+            file.write(json.dumps({**result, **run_of_all}) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="./dev bench")
     parser.add_argument("programs", help=argparse.SUPPRESS)
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a program or a row")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: all within 4 minutes")
+    parser.add_argument("--trace", metavar="FILE", help="for hit_rate: keys to replay, one a line, or CSV with a column `key`")
     parser.add_argument("--json", metavar="FILE", help="write one JSON object a line there")
     options = parser.parse_intermixed_args()
-    there = sorted(os.listdir(options.programs))
-    unknown = [name for name in options.names if name not in there]
-    if unknown:
-        sys.exit(f"dev: no benchmark {', '.join(unknown)}; there are: {' '.join(there)}")
-    print(f"{cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}{', quick' if options.quick else ''}")
-    results, failed = [], 0
-    for name in options.names or there:
-        found = run(os.path.join(options.programs, name), options.quick)
-        failed += found is None
-        results += found or []
+    if options.trace and not os.access(options.trace, os.R_OK):
+        sys.exit(f"dev: cannot read {options.trace}")
+    known = rows_of_programs(options.programs)
+    programs = programs_for(options.names, known)
+    run_of_all = {"quick": options.quick, "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
+                  "load_average": load_average()}
+    print(run_of_all["machine"])
+    print(f"{run_of_all['versions']}; load average {load_average()}{'; quick' if options.quick else ''}", flush=True)
+    results, failures, times = run_all(programs, known, options)
     print_table(results)
+    print()
+    print_details(results)
+    print(f"\ntime: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in times)}; "
+          f"in all {sum(seconds for _, seconds in times):.0f} s; load average {load_average()}")
+    for failure in failures:
+        print(f"failed: {failure}")
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            for result in results:
-                file.write(json.dumps(result) + "\n")
-    return 1 if failed or not results else 0
+        write_json(options.json, results, run_of_all)
+    return 1 if failures or not results else 0
 
 
 if __name__ == "__main__":

@@ -64,6 +64,17 @@ print_latency(const char *prefix, const ptier_histogram_sum *sum)
 }
 
 static void
+print_series(const char *name, const bench_series *series, const double *values)
+{
+    if (!values)
+        return;
+    printf(",\"%s\":[", name);
+    for (size_t i = 0; i < series->count; i++)
+        printf("%s[%zu,%.6g]", i ? "," : "", series->entries[i], values[i]);
+    putchar(']');
+}
+
+static void
 print_details(const bench_details *d)
 {
     print_latency("", d->latency);
@@ -73,6 +84,10 @@ print_details(const bench_details *d)
     print_number("peer_cpu_s", d->peer_cpu);
     print_number("server_peak_kb", d->server_peak_kb);
     print_number("peer_peak_kb", d->peer_peak_kb);
+    if (d->series) {
+        print_series("series", d->series, d->series->values);
+        print_series("peer_series", d->series, d->series->peer_values);
+    }
 }
 
 /* `peer_rounds` NULL: there is none. */
@@ -110,7 +125,7 @@ void
 bench_print_pair(const bench_row *row, double *rounds, double *peer_rounds, size_t count,
                  const bench_details *details)
 {
-    double ratios[BENCH_ROUNDS_MAX];
+    double ratios[BENCH_ROUNDS_MAX] = {0};
     for (size_t i = 0; i < count; i++)
         ratios[i] = row->less_is_better ? peer_rounds[i] / rounds[i] : rounds[i] / peer_rounds[i];
     print_row(row, rounds, peer_rounds, bench_median(ratios, count), count, details);

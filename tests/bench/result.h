@@ -29,11 +29,19 @@ typedef struct bench_row {
     bool less_is_better;
 } bench_row;
 
+/* How a figure changes with the number of entries. */
+typedef struct bench_series {
+    size_t count;
+    const size_t *entries;
+    const double *values, *peer_values; /* peer_values NULL: nobody */
+} bench_series;
+
 /* What is told beside the figure; zeroes and NULLs are left out. */
 typedef struct bench_details {
     const ptier_histogram_sum *latency, *peer_latency; /* nanoseconds of single operations */
     double server_cpu, client_cpu, peer_cpu;           /* seconds, for all rounds together */
     double server_peak_kb, peer_peak_kb;
+    const bench_series *series;
 } bench_details;
 
 /* Measures one round; ends the program when it cannot. */
