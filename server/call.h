@@ -84,6 +84,7 @@ typedef struct ptier_method {
  * the call. */
 typedef struct ptier_found {
     ptier_entry **entries; /* in the arena; NULL: it did not begin */
+    ptier_tier_id *tiers;  /* where each was found */
     size_t count;          /* of entries; NULL ones included */
     uint64_t as_of;
 } ptier_found;

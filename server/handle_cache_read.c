@@ -44,11 +44,29 @@ begin_many(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
         return false;
     call->found.entries =
         ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.entries);
-    if (!call->found.entries) {
+    call->found.tiers =
+        ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.tiers);
+    if (!call->found.entries || !call->found.tiers) {
         ptier_call_no_memory(call);
         return false;
     }
     call->found.as_of = ptier_cache_revision(call->service->cache);
+    return true;
+}
+
+/* False: the call has failed. */
+static bool
+list_tiers(ptier_call *call, Proxytier__V1__GetManyResponse *response)
+{
+    const ptier_found *found = &call->found;
+    response->tiers = ptier_arena_array(&call->arena, found->count, sizeof *response->tiers);
+    if (!response->tiers) {
+        ptier_call_no_memory(call);
+        return false;
+    }
+    for (size_t i = 0; i < found->count; i++)
+        if (found->entries[i])
+            response->tiers[response->n_tiers++] = (Proxytier__V1__Tier)found->tiers[i];
     return true;
 }
 
@@ -68,12 +86,16 @@ PTIER_HANDLER(ProxyCache, get_many, GetManyRequest, GetManyResponse)
             ptier_call_put_off(call);
             return;
         }
+        found->tiers[found->count] = PTIER_TIER_L1;
         if (!call->must_not_wait) {
-            ptier_status status = ptier_cache_get(cache, key, entry, NULL);
+            ptier_status status =
+                ptier_cache_get(cache, key, entry, &found->tiers[found->count]);
             response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
         }
     }
     response.as_of = found->as_of;
+    if (request->with_tiers && !list_tiers(call, &response))
+        return;
     if (ptier_reply_entries(call, 1, found->entries, found->count))
         closure(&response, call);
 }
