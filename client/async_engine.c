@@ -82,8 +82,7 @@ move(ptier_async_engine *e, ptier_async *call, ptier_async_state state)
     if (state == PTIER_ASYNC_ENDED)
         return;
     ptier_async *after = e->lists[state].last;
-    while (sorted && after &&
-           after->attempt.deadline > call->attempt.deadline)
+    while (sorted && after && after->attempt.deadline > call->attempt.deadline)
         after = after->previous; /* only one that was tried before is older than the last */
     insert(&e->lists[state], after, call);
 }
@@ -421,8 +420,7 @@ launch(ptier_async_engine *e, ptier_async *call)
 {
     ptier_attempt *a = &call->attempt;
     nng_msg *request = NULL;
-    ptier_status status =
-        a->tries == 0 ? ptier_attempt_begin(a, &call->failure) : PTIER_OK;
+    ptier_status status = a->tries == 0 ? ptier_attempt_begin(a, &call->failure) : PTIER_OK;
     if (status == PTIER_OK && !(request = ptier_attempt_pack(a)))
         status = ptier_fail(&call->failure, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     if (status != PTIER_OK) {

@@ -16,13 +16,13 @@ typedef ptier_status (*ptier_async_read_fn)(ptier_async *call, ptier_arena *aren
                                             const void *reply, ptier_error *error);
 
 typedef enum ptier_async_state {
-    PTIER_ASYNC_STARTED, /* on its way to the engine's thread */
-    PTIER_ASYNC_STRANGE, /* needs to know the daemon first */
-    PTIER_ASYNC_WAITING, /* for connection and room */
+    PTIER_ASYNC_STARTED,  /* on its way to the engine's thread */
+    PTIER_ASYNC_STRANGE,  /* needs to know the daemon first */
+    PTIER_ASYNC_WAITING,  /* for connection and room */
     PTIER_ASYNC_GATHERED, /* the same, with others that may go together */
-    PTIER_ASYNC_FLYING,  /* with nng */
-    PTIER_ASYNC_RIDING,  /* with nng, in a batch */
-    PTIER_ASYNC_PAUSED,  /* before another try */
+    PTIER_ASYNC_FLYING,   /* with nng */
+    PTIER_ASYNC_RIDING,   /* with nng, in a batch */
+    PTIER_ASYNC_PAUSED,   /* before another try */
     PTIER_ASYNC_ENDED,
 } ptier_async_state;
 
@@ -45,11 +45,11 @@ struct ptier_async {
     ptier_async *next_in;         /* in an inbox: the engine's lock */
     ptier_attempt attempt;
     ptier_exchange exchange;
-    int64_t resume;      /* PAUSED: until then */
-    int64_t gathered;    /* GATHERED: since then */
+    int64_t resume;                  /* PAUSED: until then */
+    int64_t gathered;                /* GATHERED: since then */
     struct ptier_async_batch *batch; /* RIDING: in it */
-    bool alone;          /* not together with others any more */
-    ptier_error failure; /* of the last try */
+    bool alone;                      /* not together with others any more */
+    ptier_error failure;             /* of the last try */
 
     atomic_bool cancelled;
     atomic_uint references; /* the engine's, the handle's */

@@ -44,8 +44,7 @@ begin_many(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
         return false;
     call->found.entries =
         ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.entries);
-    call->found.tiers =
-        ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.tiers);
+    call->found.tiers = ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.tiers);
     if (!call->found.entries || !call->found.tiers) {
         ptier_call_no_memory(call);
         return false;
@@ -88,8 +87,7 @@ PTIER_HANDLER(ProxyCache, get_many, GetManyRequest, GetManyResponse)
         }
         found->tiers[found->count] = PTIER_TIER_L1;
         if (!call->must_not_wait) {
-            ptier_status status =
-                ptier_cache_get(cache, key, entry, &found->tiers[found->count]);
+            ptier_status status = ptier_cache_get(cache, key, entry, &found->tiers[found->count]);
             response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
         }
     }

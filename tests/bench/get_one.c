@@ -1,9 +1,9 @@
 /*
  * Get of one record, typed and with its credentials, over a unix socket: one caller that waits for
- * each (get_sync), and 64 in flight from one client, one by one (get_inflight64) and as the SDK joins
- * them (get_inflight64_coalesced). Beside a bare nng echo of the
- * same sizes with as many in flight, and beside Redis as its own benchmark drives it:
- * redis-benchmark with 50 connections and one GET in flight on each.
+ * each (get_sync), and 64 in flight from one client, one by one (get_inflight64) and as the SDK
+ * joins them (get_inflight64_coalesced). Beside a bare nng echo of the same sizes with as many in
+ * flight, and beside Redis as its own benchmark drives it: redis-benchmark with 50 connections and
+ * one GET in flight on each.
  */
 #include <pthread.h>
 #include <stdio.h>

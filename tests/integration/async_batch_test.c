@@ -166,9 +166,9 @@ start(fixture *f, script_mode mode, bool separate, uint32_t timeout_ms)
         static const char *const kinds[] = {"absent", "lost", "same", "key"};
         const char *kind = kinds[i % 4];
         (void)snprintf(f->keys[i], sizeof f->keys[i], "%s%u", kind, *kind == 's' ? 0 : i);
-        assert_int_equal(ptier_async_get(f->client, f->keys[i], on_done, &f->told[i], &f->calls[i],
-                                         NULL),
-                         PTIER_OK);
+        assert_int_equal(
+            ptier_async_get(f->client, f->keys[i], on_done, &f->told[i], &f->calls[i], NULL),
+            PTIER_OK);
     }
 }
 
