@@ -78,6 +78,7 @@ ptier_async_create(ptier_client *client, const ptier_async_start *start, unsigne
     call->reply_type = start->reply_type;
     call->count = start->count;
     call->one = start->one;
+    call->social = start->social;
     ptier_call_describe(start->method, &call->attempt);
     call->attempt.client = client;
     call->attempt.twice = call->attempt.twice && !start->once;
@@ -92,10 +93,6 @@ ptier_async_create(ptier_client *client, const ptier_async_start *start, unsigne
     }
     (void)protobuf_c_message_pack(start->request, call->body); /* its size is known */
     call->attempt.raw = call->body;
-    if (ptier_attempt_begin(&call->attempt, error) != PTIER_OK) {
-        free_call(call);
-        return NULL;
-    }
     return call;
 }
 

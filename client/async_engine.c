@@ -1,6 +1,7 @@
 /*
  * One thread and the lists that its calls go through: started → (strange) → waiting → flying →
- * ended, with (paused) before another try. Others only put calls into the two inboxes, under the
+ * ended, with (paused) before another try. Gets go through gathered → flying, or riding in a batch
+ * (async_batch.h). Others only put calls into the two inboxes, under the
  * lock, which is a leaf: the transport's may be held. Callbacks run here, with no lock held.
  */
 #include "async_engine.h"
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "async_batch.h"
 #include "async_internal.h"
 #include "client_internal.h"
 #include "monotonic.h"
@@ -16,6 +18,13 @@
 
 #define CANCEL_AGAIN_MS 5
 #define FOREVER_MS      1000 /* what nobody waits for is looked at so often */
+
+/*
+ * While so many requests for single records are with the daemon, further ones wait for each other:
+ * two, so that it has work while we look at a reply. But not for long: those may be slow.
+ */
+#define GETS_FLYING 2
+#define GATHER_MS   2
 
 typedef struct call_list {
     ptier_async *first, *last;
@@ -30,11 +39,14 @@ struct ptier_async_engine {
     bool running, stopping, woken, cancel;
     size_t count;               /* calls under way */
     call_list started, arrived; /* the inboxes: from callers, from nng */
+    ptier_async_batch *landed;  /* from nng */
     pthread_t thread;
 
     /* The thread's own. */
     call_list lists[PTIER_ASYNC_ENDED]; /* by state; WAITING: by deadline */
     ptier_async *question;              /* GetInfo on behalf of the strangers; NULL */
+    ptier_async_batch *batches;         /* with nng */
+    size_t gets_flying;                 /* batches, and Gets that go alone */
 };
 
 /* ---- lists ---- */
@@ -61,16 +73,53 @@ insert(call_list *list, ptier_async *after, ptier_async *call)
 static void
 move(ptier_async_engine *e, ptier_async *call, ptier_async_state state)
 {
+    bool sorted = state == PTIER_ASYNC_WAITING || state == PTIER_ASYNC_GATHERED;
     if (call->state != PTIER_ASYNC_STARTED)
         take(&e->lists[call->state], call);
+    if (call->social && (call->state == PTIER_ASYNC_FLYING || state == PTIER_ASYNC_FLYING))
+        e->gets_flying += state == PTIER_ASYNC_FLYING ? 1 : -(size_t)1;
     call->state = state;
     if (state == PTIER_ASYNC_ENDED)
         return;
     ptier_async *after = e->lists[state].last;
-    while (state == PTIER_ASYNC_WAITING && after &&
-           after->attempt.deadline > call->attempt.deadline)
+    while (sorted && after && after->attempt.deadline > call->attempt.deadline)
         after = after->previous; /* only one that was tried before is older than the last */
     insert(&e->lists[state], after, call);
+}
+
+static bool
+may_gather(const ptier_async *call)
+{
+    return call->social && !call->alone && ptier_async_batch_takes(call->attempt.body_length);
+}
+
+/* It is its turn to be sent. */
+static void
+queue(ptier_async_engine *e, ptier_async *call)
+{
+    bool gather = may_gather(call);
+    if (gather)
+        call->gathered = ptier_monotonic_ms();
+    move(e, call, gather ? PTIER_ASYNC_GATHERED : PTIER_ASYNC_WAITING);
+}
+
+static void
+add_batch(ptier_async_engine *e, ptier_async_batch *batch)
+{
+    batch->next = e->batches;
+    if (batch->next)
+        batch->next->previous = batch;
+    e->batches = batch;
+    e->gets_flying++;
+}
+
+static void
+remove_batch(ptier_async_engine *e, ptier_async_batch *batch)
+{
+    *(batch->previous ? &batch->previous->next : &e->batches) = batch->next;
+    if (batch->next)
+        batch->next->previous = batch->previous;
+    e->gets_flying--;
 }
 
 /* ---- from other threads ---- */
@@ -98,6 +147,19 @@ on_exchanged(ptier_exchange *exchange)
     ptier_async_engine *e = call->attempt.client->engine;
     pthread_mutex_lock(&e->lock);
     push_locked(e, &e->arrived, call);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void
+on_batch_exchanged(ptier_exchange *exchange)
+{
+    ptier_async_batch *batch =
+        (ptier_async_batch *)(void *)((char *)exchange - offsetof(ptier_async_batch, exchange));
+    ptier_async_engine *e = batch->engine;
+    pthread_mutex_lock(&e->lock);
+    batch->next_in = e->landed;
+    e->landed = batch;
+    wake_locked(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -194,6 +256,77 @@ arrive(ptier_async_engine *e, ptier_async *call)
     end(e, call, status == PTIER_OK ? read : status);
 }
 
+/* ---- the end of a batch: each of its calls goes its own way again ---- */
+
+/* Asked for anew, alone: not a try that failed. */
+static void
+ask_alone(ptier_async_engine *e, ptier_async *call)
+{
+    call->alone = true;
+    call->exchange.waiting = false;
+    queue(e, call);
+}
+
+static void
+fail_member(ptier_async_engine *e, const ptier_async_batch *batch, ptier_async *call,
+            ptier_status status, const ptier_error *failure)
+{
+    bool answered = batch->attempt.answered;
+    bool own = status != PTIER_DEADLINE_EXCEEDED || answered ||
+               ptier_monotonic_ms() >= call->attempt.deadline;
+    if (!own || (answered && status == PTIER_INVALID_ARGUMENT)) {
+        ask_alone(e, call); /* it has time left, or another's key is to blame */
+        return;
+    }
+    call->failure = *failure;
+    call->attempt.answered = answered;
+    call->attempt.fate = batch->attempt.fate;
+    fail_try(e, call, status);
+}
+
+static void
+settle_member(ptier_async_engine *e, ptier_async *call, ptier_async_outcome outcome)
+{
+    switch (outcome) {
+    case PTIER_ASYNC_SERVED:
+        end(e, call, PTIER_OK);
+        break;
+    case PTIER_ASYNC_ABSENT:
+        call->attempt.answered = true;
+        fail_try(e, call, ptier_fail(&call->failure, PTIER_NOT_FOUND, "no entry has this key"));
+        break;
+    case PTIER_ASYNC_UNSAID:
+        ask_alone(e, call);
+        break;
+    }
+}
+
+static void
+land(ptier_async_engine *e, ptier_async_batch *batch)
+{
+    nng_msg *message = NULL;
+    ptier_error failure = {.status = PTIER_OK};
+    ptier_attempt *a = &batch->attempt;
+    remove_batch(e, batch);
+    ptier_status status = ptier_exchange_finish(&batch->exchange, &message, &a->fate, &failure);
+    if (status == PTIER_OK)
+        status = ptier_attempt_read(a, message, &failure);
+    if (status == PTIER_OK)
+        ptier_async_batch_read(batch);
+    ptier_attempt_free_reply(a, message);
+    for (size_t i = 0; i < batch->count; i++) {
+        ptier_async *call = batch->members[i];
+        if (!call)
+            continue;
+        call->batch = NULL;
+        if (status == PTIER_OK)
+            settle_member(e, call, batch->outcomes[i]);
+        else
+            fail_member(e, batch, call, status, &failure);
+    }
+    free(batch);
+}
+
 /* ---- beginnings ---- */
 
 static bool
@@ -249,8 +382,10 @@ admit(ptier_async_engine *e, ptier_async *call)
         status = ask(e, &call->failure);
     if (status != PTIER_OK)
         fail(e, call, status);
+    else if (strange)
+        move(e, call, PTIER_ASYNC_STRANGE);
     else
-        move(e, call, strange ? PTIER_ASYNC_STRANGE : PTIER_ASYNC_WAITING);
+        queue(e, call);
 }
 
 /* The question was answered, or came to nothing. What the daemon said to it does not matter. */
@@ -283,25 +418,62 @@ settle_strangers(ptier_async_engine *e, ptier_status status, const ptier_error *
 static void
 launch(ptier_async_engine *e, ptier_async *call)
 {
-    nng_msg *request = ptier_attempt_pack(&call->attempt);
-    if (!request) {
+    ptier_attempt *a = &call->attempt;
+    nng_msg *request = NULL;
+    ptier_status status = a->tries == 0 ? ptier_attempt_begin(a, &call->failure) : PTIER_OK;
+    if (status == PTIER_OK && !(request = ptier_attempt_pack(a)))
+        status = ptier_fail(&call->failure, PTIER_RESOURCE_EXHAUSTED, "out of memory");
+    if (status != PTIER_OK) {
         ptier_exchange_release(&call->exchange);
-        fail(e, call, ptier_fail(&call->failure, PTIER_RESOURCE_EXHAUSTED, "out of memory"));
+        fail(e, call, status);
         return;
     }
     move(e, call, PTIER_ASYNC_FLYING);
     ptier_exchange_start(&call->exchange, request);
 }
 
-/* Sends what can be sent. Returns when to look again at the latest. */
-static int64_t
-pump(ptier_async_engine *e, int64_t until)
+/* The call, which has room, and those that wait with it: together, or one alone. */
+static void
+launch_gathered(ptier_async_engine *e, ptier_async *call)
 {
+    ptier_async_batch *batch =
+        call->next ? ptier_async_batch_create(e, e->client) : NULL; /* without one: alone */
+    if (!batch) {
+        launch(e, call);
+        return;
+    }
+    int64_t deadline = call->attempt.deadline; /* the earliest */
+    batch->exchange.done = on_batch_exchanged;
+    ptier_exchange_hand_over(&call->exchange, &batch->exchange);
+    for (ptier_async *next; call && ptier_async_batch_add(batch, call); call = next) {
+        next = call->next;
+        move(e, call, PTIER_ASYNC_RIDING);
+    }
+    add_batch(e, batch);
+    nng_msg *request = ptier_async_batch_pack(batch, deadline);
+    if (request) {
+        ptier_exchange_start(&batch->exchange, request);
+    } else {
+        batch->exchange.rv = NNG_ENOMEM;
+        land(e, batch);
+    }
+}
+
+/* Sends what can be sent of a list. Returns when to look again at the latest. */
+static int64_t
+pump(ptier_async_engine *e, ptier_async_state state, int64_t until)
+{
+    bool gathered = state == PTIER_ASYNC_GATHERED;
+    int64_t now = gathered ? ptier_monotonic_ms() : 0;
     ptier_async *next;
-    for (ptier_async *call = e->lists[PTIER_ASYNC_WAITING].first; call; call = next) {
+    for (ptier_async *call = e->lists[state].first; call; call = next) {
         ptier_reserved reserved = PTIER_RESERVE_NO_ROOM;
         int64_t then = 0;
         next = call->next;
+        if (gathered && e->gets_flying >= GETS_FLYING && now < call->gathered + GATHER_MS) {
+            then = call->gathered + GATHER_MS;
+            return then < until ? then : until;
+        }
         if (!call->exchange.waiting) {
             memset(&call->exchange, 0, sizeof call->exchange);
             call->exchange.done = on_exchanged;
@@ -313,6 +485,11 @@ pump(ptier_async_engine *e, int64_t until)
             call->attempt.fate = PTIER_FATE_UNSENT;
             call->attempt.answered = false;
             fail_try(e, call, status);
+            continue;
+        }
+        if (reserved == PTIER_RESERVED && gathered) {
+            launch_gathered(e, call);
+            next = e->lists[state].first;
             continue;
         }
         if (reserved == PTIER_RESERVED) {
@@ -334,7 +511,7 @@ resume(ptier_async_engine *e, int64_t until)
     for (ptier_async *call = e->lists[PTIER_ASYNC_PAUSED].first, *next; call; call = next) {
         next = call->next;
         if (call->resume <= now)
-            move(e, call, PTIER_ASYNC_WAITING);
+            queue(e, call);
         else if (call->resume < until)
             until = call->resume;
     }
@@ -347,8 +524,11 @@ sweep_list(ptier_async_engine *e, call_list *list, bool all)
 {
     for (ptier_async *call = list->first, *next; call; call = next) {
         next = call->next;
-        if (all || atomic_load(&call->cancelled))
-            fail(e, call, ptier_fail(&call->failure, PTIER_CANCELLED, "the client was closed"));
+        if (!all && !atomic_load(&call->cancelled))
+            continue;
+        if (call->batch)
+            ptier_async_batch_leave(call->batch, call);
+        fail(e, call, ptier_fail(&call->failure, PTIER_CANCELLED, "the client was closed"));
     }
 }
 
@@ -360,11 +540,17 @@ sweep(ptier_async_engine *e, bool all)
     sweep_list(e, &e->lists[PTIER_ASYNC_STRANGE], all);
     sweep_list(e, &e->lists[PTIER_ASYNC_PAUSED], all);
     sweep_list(e, &e->lists[PTIER_ASYNC_WAITING], all);
+    sweep_list(e, &e->lists[PTIER_ASYNC_GATHERED], all);
+    sweep_list(e, &e->lists[PTIER_ASYNC_RIDING], all);
     for (ptier_async *call = e->lists[PTIER_ASYNC_FLYING].first; call; call = call->next)
         if (all || atomic_load(&call->cancelled)) {
             ptier_exchange_cancel(&call->exchange);
             left = true;
         }
+    for (ptier_async_batch *batch = e->batches; batch && all; batch = batch->next) {
+        ptier_exchange_cancel(&batch->exchange);
+        left = true;
+    }
     return left;
 }
 
@@ -374,13 +560,13 @@ is_idle(const ptier_async_engine *e)
     for (size_t i = 0; i < sizeof e->lists / sizeof *e->lists; i++)
         if (e->lists[i].first)
             return false;
-    return true;
+    return !e->batches;
 }
 
 /* Waits until something is to be done, and takes the inboxes. */
 static bool
 wait_for_work(ptier_async_engine *e, int64_t until, call_list *started, call_list *arrived,
-              bool *cancel)
+              ptier_async_batch **landed, bool *cancel)
 {
     pthread_mutex_lock(&e->lock);
     while (!e->woken && ptier_monotonic_ms() < until)
@@ -388,6 +574,8 @@ wait_for_work(ptier_async_engine *e, int64_t until, call_list *started, call_lis
     e->woken = false;
     *started = e->started;
     *arrived = e->arrived;
+    *landed = e->landed;
+    e->landed = NULL;
     e->started = e->arrived = (call_list){NULL, NULL};
     *cancel = e->cancel;
     e->cancel = false;
@@ -404,8 +592,13 @@ run(void *argument)
     bool cancelling = false;
     for (;;) {
         call_list started, arrived;
+        ptier_async_batch *landed;
         bool cancel;
-        bool stopping = wait_for_work(e, until, &started, &arrived, &cancel);
+        bool stopping = wait_for_work(e, until, &started, &arrived, &landed, &cancel);
+        for (ptier_async_batch *next; landed; landed = next) {
+            next = landed->next_in;
+            land(e, landed);
+        }
         for (ptier_async *call = arrived.first, *next; call; call = next) {
             next = call->next_in;
             arrive(e, call);
@@ -419,7 +612,9 @@ run(void *argument)
         if (stopping && is_idle(e))
             return NULL;
         int64_t now = ptier_monotonic_ms();
-        until = pump(e, resume(e, now + (cancelling ? CANCEL_AGAIN_MS : FOREVER_MS)));
+        until = resume(e, now + (cancelling ? CANCEL_AGAIN_MS : FOREVER_MS));
+        until = pump(e, PTIER_ASYNC_GATHERED, until);
+        until = pump(e, PTIER_ASYNC_WAITING, until);
     }
 }
 

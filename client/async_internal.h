@@ -16,11 +16,13 @@ typedef ptier_status (*ptier_async_read_fn)(ptier_async *call, ptier_arena *aren
                                             const void *reply, ptier_error *error);
 
 typedef enum ptier_async_state {
-    PTIER_ASYNC_STARTED, /* on its way to the engine's thread */
-    PTIER_ASYNC_STRANGE, /* needs to know the daemon first */
-    PTIER_ASYNC_WAITING, /* for connection and room */
-    PTIER_ASYNC_FLYING,  /* with nng */
-    PTIER_ASYNC_PAUSED,  /* before another try */
+    PTIER_ASYNC_STARTED,  /* on its way to the engine's thread */
+    PTIER_ASYNC_STRANGE,  /* needs to know the daemon first */
+    PTIER_ASYNC_WAITING,  /* for connection and room */
+    PTIER_ASYNC_GATHERED, /* the same, with others that may go together */
+    PTIER_ASYNC_FLYING,   /* with nng */
+    PTIER_ASYNC_RIDING,   /* with nng, in a batch */
+    PTIER_ASYNC_PAUSED,   /* before another try */
     PTIER_ASYNC_ENDED,
 } ptier_async_state;
 
@@ -35,6 +37,7 @@ struct ptier_async {
     size_t key_count;
     size_t count; /* of results that the reply must have */
     bool one;     /* put, not put_many */
+    bool social;  /* a Get that may go with others */
 
     /* The engine's thread. */
     ptier_async_state state;
@@ -42,8 +45,11 @@ struct ptier_async {
     ptier_async *next_in;         /* in an inbox: the engine's lock */
     ptier_attempt attempt;
     ptier_exchange exchange;
-    int64_t resume;      /* PAUSED: until then */
-    ptier_error failure; /* of the last try */
+    int64_t resume;                  /* PAUSED: until then */
+    int64_t gathered;                /* GATHERED: since then */
+    struct ptier_async_batch *batch; /* RIDING: in it */
+    bool alone;                      /* not together with others any more */
+    ptier_error failure;             /* of the last try */
 
     atomic_bool cancelled;
     atomic_uint references; /* the engine's, the handle's */
@@ -65,6 +71,7 @@ typedef struct ptier_async_start {
     const char *const *keys; /* that it changes; entries may be NULL */
     size_t count;            /* of keys, and of results to come */
     bool one;
+    bool social;
     ptier_async_fn done;
     void *context;
 } ptier_async_start;

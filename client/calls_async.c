@@ -137,6 +137,7 @@ ptier_async_get(ptier_client *client, const char *key, ptier_async_fn done, void
                                      .request = &request.base,
                                      .reply_type = &proxytier__v1__get_response__descriptor,
                                      .read = read_get,
+                                     .social = !client || !client->separate_gets,
                                      .done = done,
                                      .context = context};
     return ptier_async_begin(client, &start, call, error);

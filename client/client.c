@@ -168,6 +168,7 @@ ptier_client_open(const ptier_client_options *given, ptier_client **result, ptie
     client->forks = atomic_load(&forks);
     client->timeout_ms = options.timeout_ms;
     client->retries = options.retries;
+    client->separate_gets = options.separate_gets;
     status = copy_token(client, options.token, error);
     if (status == PTIER_OK)
         status = ptier_owner_init(&client->owner, options.daemon_user, error);

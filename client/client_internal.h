@@ -22,6 +22,7 @@ struct ptier_client {
     ptier_tls tls;
     ptier_owner owner; /* constant after open */
     uint32_t timeout_ms, retries;
+    bool separate_gets;
     _Atomic uint32_t message_limit; /* of the daemon; 0 until it told */
     struct ptier_near_client *near; /* constant after open; NULL: none */
     unsigned forks;                 /* of this process, when it was opened */

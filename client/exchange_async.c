@@ -111,6 +111,18 @@ ptier_exchange_release(ptier_exchange *x)
 }
 
 void
+ptier_exchange_hand_over(ptier_exchange *from, ptier_exchange *to)
+{
+    to->transport = from->transport;
+    to->slot = from->slot;
+    to->start = from->start;
+    to->deadline = from->deadline;
+    to->slot->exchange = to;
+    from->slot = NULL;
+    from->waiting = false;
+}
+
+void
 ptier_exchange_start(ptier_exchange *x, nng_msg *request)
 {
     ptier_slot *s = x->slot;

@@ -82,6 +82,9 @@ PTIER_MUST_CHECK ptier_status ptier_exchange_reserve(ptier_transport *transport,
                                                      int64_t *until, ptier_error *error);
 void ptier_exchange_release(ptier_exchange *x);
 
+/* Makes what one has reserved another's, which is zeroed but for `done`. */
+void ptier_exchange_hand_over(ptier_exchange *from, ptier_exchange *to);
+
 /* `request` is moved. */
 void ptier_exchange_start(ptier_exchange *x, nng_msg *request);
 

@@ -17,6 +17,7 @@
     ((size_t)16 * 1024 * 1024) /* arrays of a handler beside the unpacked request */
 #define TIMEOUT_MAX_MS 600000
 #define REPLY_KEEP     ((size_t)64 * 1024)
+#define TRY_BODY_MAX   4096 /* a few hundred keys: more would hold a thread of nng's up for long */
 
 static int64_t
 clock_us(clockid_t clock)
@@ -184,7 +185,9 @@ ptier_call_begin(ptier_call *call, const ptier_peer *peer, int64_t received_ms, 
     call->identity = peer->identity;
     call->method = NULL;
     call->has_id = call->retry = call->other_run = false;
-    call->executed = false;
+    call->executed = call->must_not_wait = call->put_off = false;
+    call->request = NULL;
+    call->found = (ptier_found){.entries = NULL};
     call->items = 0;
     call->started_us =
         ptier_log_enabled(call->service->log, PTIER_LOG_DEBUG) ? clock_us(CLOCK_MONOTONIC) : 0;
@@ -247,11 +250,15 @@ ptier_call_run(ptier_call *call)
     /* protobuf-c's invoke takes a mutable service; ours have no state. */
     ProtobufCService *service = (ProtobufCService *)(uintptr_t)call->method->service;
     unsigned index = call->method->index;
-    const ProtobufCMessage *request = unpack_body(call, service->descriptor->methods[index].input);
-    if (!request)
+    if (!call->request)
+        call->request = unpack_body(call, service->descriptor->methods[index].input);
+    if (!call->request)
         return;
     call->executed = true;
-    service->invoke(service, index, request, answer, call);
+    call->put_off = false;
+    service->invoke(service, index, call->request, answer, call);
+    if (call->put_off)
+        return;
     if (call->status == PTIER_OK && !call->answered)
         ptier_call_fail(call, PTIER_INTERNAL, "%s gave no answer", call->method->name);
     if (call->status == PTIER_OK && call->reply.length > PTIER_MESSAGE_MAX - PTIER_HEADER_MAX)
@@ -261,6 +268,23 @@ ptier_call_run(ptier_call *call)
     if (call->status == PTIER_INTERNAL || call->status == PTIER_DATA_LOSS)
         ptier_log_write(call->service->log, PTIER_LOG_WARN, "call_failed", "%s: %s",
                         call->method->name, call->error.message);
+}
+
+bool
+ptier_call_try(ptier_call *call)
+{
+    if (call->body_length > TRY_BODY_MAX)
+        return false;
+    call->must_not_wait = true;
+    ptier_call_run(call);
+    call->must_not_wait = false;
+    return !call->put_off;
+}
+
+void
+ptier_call_put_off(ptier_call *call)
+{
+    call->put_off = true;
 }
 
 /* The message of a failure is left out: it may quote the client. */
@@ -350,6 +374,9 @@ ptier_call_finish(ptier_call *call, ptier_bytes *out)
     }
     if (call->started_us)
         log_call(call);
+    for (size_t i = 0; i < call->found.count; i++)
+        ptier_entry_release(call->found.entries[i]);
+    call->found = (ptier_found){.entries = NULL};
     ptier_bytes_reset(&call->reply, REPLY_KEEP);
     ptier_arena_reset(&call->arena, 0);
     return at ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;

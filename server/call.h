@@ -77,7 +77,17 @@ typedef struct ptier_method {
     ptier_lane lane;
     ptier_effect effect;
     bool while_stopping;
+    bool tried; /* small ones are tried where they came in, see ptier_call_try */
 } ptier_method;
+
+/* What a handler that was put off has found so far, and goes on with. The entries are released with
+ * the call. */
+typedef struct ptier_found {
+    ptier_entry **entries; /* in the arena; NULL: it did not begin */
+    ptier_tier_id *tiers;  /* where each was found */
+    size_t count;          /* of entries; NULL ones included */
+    uint64_t as_of;
+} ptier_found;
 
 typedef struct ptier_call {
     ptier_service *service;
@@ -94,6 +104,10 @@ typedef struct ptier_call {
     bool executed;         /* the handler was called */
     const uint8_t *body;   /* borrowed from the message until the reply is written */
     size_t body_length;
+    const ProtobufCMessage *request; /* the body unpacked, in the arena; NULL: not yet */
+    bool must_not_wait;              /* for a disk: the handler calls ptier_call_put_off instead */
+    bool put_off;
+    ptier_found found;
     ptier_status status;
     ptier_error error; /* message of a status that is not OK */
     bool answered;
@@ -121,6 +135,10 @@ bool ptier_call_admit(ptier_call *call);
 /* Runs the handler, if there is time left. Blocks as the method's lane says. */
 void ptier_call_run(ptier_call *call);
 
+/* The same as far as it goes without waiting for a disk, of a method that is `tried`. False: it is
+ * not over, ptier_call_run goes on with it. */
+PTIER_MUST_CHECK bool ptier_call_try(ptier_call *call);
+
 /* What became of a call, to be told again: appended to an empty *out, and read back. */
 PTIER_MUST_CHECK ptier_status ptier_call_save(const ptier_call *call, ptier_bytes *out);
 void ptier_call_restore(ptier_call *call, const uint8_t *saved, size_t length);
@@ -142,6 +160,9 @@ void ptier_call_fail_as(ptier_call *call, ptier_status status, const ptier_error
 
 /* Ends the call: no memory, or over the request's budget. */
 void ptier_call_no_memory(ptier_call *call);
+
+/* Ends the handler, not the call: it must not wait here, and would have to. */
+void ptier_call_put_off(ptier_call *call);
 
 /* Whether its time is over, or the daemon's. Long handlers look now and then. */
 bool ptier_call_expired(const ptier_call *call);

@@ -233,7 +233,7 @@ ptier_dispatch_run(ptier_dispatch *dispatch, ptier_request *request, bool crowde
     } else if (call->method->lane == PTIER_LANE_INLINE) {
         ptier_call_run(call);
         complete(request);
-    } else if (!submit(dispatch, request)) {
+    } else if ((call->method->tried && ptier_call_try(call)) || !submit(dispatch, request)) {
         complete(request);
     }
 }

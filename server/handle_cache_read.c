@@ -14,9 +14,15 @@ PTIER_HANDLER(ProxyCache, get, GetRequest, GetResponse)
     if (!ptier_keys_valid(call, (char *const *)&request->key, 1))
         return;
     ptier_entry *entry = NULL;
-    ptier_tier_id tier = PTIER_TIER_NONE;
+    ptier_tier_id tier = PTIER_TIER_L1;
+    ptier_status status = PTIER_OK;
     response.as_of = ptier_cache_revision(cache);
-    ptier_status status = ptier_cache_get(cache, request->key, &entry, &tier);
+    if (!call->must_not_wait) {
+        status = ptier_cache_get(cache, request->key, &entry, &tier);
+    } else if (!ptier_cache_try_get(cache, request->key, &entry)) {
+        ptier_call_put_off(call);
+        return;
+    }
     if (status == PTIER_NOT_FOUND) {
         ptier_call_fail(call, PTIER_NOT_FOUND, "no entry has this key");
         return;
@@ -30,25 +36,65 @@ PTIER_HANDLER(ProxyCache, get, GetRequest, GetResponse)
         closure(&response, call);
 }
 
+/* False: the call has failed. */
+static bool
+begin_many(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
+{
+    if (!ptier_keys_valid(call, request->keys, request->n_keys))
+        return false;
+    call->found.entries =
+        ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.entries);
+    call->found.tiers = ptier_arena_array(&call->arena, request->n_keys, sizeof *call->found.tiers);
+    if (!call->found.entries || !call->found.tiers) {
+        ptier_call_no_memory(call);
+        return false;
+    }
+    call->found.as_of = ptier_cache_revision(call->service->cache);
+    return true;
+}
+
+/* False: the call has failed. */
+static bool
+list_tiers(ptier_call *call, Proxytier__V1__GetManyResponse *response)
+{
+    const ptier_found *found = &call->found;
+    response->tiers = ptier_arena_array(&call->arena, found->count, sizeof *response->tiers);
+    if (!response->tiers) {
+        ptier_call_no_memory(call);
+        return false;
+    }
+    for (size_t i = 0; i < found->count; i++)
+        if (found->entries[i])
+            response->tiers[response->n_tiers++] = (Proxytier__V1__Tier)found->tiers[i];
+    return true;
+}
+
 PTIER_HANDLER(ProxyCache, get_many, GetManyRequest, GetManyResponse)
 {
     (void)service;
     ptier_call *call = data;
     ptier_cache *cache = call->service->cache;
     Proxytier__V1__GetManyResponse response = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
-    if (!ptier_keys_valid(call, request->keys, request->n_keys))
+    ptier_found *found = &call->found;
+    if (!found->entries && !begin_many(call, request))
         return;
-    ptier_entry **entries = ptier_arena_array(&call->arena, request->n_keys, sizeof *entries);
-    if (!entries) {
-        ptier_call_no_memory(call);
+    for (; found->count < request->n_keys; found->count++) {
+        const char *key = request->keys[found->count];
+        ptier_entry **entry = &found->entries[found->count];
+        if (call->must_not_wait && !ptier_cache_try_get(cache, key, entry)) {
+            ptier_call_put_off(call);
+            return;
+        }
+        found->tiers[found->count] = PTIER_TIER_L1;
+        if (!call->must_not_wait) {
+            ptier_status status = ptier_cache_get(cache, key, entry, &found->tiers[found->count]);
+            response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
+        }
+    }
+    response.as_of = found->as_of;
+    if (request->with_tiers && !list_tiers(call, &response))
         return;
-    }
-    response.as_of = ptier_cache_revision(cache);
-    for (size_t i = 0; i < request->n_keys; i++) {
-        ptier_status status = ptier_cache_get(cache, request->keys[i], &entries[i], NULL);
-        response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
-    }
-    if (ptier_reply_entries(call, 1, entries, request->n_keys))
+    if (ptier_reply_entries(call, 1, found->entries, found->count))
         closure(&response, call);
 }
 

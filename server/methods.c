@@ -21,32 +21,32 @@ static const Proxytier__V1__Health_Service health_service =
 static const Proxytier__V1__Reflection_Service reflection_service =
     PROXYTIER__V1__REFLECTION__INIT(ptier_handle_);
 
-/* X(service table, index, name, least role, lane, effect, also while stopping) */
+/* X(service table, index, name, least role, lane, effect, also while stopping, tried first) */
 #define METHOD_RULES(X)                                                                            \
-    X(cache_service, 0, "Get", READER, READ, NONE, false)                                          \
-    X(cache_service, 1, "GetMany", READER, READ, NONE, false)                                      \
-    X(cache_service, 2, "Put", ROTATOR, WRITE, AGAIN, false)                                       \
-    X(cache_service, 3, "PutMany", ROTATOR, WRITE, AGAIN, false)                                   \
-    X(cache_service, 4, "Delete", ROTATOR, WRITE, AGAIN, false)                                    \
-    X(cache_service, 5, "ReportHealth", ROTATOR, WRITE, ONCE, false)                               \
-    X(cache_service, 6, "Pick", READER, PICK, NONE, false)                                         \
-    X(cache_service, 7, "List", READER, SCAN, NONE, false)                                         \
-    X(cache_service, 8, "GetStatistics", READER, READ, NONE, false)                                \
-    X(cache_service, 9, "ReportAccess", READER, READ, ONCE, false)                                 \
-    X(events_service, 0, "Replay", READER, INLINE, NONE, false)                                    \
-    X(admin_service, 0, "Clear", ADMIN, WRITE, ONCE, false)                                        \
-    X(admin_service, 1, "Export", ADMIN, SCAN, NONE, false)                                        \
-    X(admin_service, 2, "RotateKeys", ADMIN, WRITE, AGAIN, false)                                  \
-    X(admin_service, 3, "Shutdown", ADMIN, INLINE, ONCE, true)                                     \
-    X(admin_service, 4, "ResetStatistics", ADMIN, READ, ONCE, false)                               \
-    X(admin_service, 5, "Backup", ADMIN, SCAN, ONCE, false)                                        \
-    X(info_service, 0, "GetInfo", READER, INLINE, NONE, false)                                     \
-    X(health_service, 0, "Check", NONE, INLINE, NONE, true)                                        \
-    X(reflection_service, 0, "GetDescriptors", READER, INLINE, NONE, false)
+    X(cache_service, 0, "Get", READER, READ, NONE, false, true)                                    \
+    X(cache_service, 1, "GetMany", READER, READ, NONE, false, true)                                \
+    X(cache_service, 2, "Put", ROTATOR, WRITE, AGAIN, false, false)                                \
+    X(cache_service, 3, "PutMany", ROTATOR, WRITE, AGAIN, false, false)                            \
+    X(cache_service, 4, "Delete", ROTATOR, WRITE, AGAIN, false, false)                             \
+    X(cache_service, 5, "ReportHealth", ROTATOR, WRITE, ONCE, false, false)                        \
+    X(cache_service, 6, "Pick", READER, PICK, NONE, false, false)                                  \
+    X(cache_service, 7, "List", READER, SCAN, NONE, false, false)                                  \
+    X(cache_service, 8, "GetStatistics", READER, READ, NONE, false, false)                         \
+    X(cache_service, 9, "ReportAccess", READER, READ, ONCE, false, false)                          \
+    X(events_service, 0, "Replay", READER, INLINE, NONE, false, false)                             \
+    X(admin_service, 0, "Clear", ADMIN, WRITE, ONCE, false, false)                                 \
+    X(admin_service, 1, "Export", ADMIN, SCAN, NONE, false, false)                                 \
+    X(admin_service, 2, "RotateKeys", ADMIN, WRITE, AGAIN, false, false)                           \
+    X(admin_service, 3, "Shutdown", ADMIN, INLINE, ONCE, true, false)                              \
+    X(admin_service, 4, "ResetStatistics", ADMIN, READ, ONCE, false, false)                        \
+    X(admin_service, 5, "Backup", ADMIN, SCAN, ONCE, false, false)                                 \
+    X(info_service, 0, "GetInfo", READER, INLINE, NONE, false, false)                              \
+    X(health_service, 0, "Check", NONE, INLINE, NONE, true, false)                                 \
+    X(reflection_service, 0, "GetDescriptors", READER, INLINE, NONE, false, false)
 
 #define PUT_MANY_RESTORE 4 /* the field */
 
-#define METHOD_ROW(table, number, text, least, where, what, stopping)                              \
+#define METHOD_ROW(table, number, text, least, where, what, stopping, first)                       \
     {                                                                                              \
         .service = &(table).base,                                                                  \
         .index = (number),                                                                         \
@@ -55,6 +55,7 @@ static const Proxytier__V1__Reflection_Service reflection_service =
         .lane = PTIER_LANE_##where,                                                                \
         .effect = PTIER_EFFECT_##what,                                                             \
         .while_stopping = (stopping),                                                              \
+        .tried = (first),                                                                          \
     },
 const ptier_method ptier_methods[] = {METHOD_RULES(METHOD_ROW)};
 const size_t ptier_method_count = sizeof ptier_methods / sizeof *ptier_methods;

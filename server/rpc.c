@@ -62,6 +62,8 @@ typedef struct rpc_context {
     nng_aio *aio;
     nng_msg *message;
     ptier_bytes frame;
+    int peer_pipe; /* whose facts are below; they never change, and cost system calls */
+    ptier_peer peer;
 } rpc_context;
 
 struct ptier_rpc {
@@ -183,9 +185,12 @@ received(rpc_context *context)
     nng_pipe pipe = nng_msg_get_pipe(context->message);
     atomic_store(context->place, place(CONTEXT_WORKING, (uint32_t)nng_pipe_id(pipe)));
     atomic_fetch_add(&context->rpc->busy, 1);
-    ptier_peer peer = ptier_auth_peer(context->rpc->service->auth, pipe);
+    if (context->peer_pipe != nng_pipe_id(pipe)) {
+        context->peer_pipe = nng_pipe_id(pipe);
+        context->peer = ptier_auth_peer(context->rpc->service->auth, pipe);
+    }
     ptier_call *call = &context->request.call;
-    if (ptier_call_begin(call, &peer, ptier_monotonic_ms(), nng_msg_body(context->message),
+    if (ptier_call_begin(call, &context->peer, ptier_monotonic_ms(), nng_msg_body(context->message),
                          nng_msg_len(context->message)) == PTIER_OK)
         ptier_dispatch_run(context->rpc->dispatch, &context->request,
                            call->method->lane != PTIER_LANE_INLINE && is_crowded(context));

@@ -8,8 +8,8 @@
 
 #define BATCH 500
 
-ptier_client *
-bench_client(const bench_process *daemon)
+static ptier_client *
+open_client(const bench_process *daemon, bool separate_gets)
 {
     ptier_client_options options;
     ptier_client *client;
@@ -17,9 +17,22 @@ bench_client(const bench_process *daemon)
     ptier_client_options_init(&options);
     options.url = daemon->url;
     options.timeout_ms = 60000;
+    options.separate_gets = separate_gets;
     if (ptier_client_open(&options, &client, &error))
         bench_fail("cannot open a client: %s", error.message);
     return client;
+}
+
+ptier_client *
+bench_client(const bench_process *daemon)
+{
+    return open_client(daemon, false);
+}
+
+ptier_client *
+bench_client_separate_gets(const bench_process *daemon)
+{
+    return open_client(daemon, true);
 }
 
 void

@@ -13,6 +13,8 @@
 #include "process.h"
 
 ptier_client *bench_client(const bench_process *daemon);
+/* One whose asynchronous Gets go one by one. */
+ptier_client *bench_client_separate_gets(const bench_process *daemon);
 void bench_pool_load(ptier_client *client, size_t first, size_t count);
 
 redisContext *bench_redis(const bench_process *redis);

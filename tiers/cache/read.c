@@ -103,6 +103,26 @@ ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_
     return status;
 }
 
+bool
+ptier_cache_try_get(ptier_cache *cache, const char *key, ptier_entry **entry)
+{
+    ptier_read_stripe *stripe = stripe_here(cache);
+    uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() : 0;
+    const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    *entry = NULL;
+    if (!l1 || l1->ops->get(l1, &ref, entry))
+        return false;
+    if (expired(cache, *entry)) {
+        ptier_entry_release(*entry);
+        *entry = NULL;
+        return false;
+    }
+    count_use(cache, *entry);
+    count_read(cache, stripe, PTIER_TIER_L1, start);
+    return true;
+}
+
 size_t
 ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
                      ptier_entry **entries)

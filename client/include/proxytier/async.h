@@ -13,6 +13,11 @@
  * counted; one more is refused with RESOURCE_EXHAUSTED. Up to 48 of them are with the daemon, the
  * others wait for their turn within their timeout.
  *
+ * Gets go together: while two requests for single records are with the daemon, those that are
+ * started wait for one of them to end, at most 2 ms, and then go in one request, at most 64. A Get
+ * never waits for others to come. Outcomes, timeouts and cancelling are those of each, as if it had
+ * gone alone. The option separate_gets of the client ends that.
+ *
  * Exactly once: a call that was started (PTIER_OK) ends once, by its callback or its handle,
  * whatever happens; closing the client ends all that are left with CANCELLED, before
  * ptier_client_close returns. A call that could not be started calls nobody.

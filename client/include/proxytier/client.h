@@ -98,6 +98,7 @@ typedef struct ptier_client_options {
     const char *daemon_user; /* name or number: whose daemon an ipc address may lead to, besides
                                 this user's and root's. NULL: PROXYTIER_DAEMON_USER, then nobody's
                               */
+    bool separate_gets;      /* asynchronous Gets that wait for others do not go together */
 } ptier_client_options;
 
 /* Fills in the defaults above. Cannot fail; any thread. */

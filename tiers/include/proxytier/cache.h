@@ -165,6 +165,13 @@ PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_wait_started(ptier_cache *ca
 PTIER_MUST_CHECK PTIER_API ptier_status ptier_cache_get(ptier_cache *cache, const char *key,
                                                         ptier_entry **entry, ptier_tier_id *tier);
 
+/*
+ * The same without ever waiting for a disk. True: it is in L1, and live. False: who knows; nothing
+ * was counted, *entry is NULL, and ptier_cache_get has the answer.
+ */
+PTIER_MUST_CHECK PTIER_API bool ptier_cache_try_get(ptier_cache *cache, const char *key,
+                                                    ptier_entry **entry);
+
 /* Uses of an entry that the cache did not see: of a copy that somebody keeps. */
 typedef struct ptier_access {
     const char *key;
