@@ -14,6 +14,8 @@
 #include <cmocka.h>
 
 #include "hash.h"
+#include "hold.h"
+#include "sealed.h"
 #include "support/l2_box.h"
 #include "support/sample_entry.h"
 
@@ -151,6 +153,38 @@ l2_clear_that_was_moved_spares_what_came_after_it(void **state)
     assert_int_equal(ptier_box_get(f, "stays", 3), PTIER_OK);
     assert_int_equal(ptier_box_get(f, "churn", 99), PTIER_OK);
     assert_int_equal(ptier_box_get(f, "gone", 1), PTIER_NOT_FOUND);
+}
+
+/* More than one hold of the lock, on the way in and out. */
+static void
+l2_lets_a_long_log_go_and_keeps_the_rest(void **state)
+{
+    enum { COUNT = 3 * PTIER_HOLD_MAX + 7, RELEASED = 2 * PTIER_HOLD_MAX + 3 };
+    ptier_test_l2 *f = *state;
+    ptier_box_reopen_above(f, 0);
+    ptier_op *ops = calloc(COUNT, sizeof *ops);
+    assert_non_null(ops);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        char key[24];
+        (void)snprintf(key, sizeof key, "k%llu", (unsigned long long)i + 1); /* fits */
+        ops[i] = (ptier_op){.kind = PTIER_OP_PUT,
+                            .revision = i + 1,
+                            .entry = ptier_test_entry_with(key, ptier_box_hash(f, key), i + 1,
+                                                           "user-plain", "secret-plain")};
+        assert_int_equal(ptier_sealed_create(f->keyring, ops[i].entry, &ops[i].sealed), PTIER_OK);
+    }
+    assert_int_equal(f->l2->ops->apply(f->l2, ops, COUNT, false, &f->error), PTIER_OK);
+    assert_int_equal(ptier_l2_evict_all(f->l2), COUNT); /* now only the log needs them */
+    ptier_l2_release_log(f->l2, RELEASED);
+    assert_int_equal(ptier_box_get_many(f, 1, RELEASED), 0);
+    assert_int_equal(ptier_box_get_many(f, RELEASED + 1, COUNT), COUNT - RELEASED);
+    ptier_l2_release_log(f->l2, COUNT);
+    assert_int_equal(ptier_l2_log_bytes(f->l2), 0);
+    for (size_t i = 0; i < COUNT; i++) {
+        ptier_entry_release(ops[i].entry);
+        ptier_sealed_release(ops[i].sealed);
+    }
+    free(ops);
 }
 
 /* ---- reading it while open ---- */
@@ -430,6 +464,7 @@ main(void)
         WITH_L2(l2_replay_ends_when_a_tombstone_is_forgotten_at_the_end_of_the_table),
         WITH_L2(l2_replay_has_what_was_evicted_before_l3_had_it),
         WITH_L2(l2_tombstone_survives_compaction_while_l3_is_behind),
+        WITH_L2(l2_lets_a_long_log_go_and_keeps_the_rest),
         WITH_L2(l2_clear_that_was_moved_spares_what_came_after_it),
         WITH_L2(l2_serves_what_is_only_logged),
         WITH_L2(l2_log_has_the_newest_change_of_each_key_in_order),

@@ -143,7 +143,8 @@ struct ptier_cache {
     ptier_op_list log_queue;
     size_t logging; /* changes that the leader of the log group writes now */
     ptier_op_list l3_queue;
-    ptier_op_list l3_batch; /* what L3's thread applies now; changed by it alone */
+    ptier_op_list l3_batch;    /* what L3's thread applies now; changed by it alone */
+    ptier_op_list l3_given_up; /* by a queue that had grown too long; L3's thread lets it go */
     bool l3_behind; /* before l3_queue L3 has to read from L2's log, from its prefix to logged */
     ptier_op_list removal_queue; /* while L2 is full: for the room that it keeps for them */
     ptier_map removals_waiting;  /* without any disk tier: revisions of the removals in l3_queue */

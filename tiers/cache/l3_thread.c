@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "cache/cache_internal.h"
+#include "hold.h"
 
 enum {
     L3_BATCH = 100000,
@@ -28,9 +29,32 @@ forget_pending_locked(ptier_cache *cache, const ptier_op_list *list)
 void
 ptier_l3_fall_behind_locked(ptier_cache *cache)
 {
+    cache->l3_behind = true;
+    if (cache->l3_given_up.count == 0) { /* there may be many, and everybody waits for the lock */
+        ptier_op_list empty = cache->l3_given_up;
+        cache->l3_given_up = cache->l3_queue;
+        cache->l3_queue = empty;
+        return;
+    }
     forget_pending_locked(cache, &cache->l3_queue);
     ptier_op_list_release(&cache->l3_queue);
-    cache->l3_behind = true;
+}
+
+/* The same as forget_pending_locked, and the list goes, for a list that is ours alone. */
+static void
+forget_list(ptier_cache *cache, ptier_op_list *list)
+{
+    for (size_t at = 0; at < list->count; at += PTIER_HOLD_MAX) {
+        const ptier_op_list part = {.ops = list->ops + at,
+                                    .count = list->count - at < PTIER_HOLD_MAX ? list->count - at
+                                                                               : PTIER_HOLD_MAX};
+        if (at)
+            ptier_let_others_in();
+        pthread_mutex_lock(&cache->lock);
+        forget_pending_locked(cache, &part);
+        pthread_mutex_unlock(&cache->lock);
+    }
+    ptier_op_list_fini(list);
 }
 
 /* ---- applying ---- */
@@ -138,10 +162,9 @@ apply_queue(ptier_cache *cache, bool sync)
     pthread_mutex_lock(&cache->lock);
     ptier_op_list done = cache->l3_batch;
     cache->l3_batch = (ptier_op_list){0};
-    forget_pending_locked(cache, &done);
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
-    ptier_op_list_fini(&done);
+    forget_list(cache, &done);
 }
 
 /* ---- from the log ---- */
@@ -371,9 +394,18 @@ serve_locked(ptier_cache *cache)
     if (idle)
         settle(cache);
     ptier_enforce_bound(cache, PTIER_TIER_L3);
+    forget_list(cache, &usage);
     pthread_mutex_lock(&cache->lock);
-    forget_pending_locked(cache, &usage);
-    ptier_op_list_fini(&usage);
+}
+
+static void
+forget_given_up_locked(ptier_cache *cache)
+{
+    ptier_op_list list = cache->l3_given_up;
+    cache->l3_given_up = (ptier_op_list){0};
+    pthread_mutex_unlock(&cache->lock);
+    forget_list(cache, &list);
+    pthread_mutex_lock(&cache->lock);
 }
 
 void *
@@ -383,6 +415,8 @@ ptier_l3_thread(void *context)
     pthread_mutex_lock(&cache->lock);
     for (;;) {
         wait_for_work_locked(cache);
+        if (cache->l3_given_up.count)
+            forget_given_up_locked(cache);
         bool down = cache->health[PTIER_TIER_L3].down;
         /* A log that cannot be read now is there at the next start. */
         if (cache->l3_may_stop && (down || cache->log_tries || !has_work_locked(cache)))

@@ -9,7 +9,7 @@
 #include "cache/cache_internal.h"
 
 enum {
-    EXPIRY_BATCH = 512,
+    EXPIRY_BATCH = 128, /* changed in one hold of the change lock */
     WRITEBACK_BATCH = 256,
     EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
     WRITEBACK_ROUNDS = 4,

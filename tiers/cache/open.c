@@ -537,6 +537,7 @@ free_cache(ptier_cache *cache)
     ptier_op_list_fini(&cache->log_queue);
     ptier_op_list_fini(&cache->l3_queue);
     ptier_op_list_fini(&cache->l3_batch);
+    ptier_op_list_fini(&cache->l3_given_up);
     ptier_op_list_fini(&cache->removal_queue);
     ptier_op_list_fini(&cache->usage_queue);
     ptier_index_destroy(cache->index);

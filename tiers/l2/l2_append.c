@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hold.h"
 #include "l2/l2_internal.h"
 
 enum {
@@ -218,6 +219,11 @@ install_group(l2_tier *l2, const group *g, uint64_t base, ptier_error *error)
     bool fits = true;
     pthread_mutex_lock(&l2->lock);
     for (size_t i = 0; i < g->count && fits; i++) {
+        if (i && i % PTIER_HOLD_MAX == 0) {
+            pthread_mutex_unlock(&l2->lock);
+            ptier_let_others_in();
+            pthread_mutex_lock(&l2->lock);
+        }
         uint32_t start = i ? g->ends[i - 1] : 0;
         fits = l2_install_locked(l2, &g->ops[i], shard, base + start, g->ends[i] - start - 1);
         if (g->ops[i].revision > l2->last_revision)

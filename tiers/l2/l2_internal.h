@@ -151,7 +151,7 @@ void l2_move_locked(l2_tier *l2, l2_node *node, l2_shard *shard, uint64_t offset
 void l2_evict_locked(l2_tier *l2, l2_node *node);  /* no longer resident */
 void l2_forget_locked(l2_tier *l2, l2_node *node); /* no longer anything */
 void l2_use_locked(l2_tier *l2, l2_node *node);    /* most recently used */
-void l2_release_log_locked(l2_tier *l2, uint64_t floor);
+bool l2_release_log_locked(l2_tier *l2, uint64_t floor, size_t limit); /* true: there is more */
 l2_node *l2_log_above_locked(l2_tier *l2, uint64_t revision); /* the first logged one above */
 PTIER_MUST_CHECK bool l2_end_recovery_locked(l2_tier *l2,
                                              uint64_t floor); /* false: out of memory */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "hold.h"
 #include "l2/l2_internal.h"
 
 void
@@ -200,9 +201,14 @@ void
 ptier_l2_release_log(ptier_tier *tier, uint64_t synced_prefix)
 {
     l2_tier *l2 = (l2_tier *)tier;
-    pthread_mutex_lock(&l2->lock);
-    l2_release_log_locked(l2, synced_prefix);
-    pthread_mutex_unlock(&l2->lock);
+    bool more = true;
+    for (int holds = 0; more; holds++) {
+        if (holds)
+            ptier_let_others_in();
+        pthread_mutex_lock(&l2->lock);
+        more = l2_release_log_locked(l2, synced_prefix, PTIER_HOLD_MAX);
+        pthread_mutex_unlock(&l2->lock);
+    }
 }
 
 uint64_t

@@ -98,17 +98,20 @@ l2_evict_locked(l2_tier *l2, l2_node *n)
     n->resident = false;
 }
 
-void
-l2_release_log_locked(l2_tier *l2, uint64_t floor)
+bool
+l2_release_log_locked(l2_tier *l2, uint64_t floor, size_t limit)
 {
     if (floor > l2->floor)
         l2->floor = floor;
     while (l2->log_oldest && l2->log_oldest->revision <= l2->floor) {
         l2_node *n = l2->log_oldest;
+        if (limit-- == 0)
+            return true;
         log_list_remove(l2, n);
         if (!n->resident)
             l2_forget_locked(l2, n);
     }
+    return false;
 }
 
 l2_node *

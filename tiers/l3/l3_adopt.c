@@ -154,7 +154,7 @@ ptier_l3_adopt(ptier_tier *tier, const char *new_path, bool keep_old, ptier_erro
         return status;
     pthread_mutex_lock(&l3->audit_mutex);
     ptier_l3_readers_lock(l3);
-    ptier_l3_disconnect(l3);
+    ptier_l3_leave(l3); /* into a file that goes, nothing needs to be checkpointed */
     status = ptier_l3_finish_adoption(l3, keep_old, error);
     if (status == PTIER_OK)
         status = ptier_l3_connect(l3, error);

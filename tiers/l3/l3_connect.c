@@ -275,6 +275,12 @@ ptier_l3_connect(ptier_l3 *l3, ptier_error *error)
 }
 
 void
+ptier_l3_leave(ptier_l3 *l3)
+{
+    disconnect(l3, true);
+}
+
+void
 ptier_l3_disconnect(ptier_l3 *l3)
 {
     disconnect(l3, atomic_load(&l3->condition) != PTIER_L3_SOUND);
