@@ -204,7 +204,7 @@ print_exactness(const load *loads, size_t count)
                          .unit = policy == PTIER_EVICTION_LFU ? "points below" : "points apart",
                          .note = note,
                          .goal = BENCH_VALUE_AT_MOST,
-                         .bound = policy == PTIER_EVICTION_LRU ? 1 : 2},
+                         .bound = 1},
             &points, 1, NULL);
     }
 }
@@ -249,7 +249,7 @@ compare_policies(const bench_run *bench)
     bench_trace_zipf(&loads[1].trace, keys, reads, 1);
     bench_trace_zipf(&loads[2].trace, keys, reads, 1.2);
     bench_trace_scans(&loads[3].trace, keys, reads);
-    bench_trace_churn(&loads[4].trace, keys, bench_size(bench, 16, 8));
+    bench_trace_churn(&loads[4].trace, keys, 16);
     for (size_t i = 0; i < LOADS_MAX; i++)
         measure_load(&loads[i]);
     print_exactness(loads, LOADS_MAX);
