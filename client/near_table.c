@@ -36,6 +36,12 @@ bucket_of(const ptier_near_table *table, uint64_t hash)
     return &table->buckets[(uint32_t)(hash >> 32) & (table->room - 1)];
 }
 
+static uint16_t
+mark_of(uint64_t hash)
+{
+    return (uint16_t)(hash >> 16); /* neither a bucket's bits nor a shard's */
+}
+
 uint32_t
 ptier_near_table_find(const ptier_near_table *table, uint64_t hash, const char *key)
 {
@@ -44,7 +50,8 @@ ptier_near_table_find(const ptier_near_table *table, uint64_t hash, const char *
     uint32_t at = *bucket_of(table, hash);
     while (at != PTIER_NEAR_NONE) {
         const ptier_near_slot *slot = &table->slots[at];
-        if (slot->record->hash == hash && strcmp(slot->record->record.key, key) == 0)
+        if (slot->mark == mark_of(hash) && slot->record->hash == hash &&
+            strcmp(slot->record->record.key, key) == 0)
             break;
         at = slot->next;
     }
@@ -138,7 +145,7 @@ ptier_near_table_add(ptier_near_table *table, ptier_near_record *record,
     uint32_t at = take_slot(table);
     if (at == PTIER_NEAR_NONE)
         return false;
-    table->slots[at] = (ptier_near_slot){.record = record};
+    table->slots[at] = (ptier_near_slot){.record = record, .mark = mark_of(record->hash)};
     link_slot(table, at);
     table->count++;
     table->bytes += weight(record);

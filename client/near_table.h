@@ -15,6 +15,7 @@
 typedef struct ptier_near_slot {
     ptier_near_record *record; /* NULL: free */
     uint32_t next;             /* in its bucket, or among the free ones */
+    uint16_t mark;             /* of its hash: others in the bucket need not be looked at */
     bool used;
 } ptier_near_slot;
 
