@@ -1,5 +1,5 @@
 /*
- * get_under_…: what single Gets over a unix socket take (1,000 a second, random keys) while the
+ * get_under_…: what single Gets over a unix socket take (250 a second, random keys) while the
  * daemon is at work of its own: compaction of L2, a checkpoint of L3, an export, an expiry wave,
  * the rotation of keys. Only Gets that were under way meanwhile count, and each work proves itself
  * by what it moved.

@@ -1,5 +1,5 @@
 /*
- * get_under_writes: single Gets over a unix socket, 1,000 a second from random keys of 100,000
+ * get_under_writes: single Gets over a unix socket, 250 a second from random keys of 100,000
  * (L1 and L2 as they are by default, so that most come from L3), while another client puts
  * batches of 100 at 70 % of what it can at most (get_under_writes), and as fast as it can
  * (get_under_writes_saturated).
