@@ -7,9 +7,10 @@
 #include "pool.h"
 #include "result.h"
 
-#define READS_PER_S 1000
+#define READS_PER_S 250 /* far from what one caller can: its own queue is not measured */
 #define BATCH       100
 #define STALL_MS    100
+#define SETTLE_S    60
 
 void
 bench_sleep_until(double seconds)
@@ -20,6 +21,21 @@ bench_sleep_until(double seconds)
     struct timespec pause = {.tv_sec = (time_t)left};
     pause.tv_nsec = (long)((left - (double)pause.tv_sec) * 1e9);
     nanosleep(&pause, NULL); /* a signal would make it shorter: the pace stays */
+}
+
+void
+bench_settle(ptier_client *client)
+{
+    ptier_statistics now;
+    ptier_error error;
+    double until = bench_seconds() + SETTLE_S;
+    do {
+        bench_sleep_until(bench_seconds() + 0.005);
+        if (ptier_get_statistics(client, &now, &error))
+            bench_fail("statistics: %s", error.message);
+        if (bench_seconds() > until)
+            bench_fail("L3 does not catch up within %d s", SETTLE_S);
+    } while (now.pending_writes || now.l3_lag);
 }
 
 /* ---- the reader ---- */
@@ -61,10 +77,27 @@ read_paced(void *context)
     return NULL;
 }
 
+/* Since the statistics were reset, which it does again. Puts read, too, but only these are timed
+ * so.
+ */
+static double
+longest_inside(ptier_client *client)
+{
+    ptier_statistics now;
+    ptier_error error;
+    uint64_t most = 0;
+    if (ptier_reset_statistics(client, &now, &error))
+        bench_fail("statistics: %s", error.message);
+    for (int i = PTIER_OPERATION_GET_L1; i <= PTIER_OPERATION_GET_MISS; i++)
+        most = now.latency[i].max_ns > most ? now.latency[i].max_ns : most;
+    return (double)most / 1e6;
+}
+
 void
 bench_reader_start(bench_reader *reader, const bench_process *daemon, size_t entries)
 {
     *reader = (bench_reader){.client = bench_client(daemon), .entries = entries};
+    (void)longest_inside(reader->client); /* of what came before */
     if (pthread_create(&reader->thread, NULL, read_paced, reader) != 0)
         bench_fail("cannot start a thread");
 }
@@ -74,6 +107,7 @@ bench_reader_stop(bench_reader *reader)
 {
     atomic_store(&reader->stopping, true);
     (void)pthread_join(reader->thread, NULL); /* it was created */
+    reader->inside_ms = longest_inside(reader->client);
     ptier_client_close(reader->client);
 }
 

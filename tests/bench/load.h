@@ -17,6 +17,9 @@
 /* Returns at once when that is past. */
 void bench_sleep_until(double seconds);
 
+/* Waits until L3 has all: what is measured next is not measured beside that. */
+void bench_settle(ptier_client *client);
+
 /* ---- a reader ---- */
 
 typedef struct bench_sample {
@@ -35,11 +38,13 @@ typedef struct bench_reader {
     atomic_bool stopping;
     bench_sample *samples;
     size_t count, room;
+    double inside_ms; /* the longest that a Get took in the cache, without sockets and threads */
 } bench_reader;
 
 /*
- * Gets of random keys, `rate` a second, in a thread. A Get that cannot be sent in time, because the
- * one before has not been answered, counts from when it should have been: what users wait for.
+ * Resets the daemon's statistics (see inside_ms). Gets of random keys, `rate` a second, in a
+ * thread. A Get that cannot be sent in time, because the one before has not been answered, counts
+ * from when it should have been: what users wait for.
  */
 void bench_reader_start(bench_reader *reader, const bench_process *daemon, size_t entries);
 

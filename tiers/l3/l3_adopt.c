@@ -10,6 +10,7 @@
 #include "l3/l3_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -145,6 +146,21 @@ announce(const ptier_l3 *l3, const char *new_path, ptier_error *error)
     return ptier_l3_sync_directory_of(l3->path, error);
 }
 
+/* What is deleted while it is open takes no time: a large file's blocks are freed at its end. */
+static int
+keep_open(const char *path, const char *suffix)
+{
+    char file[PTIER_PATH_MAX];
+    return name(file, path, suffix, NULL) ? -1 : open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+static void
+close_file(int file)
+{
+    if (file >= 0)
+        (void)close(file); /* nothing was written by it */
+}
+
 ptier_status
 ptier_l3_adopt(ptier_tier *tier, const char *new_path, bool keep_old, ptier_error *error)
 {
@@ -155,10 +171,14 @@ ptier_l3_adopt(ptier_tier *tier, const char *new_path, bool keep_old, ptier_erro
     pthread_mutex_lock(&l3->audit_mutex);
     ptier_l3_readers_lock(l3);
     ptier_l3_leave(l3); /* into a file that goes, nothing needs to be checkpointed */
+    /* Only now: closing it would release the locks that connections have on the same file. */
+    int old = keep_open(l3->path, ""), old_wal = keep_open(l3->path, "-wal");
     status = ptier_l3_finish_adoption(l3, keep_old, error);
     if (status == PTIER_OK)
         status = ptier_l3_connect(l3, error);
     ptier_l3_readers_unlock(l3);
     pthread_mutex_unlock(&l3->audit_mutex);
+    close_file(old);
+    close_file(old_wal);
     return status;
 }
