@@ -44,10 +44,10 @@ PTIER_HANDLER(ProxyCache, get_many, GetManyRequest, GetManyResponse)
         return;
     }
     response.as_of = ptier_cache_revision(cache);
-    for (size_t i = 0; i < request->n_keys; i++) {
-        ptier_status status = ptier_cache_get(cache, request->keys[i], &entries[i], NULL);
-        response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
-    }
+    size_t unreadable;
+    (void)ptier_cache_get_many(cache, (const char *const *)request->keys, request->n_keys, entries,
+                               &unreadable); /* entries tell */
+    response.unreadable = (uint32_t)unreadable;
     if (ptier_reply_entries(call, 1, entries, request->n_keys))
         closure(&response, call);
 }
