@@ -12,6 +12,7 @@
 #include "near_client.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "record_list.h"
 #include "unpack.h"
 
 #define REQUEST_ID_BYTES PTIER_REQUEST_ID_BYTES
@@ -196,8 +197,11 @@ ptier_attempt_unpack(const ptier_attempt *a, const ProtobufCMessageDescriptor *t
     if (!*arena)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     ptier_error detail = {.message = ""};
-    ProtobufCMessage *message =
-        ptier_unpack_reply(type, *arena, a->frame.body, a->frame.body_length, &detail);
+    const uint8_t *body = a->frame.body;
+    size_t length = a->frame.body_length;
+    void *message = ptier_record_list_type(type)
+                        ? (void *)ptier_record_list_unpack(type, *arena, body, length, &detail)
+                        : (void *)ptier_unpack_reply(type, *arena, body, length, &detail);
     if (!message) {
         ptier_arena_destroy(*arena);
         *arena = NULL;

@@ -58,7 +58,8 @@ bool ptier_attempt_again(ptier_attempt *a, ptier_status status, int64_t *pause_m
 ptier_status ptier_attempt_end(const ptier_attempt *a, ptier_status status,
                                const ptier_error *failure, ptier_error *error);
 
-/* The reply's message, a *reply of `type`, in an *arena of its own. */
+/* The reply, in an *arena of its own: *reply points to a message of `type`, or to the
+ * ptier_record_list that such a message is. */
 PTIER_MUST_CHECK ptier_status ptier_attempt_unpack(const ptier_attempt *a,
                                                    const ProtobufCMessageDescriptor *type,
                                                    ptier_arena **arena, void *reply,

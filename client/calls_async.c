@@ -31,19 +31,13 @@ read_get(ptier_async *call, ptier_arena *arena, const void *reply, ptier_error *
 static ptier_status
 read_get_many(ptier_async *call, ptier_arena *arena, const void *message, ptier_error *error)
 {
-    const Proxytier__V1__GetManyResponse *reply = message;
-    return arena ? ptier_records_fill(&call->result.records, arena, reply->proxies,
-                                      reply->n_proxies, reply->as_of, error)
-                 : PTIER_OK;
+    return arena ? ptier_records_fill(&call->result.records, arena, message, error) : PTIER_OK;
 }
 
 static ptier_status
 read_pick(ptier_async *call, ptier_arena *arena, const void *message, ptier_error *error)
 {
-    const Proxytier__V1__PickResponse *reply = message;
-    return arena ? ptier_records_fill(&call->result.records, arena, reply->proxies,
-                                      reply->n_proxies, reply->as_of, error)
-                 : PTIER_OK;
+    return arena ? ptier_records_fill(&call->result.records, arena, message, error) : PTIER_OK;
 }
 
 static ptier_status

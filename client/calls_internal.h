@@ -37,8 +37,7 @@ PTIER_MUST_CHECK ptier_status ptier_pack_reports(ptier_report_messages *packed,
 void ptier_report_messages_fini(ptier_report_messages *packed);
 
 /* The arena of the reply is moved, also on failure. */
-PTIER_MUST_CHECK ptier_status ptier_read_get(ptier_arena *arena,
-                                             const Proxytier__V1__GetResponse *reply,
+PTIER_MUST_CHECK ptier_status ptier_read_get(ptier_arena *arena, const ptier_record_list *reply,
                                              ptier_records *result, ptier_error *error);
 
 /* Results of puts. On success the arena of the items is moved. */

@@ -58,16 +58,16 @@ read_near(ptier_client *client, const char *const *keys, size_t count, bool one,
 }
 
 ptier_status
-ptier_read_get(ptier_arena *arena, const Proxytier__V1__GetResponse *reply, ptier_records *result,
+ptier_read_get(ptier_arena *arena, const ptier_record_list *reply, ptier_records *result,
                ptier_error *error)
 {
-    if (!reply->proxy) {
+    if (reply->count == 0) {
         ptier_arena_destroy(arena);
         return ptier_fail(error, PTIER_INTERNAL, "the reply to Get holds no record");
     }
-    ptier_status status = ptier_records_fill(result, arena, &reply->proxy, 1, reply->as_of, error);
+    ptier_status status = ptier_records_fill(result, arena, reply, error);
     if (status == PTIER_OK)
-        result->tier = (ptier_tier_id)reply->tier;
+        result->tier = reply->tier;
     return status;
 }
 
@@ -75,7 +75,7 @@ ptier_status
 ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
 {
     Proxytier__V1__GetRequest request = PROXYTIER__V1__GET_REQUEST__INIT;
-    Proxytier__V1__GetResponse *reply;
+    const ptier_record_list *reply;
     ptier_arena *arena;
 
     memset(result, 0, sizeof *result);
@@ -99,7 +99,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
                ptier_error *error)
 {
     Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
-    Proxytier__V1__GetManyResponse *reply;
+    const ptier_record_list *reply;
     ptier_arena *arena;
 
     memset(result, 0, sizeof *result);
@@ -116,7 +116,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
+    return ptier_records_fill(result, arena, reply, error);
 }
 
 typedef struct ptier_filter_message filter_message;
@@ -176,7 +176,7 @@ ptier_status
 ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_records *result,
            ptier_error *error)
 {
-    Proxytier__V1__PickResponse *reply;
+    const ptier_record_list *reply;
     ptier_pick_message message;
     ptier_arena *arena;
 
@@ -190,7 +190,7 @@ ptier_pick(ptier_client *client, const ptier_pick_options *options, ptier_record
     status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
-    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
+    return ptier_records_fill(result, arena, reply, error);
 }
 
 ptier_status
@@ -198,7 +198,7 @@ ptier_list(ptier_client *client, const ptier_filter *filter, uint32_t page_size,
            const char *page_token, ptier_records *result, ptier_error *error)
 {
     Proxytier__V1__ListRequest request = PROXYTIER__V1__LIST_REQUEST__INIT;
-    Proxytier__V1__ListResponse *reply;
+    const ptier_record_list *reply;
     filter_message packed_filter;
     char token[sizeof result->next_page_token]; /* the caller may pass the result's own */
     ptier_arena *arena;
@@ -228,8 +228,7 @@ ptier_list(ptier_client *client, const ptier_filter *filter, uint32_t page_size,
         return ptier_fail(error, PTIER_INTERNAL,
                           "the reply's page token is longer than this library knows");
     }
-    status =
-        ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, reply->as_of, error);
+    status = ptier_records_fill(result, arena, reply, error);
     if (status == PTIER_OK)
         (void)strcpy(result->next_page_token, reply->next_page_token); /* length checked above */
     return status;

@@ -58,7 +58,7 @@ fail_late(ptier_error *error)
 
 static ptier_status
 ask(ptier_near_client *near, const char *const *keys, size_t count, int64_t deadline,
-    ptier_arena **arena, Proxytier__V1__GetManyResponse **reply, ptier_error *error)
+    ptier_arena **arena, const ptier_record_list **reply, ptier_error *error)
 {
     Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
     int64_t left = deadline - ptier_monotonic_ms();
@@ -73,17 +73,12 @@ ask(ptier_near_client *near, const char *const *keys, size_t count, int64_t dead
     return ptier_call_perform(near->client, &call, arena, reply, error);
 }
 
-/* A record for the near cache out of a reply. NULL: out of memory, or not understood. */
+/* A record for the near cache out of a reply. NULL: out of memory. */
 static ptier_near_record *
-learn(const Proxytier__V1__Proxy *proxy, const char *key, uint64_t revision, int64_t sent)
+learn(const ptier_record *record, uint64_t revision, int64_t sent)
 {
-    ptier_label labels[PTIER_LABELS_MAX];
-    ptier_record record;
-    if (ptier_record_from_proxy(&record, labels, proxy, NULL) != PTIER_OK)
-        return NULL;
-    record.key = key;
-    return ptier_near_record_create(&record, false, revision,
-                                    ptier_near_expiry(sent, record.remaining_ttl_ms));
+    return ptier_near_record_create(record, false, revision,
+                                    ptier_near_expiry(sent, record->remaining_ttl_ms));
 }
 
 static ptier_near_record *
@@ -109,9 +104,12 @@ void
 ptier_near_client_learn(ptier_near_client *near, const ptier_near_start *start,
                         const Proxytier__V1__Proxy *proxy, uint64_t revision)
 {
-    if (!near || !proxy)
+    ptier_label labels[PTIER_LABELS_MAX];
+    ptier_record known;
+    if (!near || !proxy || ptier_record_from_proxy(&known, labels, proxy, NULL) != PTIER_OK ||
+        !known.key)
         return;
-    ptier_near_record *record = learn(proxy, proxy->key, revision, start->sent);
+    ptier_near_record *record = learn(&known, revision, start->sent);
     if (record)
         (void)ptier_near_fill(near->cache, &start->ticket, record); /* refused: no harm */
     ptier_near_record_release(record);
@@ -132,25 +130,23 @@ fetch(const one_read *r, ptier_near_record **record, ptier_error *error)
 {
     ptier_near_client *near = r->near;
     const char *key = r->key;
-    Proxytier__V1__GetManyResponse *reply;
+    const ptier_record_list *reply;
     ptier_arena *arena;
     int64_t sent = ptier_near_now();
     ptier_status status = ask(near, &key, 1, r->deadline, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
     *record = NULL;
-    if (reply->n_proxies == 0 && reply->unreadable)
+    if (reply->count == 0 && reply->unreadable)
         status = ptier_fail(error, PTIER_UNAVAILABLE, "no disk of the daemon's gives the entry");
-    else if (reply->n_proxies > 1 ||
-             (reply->n_proxies == 1 && strcmp(reply->proxies[0]->key, key) != 0))
+    else if (reply->count > 1 || (reply->count == 1 && strcmp(reply->records[0].key, key) != 0))
         status = ptier_fail(error, PTIER_INTERNAL, "the reply is about other keys");
-    else if (reply->n_proxies == 1)
-        *record = learn(reply->proxies[0], key, reply->as_of, sent);
+    else if (reply->count == 1)
+        *record = learn(&reply->records[0], reply->as_of, sent);
     else
         *record = learn_absence(near, key, reply->as_of, sent);
     if (status == PTIER_OK && !*record)
-        status =
-            ptier_fail(error, PTIER_INTERNAL, "no memory for the reply, or it is not understood");
+        status = ptier_fail(error, PTIER_INTERNAL, "no memory for the reply");
     if (status == PTIER_OK)
         (void)ptier_near_fill(near->cache, &r->ticket,
                               *record); /* it serves the caller either way */
@@ -292,13 +288,13 @@ look_near(many *m)
 
 /* Takes in the answer. Keys that it does not have leave a hole: known to be absent, or not. */
 static void
-fill_many(many *m, const Proxytier__V1__GetManyResponse *reply, int64_t sent)
+fill_many(many *m, const ptier_record_list *reply, int64_t sent)
 {
     size_t at = 0;
     for (size_t i = 0; i < m->asked_count; i++) {
         ptier_near_record *record = NULL;
-        if (at < reply->n_proxies && strcmp(reply->proxies[at]->key, m->asked[i]) == 0)
-            record = learn(reply->proxies[at++], m->asked[i], reply->as_of, sent);
+        if (at < reply->count && strcmp(reply->records[at].key, m->asked[i]) == 0)
+            record = learn(&reply->records[at++], reply->as_of, sent);
         else if (reply->unreadable == 0)
             record = learn_absence(m->near, m->asked[i], reply->as_of, sent);
         if (record)
@@ -310,7 +306,7 @@ fill_many(many *m, const Proxytier__V1__GetManyResponse *reply, int64_t sent)
 static ptier_status
 ask_many(many *m, ptier_records *result, ptier_error *error)
 {
-    Proxytier__V1__GetManyResponse *reply;
+    const ptier_record_list *reply;
     ptier_arena *arena;
     int64_t sent = ptier_near_now();
     int64_t deadline = ptier_monotonic_ms() + m->near->client->timeout_ms;
@@ -319,7 +315,7 @@ ask_many(many *m, ptier_records *result, ptier_error *error)
         return status;
     fill_many(m, reply, sent);
     m->as_of = reply->as_of < m->as_of ? reply->as_of : m->as_of;
-    return ptier_records_fill(result, arena, reply->proxies, reply->n_proxies, m->as_of, error);
+    return ptier_records_fill(result, arena, reply, error);
 }
 
 ptier_status

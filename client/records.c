@@ -12,41 +12,19 @@ typedef struct owner {
     ptier_near_record *near[];
 } owner;
 
-static ptier_status
-fill_record(ptier_record *record, ptier_arena *arena, const Proxytier__V1__Proxy *proxy,
-            ptier_error *error)
-{
-    ptier_error detail = {.message = ""};
-    size_t room = proxy->n_labels < PTIER_LABELS_MAX ? proxy->n_labels : PTIER_LABELS_MAX;
-    ptier_label *labels = ptier_arena_array(arena, room, sizeof *labels);
-    if (!labels)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
-    if (ptier_record_from_proxy(record, labels, proxy, &detail) != PTIER_OK)
-        return ptier_fail(error, PTIER_INTERNAL,
-                          "the reply holds a record this library does not understand: %s",
-                          detail.message);
-    return PTIER_OK;
-}
-
 ptier_status
-ptier_records_fill(ptier_records *result, ptier_arena *arena, Proxytier__V1__Proxy *const *proxies,
-                   size_t count, uint64_t as_of, ptier_error *error)
+ptier_records_fill(ptier_records *result, ptier_arena *arena, const ptier_record_list *list,
+                   ptier_error *error)
 {
-    ptier_status status = PTIER_OK;
-    ptier_record *records = ptier_arena_array(arena, count, sizeof *records);
     owner *of = ptier_arena_alloc(arena, sizeof *of);
-    if (!records || !of)
-        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
-    for (size_t i = 0; i < count && status == PTIER_OK; i++)
-        status = fill_record(&records[i], arena, proxies[i], error);
-    if (status != PTIER_OK) {
+    if (!of) {
         ptier_arena_destroy(arena);
-        return status;
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     }
     of->arena = arena;
-    result->records = records;
-    result->count = count;
-    result->as_of = as_of;
+    result->records = list->records;
+    result->count = list->count;
+    result->as_of = list->as_of;
     result->internal = of;
     return PTIER_OK;
 }

@@ -7,14 +7,14 @@
 #include "arena.h"
 #include "convert.h"
 #include "near_record.h"
+#include "record_list.h"
 
 /*
- * Fills *result with the records of `proxies`, and as_of. The arena they were unpacked into is
- * moved to the result, on failure it is destroyed. INTERNAL: a record we cannot understand.
+ * Fills *result with the records of the list, and as_of. The arena that the list is in is moved to
+ * the result, on failure it is destroyed.
  */
 PTIER_MUST_CHECK ptier_status ptier_records_fill(ptier_records *result, ptier_arena *arena,
-                                                 Proxytier__V1__Proxy *const *proxies, size_t count,
-                                                 uint64_t as_of, ptier_error *error);
+                                                 const ptier_record_list *list, ptier_error *error);
 
 /* Fills *result with a near record as of `now` (moved on success). False: out of memory. */
 PTIER_MUST_CHECK bool ptier_records_from_near(ptier_records *result, ptier_near_record *record,

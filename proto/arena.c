@@ -68,8 +68,9 @@ add_block(ptier_arena *arena, size_t size)
     return block;
 }
 
-void *
-ptier_arena_alloc(ptier_arena *arena, size_t size)
+/* Not zeroed. */
+static void *
+take(ptier_arena *arena, size_t size)
 {
     if (size > arena->budget || arena->used > arena->budget - size) {
         arena->exhausted = true;
@@ -86,7 +87,27 @@ ptier_arena_alloc(ptier_arena *arena, size_t size)
     void *memory = block->bytes + block->used;
     block->used += needed;
     arena->used += needed;
-    memset(memory, 0, size);
+    return memory;
+}
+
+void *
+ptier_arena_alloc(ptier_arena *arena, size_t size)
+{
+    void *memory = take(arena, size);
+    if (memory)
+        memset(memory, 0, size);
+    return memory;
+}
+
+uint8_t *
+ptier_arena_copy(ptier_arena *arena, const uint8_t *data, size_t size)
+{
+    uint8_t *memory = size < SIZE_MAX ? take(arena, size + 1) : NULL;
+    if (!memory)
+        return NULL;
+    if (size)
+        memcpy(memory, data, size);
+    memory[size] = 0;
     return memory;
 }
 

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -35,7 +36,10 @@ void ptier_arena_destroy(ptier_arena *arena);
 /* Zeroed memory, aligned for anything; NULL: over budget or out of memory. */
 PTIER_MUST_CHECK void *ptier_arena_alloc(ptier_arena *arena, size_t size);
 
-/* The same for `count` items of `size` bytes, overflow included. */
+/* A copy of `size` bytes, and a NUL behind it; NULL as above. */
+PTIER_MUST_CHECK uint8_t *ptier_arena_copy(ptier_arena *arena, const uint8_t *data, size_t size);
+
+/* Zeroed memory for `count` items of `size` bytes, overflow included. */
 PTIER_MUST_CHECK void *ptier_arena_array(ptier_arena *arena, size_t count, size_t size);
 
 /* Wipes and empties; one small block is kept for the next message. */

@@ -70,9 +70,69 @@ utf8_sequence(const uint8_t *at, size_t left)
     return length;
 }
 
+/* Whether all eight bytes are ASCII and none is NUL: what is not sets its highest bit, or has it
+ * set by the borrow. */
+static inline bool
+plain(uint64_t word)
+{
+    return ((word | (word - UINT64_C(0x0101010101010101))) & UINT64_C(0x8080808080808080)) == 0;
+}
+
+static inline uint64_t
+eight(const uint8_t *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+static inline uint64_t
+four(const uint8_t *at)
+{
+    uint32_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+/* Most texts are: looked at in words that overlap at the end. */
+static inline bool
+plain_text(const uint8_t *text, size_t length)
+{
+    if (length >= 8) {
+        const uint8_t *last = text + length - 8;
+        for (; text < last; text += 8)
+            if (!plain(eight(text)))
+                return false;
+        return plain(eight(last));
+    }
+    if (length >= 4)
+        return plain(four(text) | four(text + length - 4) << 32);
+    if (length == 0)
+        return true;
+    uint64_t bytes = text[0] | (uint64_t)text[length / 2] << 8 | (uint64_t)text[length - 1] << 16;
+    return plain(bytes | UINT64_C(0x0101010101000000));
+}
+
+bool
+ptier_wire_text_valid(const uint8_t *text, size_t length)
+{
+    if (plain_text(text, length))
+        return true;
+    for (const uint8_t *end = text + length; text < end;) {
+        size_t sequence = *text ? utf8_sequence(text, (size_t)(end - text)) : 0;
+        if (sequence == 0)
+            return false;
+        text += sequence;
+    }
+    return true;
+}
+
+/* Which of the two it is is only asked of what is wrong. */
 static ptier_status
 check_string(const ProtobufCFieldDescriptor *field, span string, ptier_error *error)
 {
+    if (ptier_wire_text_valid(string.at, (size_t)(string.end - string.at)))
+        return PTIER_OK;
     while (string.at < string.end) {
         if (*string.at == 0)
             return ptier_fail(error, PTIER_INVALID_ARGUMENT, "field %s has a NUL inside",

@@ -42,6 +42,9 @@ PTIER_MUST_CHECK ptier_status ptier_wire_check_reply(const ProtobufCMessageDescr
  * are no message. */
 uint64_t ptier_wire_number(const uint8_t *data, size_t length, unsigned field);
 
+/* Whether the bytes are a string as we take them: UTF-8 without a NUL. */
+bool ptier_wire_text_valid(const uint8_t *text, size_t length);
+
 /* Whether a client may send the text. */
 bool ptier_utf8_valid(const char *text);
 

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "record_encode.h"
+
+#define RECORD_ROOM 1024 /* most take less */
+
 uint8_t *
 ptier_bytes_reserve(ptier_bytes *bytes, size_t more)
 {
@@ -53,6 +57,22 @@ ptier_bytes_append_field(ptier_bytes *bytes, unsigned number, const ProtobufCMes
     *out++ = (uint8_t)rest;
     out += protobuf_c_message_pack(message, out);
     bytes->length += (size_t)(out - start);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_bytes_append_record(ptier_bytes *bytes, unsigned number, const ptier_record *record,
+                          bool credentials)
+{
+    size_t written = 0;
+    for (size_t room = RECORD_ROOM; written == 0; room *= 2) {
+        uint8_t *out = ptier_bytes_reserve(bytes, room);
+        if (!out)
+            return PTIER_RESOURCE_EXHAUSTED;
+        written =
+            ptier_record_encode(record, credentials, number, out, bytes->room - bytes->length);
+    }
+    bytes->length += written;
     return PTIER_OK;
 }
 

@@ -11,6 +11,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include <proxytier/status.h>
+#include <proxytier/types.h>
 
 typedef struct ptier_bytes {
     uint8_t *data;
@@ -32,6 +33,11 @@ PTIER_MUST_CHECK ptier_status ptier_bytes_append_message(ptier_bytes *bytes,
  */
 PTIER_MUST_CHECK ptier_status ptier_bytes_append_field(ptier_bytes *bytes, unsigned number,
                                                        const ProtobufCMessage *message);
+
+/* The same of a record. `credentials` false leaves them out. */
+PTIER_MUST_CHECK ptier_status ptier_bytes_append_record(ptier_bytes *bytes, unsigned number,
+                                                        const ptier_record *record,
+                                                        bool credentials);
 
 /* Empties it, keeping up to `keep` bytes of room. */
 void ptier_bytes_reset(ptier_bytes *bytes, size_t keep);

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "convert.h"
-
 #define PAGE_DEFAULT 500
 #define SCHEME_MAX   32
 
@@ -80,16 +78,15 @@ bool
 ptier_reply_entries(ptier_call *call, unsigned number, ptier_entry **entries, size_t count)
 {
     bool credentials = call->role >= PTIER_ROLE_ROTATOR;
+    int64_t moment = ptier_cache_moment(call->service->cache);
     ptier_status status = PTIER_OK;
     for (size_t i = 0; i < count; i++) {
         call->items += entries[i] != NULL;
         if (entries[i] && status == PTIER_OK) {
             ptier_record record;
             ptier_label labels[PTIER_LABELS_MAX];
-            ptier_proxy_message message;
-            ptier_cache_read(call->service->cache, entries[i], &record, labels);
-            ptier_proxy_from_record(&message, &record, credentials);
-            status = ptier_bytes_append_field(&call->reply, number, &message.proxy.base);
+            ptier_cache_read_at(entries[i], moment, &record, labels);
+            status = ptier_bytes_append_record(&call->reply, number, &record, credentials);
         }
         ptier_entry_release(entries[i]);
         entries[i] = NULL;

@@ -190,7 +190,7 @@ many_entries_are_all_found_wherever_they_went(void **state)
         keys[i] = texts[i];
     }
     for (int round = 0; round < 2; round++) {
-        assert_int_equal(ptier_cache_get_many(box.cache, keys, MANY, entries), MANY);
+        assert_int_equal(ptier_cache_get_many(box.cache, keys, MANY, entries, NULL), MANY);
         for (int i = 0; i < MANY; i++)
             ptier_entry_release(entries[i]);
     }

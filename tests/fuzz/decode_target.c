@@ -10,6 +10,7 @@
 #include "framing.h"
 #include "methods.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "support/record_pairs.h"
 #include "unpack.h"
 #include "wire_check.h"
 
@@ -283,6 +284,8 @@ follow(const Proxytier__V1__EventBatch *batch)
 static void
 decode_reply(const ProtobufCMessageDescriptor *schema, const uint8_t *data, size_t size)
 {
+    if (ptier_record_list_type(schema))
+        PROMISE(ptier_test_ways_agree(schema, data, size, NULL));
     ptier_arena_reset(target.arena, ((size_t)64 << 10) + size * 32);
     void *message = ptier_unpack_reply(schema, target.arena, data, size, NULL);
     if (!message)

@@ -66,14 +66,14 @@ get_many_gives_each_entry_in_its_place(void **state)
         ptier_test_box_put(&box, i);
     static const char *const keys[] = {"p3", "nobody", "p3", "p19", "p0"};
     ptier_entry *entries[5];
-    assert_int_equal(ptier_cache_get_many(box.cache, keys, 5, entries), 4);
+    assert_int_equal(ptier_cache_get_many(box.cache, keys, 5, entries, NULL), 4);
     assert_null(entries[1]);
     for (int i = 0; i < 5; i++) {
         if (i != 1)
             assert_string_equal(ptier_entry_key(entries[i]), keys[i]);
         ptier_entry_release(entries[i]);
     }
-    assert_int_equal(ptier_cache_get_many(box.cache, keys, 0, entries), 0);
+    assert_int_equal(ptier_cache_get_many(box.cache, keys, 0, entries, NULL), 0);
 }
 
 static void

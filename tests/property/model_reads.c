@@ -67,7 +67,7 @@ ptier_model_get_several(ptier_model_run *run)
         ptier_model_key_text(numbers[i], texts[i]);
         keys[i] = texts[i];
     }
-    size_t said = ptier_cache_get_many(run->cache, keys, count, entries);
+    size_t said = ptier_cache_get_many(run->cache, keys, count, entries, NULL);
     run->reads += count;
     for (size_t i = 0; i < count; i++)
         if (entries[i])

@@ -71,19 +71,16 @@ bring_up(ptier_cache *cache, ptier_entry *entry, ptier_tier_id where)
     pthread_mutex_unlock(&cache->lock);
 }
 
-ptier_status
-ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_tier_id *tier)
+/* What follows the look into L1. `start`: 0 when a hit there is not to be timed. */
+static ptier_status
+finish_get(ptier_cache *cache, ptier_read_stripe *stripe, const ptier_ref *ref, bool in_l1,
+           uint64_t start, ptier_entry **entry, ptier_tier_id *tier)
 {
-    ptier_read_stripe *stripe = stripe_here(cache);
-    uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() : 0;
-    const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
-    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_tier_id where = PTIER_TIER_L1;
-    bool in_l1 = l1 && l1->ops->get(l1, &ref, entry) == PTIER_OK;
     ptier_status status = PTIER_OK;
     if (!in_l1) {
         start = start ? start : ptier_now_ns();
-        status = ptier_load_current(cache, key, ref.hash, entry, &where);
+        status = ptier_load_current(cache, ref->key, ref->hash, entry, &where);
     }
     if (!status && expired(cache, *entry)) {
         ptier_entry_release(*entry);
@@ -123,13 +120,54 @@ ptier_cache_try_get(ptier_cache *cache, const char *key, ptier_entry **entry)
     return true;
 }
 
+ptier_status
+ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_tier_id *tier)
+{
+    ptier_read_stripe *stripe = stripe_here(cache);
+    uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() : 0;
+    const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    bool in_l1 = l1 && l1->ops->get(l1, &ref, entry) == PTIER_OK;
+    return finish_get(cache, stripe, &ref, in_l1, start, entry, tier);
+}
+
+/* A batch of ptier_cache_get_many: one look into L1 for all. */
+static size_t
+get_batch(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry **entries,
+          size_t *unreadable)
+{
+    ptier_ref refs[PTIER_L1_BATCH];
+    ptier_read_stripe *stripe = stripe_here(cache);
+    size_t found = 0;
+    uint64_t start = ptier_now_ns(), each = 0;
+    for (size_t i = 0; i < count; i++) {
+        refs[i] = (ptier_ref){.hash = cache->hash_key(keys[i]), .key = keys[i]};
+        entries[i] = NULL;
+    }
+    if (cache->tiers[PTIER_TIER_L1])
+        ptier_l1_get_many(cache->tiers[PTIER_TIER_L1], refs, count, entries);
+    each = (ptier_now_ns() - start) / count;
+    for (size_t i = 0; i < count; i++) {
+        bool in_l1 = entries[i] != NULL;
+        start = in_l1 && timed_also_in_l1(stripe) ? ptier_now_ns() - each : 0;
+        ptier_status status = finish_get(cache, stripe, &refs[i], in_l1, start, &entries[i], NULL);
+        found += status == PTIER_OK;
+        *unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
+    }
+    return found;
+}
+
 size_t
 ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
-                     ptier_entry **entries)
+                     ptier_entry **entries, size_t *unreadable)
 {
-    size_t found = 0;
-    for (size_t i = 0; i < count; i++)
-        found += ptier_cache_get(cache, keys[i], &entries[i], NULL) == PTIER_OK;
+    size_t found = 0, not_given = 0;
+    for (size_t i = 0; i < count; i += PTIER_L1_BATCH) {
+        size_t batch = count - i < PTIER_L1_BATCH ? count - i : PTIER_L1_BATCH;
+        found += get_batch(cache, keys + i, batch, entries + i, &not_given);
+    }
+    if (unreadable)
+        *unreadable = not_given;
     return found;
 }
 
@@ -168,6 +206,19 @@ ptier_cache_read(const ptier_cache *cache, const ptier_entry *entry, ptier_recor
                  ptier_label labels[PTIER_LABELS_MAX])
 {
     ptier_entry_view(entry, ptier_clock_boot(&cache->clock), record, labels);
+}
+
+int64_t
+ptier_cache_moment(const ptier_cache *cache)
+{
+    return ptier_clock_boot(&cache->clock);
+}
+
+void
+ptier_cache_read_at(const ptier_entry *entry, int64_t moment, ptier_record *record,
+                    ptier_label labels[PTIER_LABELS_MAX])
+{
+    ptier_entry_view(entry, moment, record, labels);
 }
 
 uint64_t

@@ -19,6 +19,7 @@ enum {
     ENTRIES_PER_SHARD = 4096, /* below this a further shard does not pay */
     ENTRY_BYTES = 512,        /* about, for guessing entries from bytes */
     CACHE_LINE = 64,
+    FETCHED_BYTES = 256, /* of an entry: most are no larger */
 };
 
 typedef struct shard {
@@ -195,6 +196,64 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     pthread_mutex_unlock(&s->lock);
     return status;
 }
+
+/* ---- many at once ---- */
+
+/* Where the search for each ref begins; then the node there; then its entry. */
+static void
+fetch_locked(const shard *s, const ptier_ref *refs, const uint8_t *which, size_t count)
+{
+    const ptier_map *map = &s->map;
+    const ptier_l1_node *nodes[PTIER_L1_BATCH];
+    for (size_t i = 0; i < count; i++)
+        __builtin_prefetch(&map->cells[refs[which[i]].hash & map->mask]);
+    for (size_t i = 0; i < count; i++) {
+        nodes[i] = map->cells[refs[which[i]].hash & map->mask].value;
+        __builtin_prefetch(nodes[i], 1);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *entry = nodes[i] ? (const char *)nodes[i]->entry : NULL;
+        for (size_t at = 0; entry && at < FETCHED_BYTES; at += CACHE_LINE)
+            __builtin_prefetch(entry + at, 1);
+    }
+}
+
+static void
+get_group(l1_tier *l1, shard *s, const ptier_ref *refs, const uint8_t *which, size_t count,
+          ptier_entry **entries)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->map.cells && count > 1)
+        fetch_locked(s, refs, which, count);
+    for (size_t i = 0; i < count; i++) {
+        ptier_l1_node *n = find_locked(s, &refs[which[i]]);
+        if (!n)
+            continue;
+        if (!refs[which[i]].quiet)
+            l1->policy->use(s->order, n);
+        entries[which[i]] = ptier_entry_retain(n->entry);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void
+ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count, ptier_entry **entries)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    uint8_t which[PTIER_L1_BATCH]; /* the refs, by shard */
+    size_t ends[MAX_SHARDS + 1] = {0};
+    for (size_t i = 0; i < count; i++)
+        ends[number_of(l1, refs[i].hash) + 1]++;
+    for (size_t number = 1; number <= l1->shard_count; number++)
+        ends[number] += ends[number - 1];
+    for (size_t i = 0; i < count; i++)
+        which[ends[number_of(l1, refs[i].hash)]++] = (uint8_t)i;
+    for (size_t number = 0, first = 0; number < l1->shard_count; first = ends[number++])
+        if (ends[number] > first)
+            get_group(l1, shard_at(l1, number), refs, which + first, ends[number] - first, entries);
+}
+
+/* ---- changes ---- */
 
 static ptier_status
 apply_one(l1_tier *l1, const ptier_op *op)

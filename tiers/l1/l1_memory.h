@@ -21,4 +21,14 @@ PTIER_MUST_CHECK ptier_status ptier_l1_check(const ptier_l1_options *options, pt
 PTIER_MUST_CHECK ptier_status ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier,
                                             ptier_error *error);
 
+#define PTIER_L1_BATCH 128
+
+/*
+ * The tier's `get` for up to PTIER_L1_BATCH refs, in their order within each shard: each shard's
+ * lock is taken once, and what they wait for in memory is fetched side by side. entries[i] is left
+ * alone where there is no such record.
+ */
+void ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count,
+                       ptier_entry **entries);
+
 #endif

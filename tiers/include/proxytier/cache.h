@@ -192,9 +192,15 @@ PTIER_API size_t ptier_cache_touch(ptier_cache *cache, const ptier_access *acces
 PTIER_API void ptier_cache_read(const ptier_cache *cache, const ptier_entry *entry,
                                 ptier_record *record, ptier_label labels[PTIER_LABELS_MAX]);
 
-/* entries[i] becomes an owned reference or NULL. Returns the number found. */
+/* The same for several entries, as of one moment. */
+PTIER_API int64_t ptier_cache_moment(const ptier_cache *cache);
+PTIER_API void ptier_cache_read_at(const ptier_entry *entry, int64_t moment, ptier_record *record,
+                                   ptier_label labels[PTIER_LABELS_MAX]);
+
+/* entries[i] becomes an owned reference or NULL. Returns the number found. *unreadable (may be
+ * NULL): how many of the others may be cached, but a disk did not give them. */
 PTIER_API size_t ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
-                                      ptier_entry **entries);
+                                      ptier_entry **entries, size_t *unreadable);
 
 /*
  * Up to `count` distinct, uniformly random, live entries that are neither unhealthy nor dead

@@ -1,0 +1,328 @@
+/* proto/record_encode.c, record_decode.c, record_list.c: beside protobuf-c, which they must equal.
+ * PTIER_SEED=N is another run, PTIER_RUNS=N a longer one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "convert.h"
+#include "proxytier/v1/cache.pb-c.h"
+#include "record_encode.h"
+#include "support/record_pairs.h"
+#include "wire_check.h"
+
+#define ROOM    (128 * 1024)
+#define RECORDS 4
+
+static const ProtobufCMessageDescriptor *const types[] = {
+    &proxytier__v1__get_response__descriptor, &proxytier__v1__get_many_response__descriptor,
+    &proxytier__v1__pick_response__descriptor, &proxytier__v1__list_response__descriptor};
+enum { GET, GET_MANY, PICK, LIST, TYPES };
+
+static uint64_t state_of_random = 1;
+static ptier_test_record drawn[RECORDS];
+static uint8_t data[ROOM];
+
+static uint64_t
+number_from_environment(const char *name, uint64_t usual)
+{
+    const char *text = getenv(name);
+    return text && *text ? strtoull(text, NULL, 10) : usual;
+}
+
+static uint32_t
+draw(uint32_t limit)
+{
+    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state_of_random >> 33) % limit;
+}
+
+static int
+setup(void **state)
+{
+    (void)state;
+    state_of_random = number_from_environment("PTIER_SEED", 1);
+    return 0;
+}
+
+/* ---- encoding ---- */
+
+static void
+encoding_gives_the_bytes_of_protobuf(void **state)
+{
+    (void)state;
+    ptier_test_record *one = &drawn[0];
+    for (uint64_t run = number_from_environment("PTIER_RUNS", 20000); run > 0; run--) {
+        ptier_proxy_message message;
+        bool credentials = draw(2);
+        ptier_test_record_draw(one, draw);
+        if (draw(2))
+            one->record.username_token = "token";
+        ptier_proxy_from_record(&message, &one->record, credentials);
+        Proxytier__V1__Proxy *list[] = {&message.proxy};
+        Proxytier__V1__GetManyResponse reply = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
+        reply.n_proxies = 1;
+        reply.proxies = list;
+        static uint8_t expected[ROOM];
+        size_t length = proxytier__v1__get_many_response__pack(&reply, expected);
+        assert_int_equal(ptier_record_encode(&one->record, credentials, 1, data, ROOM), length);
+        assert_memory_equal(data, expected, length);
+    }
+}
+
+static void
+encoding_never_writes_beyond_its_room(void **state)
+{
+    (void)state;
+    for (int run = 0; run < 100; run++) {
+        ptier_test_record_draw(&drawn[0], draw);
+        size_t length = ptier_record_encode(&drawn[0].record, true, 1, data, ROOM), fits = 0;
+        for (size_t room = 0; room < length + 400; room++) {
+            uint8_t *exact = malloc(room + 1); /* the sanitiser watches its end */
+            assert_non_null(exact);
+            size_t written = ptier_record_encode(&drawn[0].record, true, 1, exact, room);
+            assert_true(written == 0 || (written == length && written <= room));
+            assert_true(written == 0 || memcmp(exact, data, length) == 0);
+            fits += written != 0;
+            free(exact);
+        }
+        assert_true(fits > 0);
+    }
+}
+
+/* ---- decoding ---- */
+
+/* A reply as our daemons send it. */
+static size_t
+draw_reply(unsigned type)
+{
+    size_t count = type == GET ? draw(2) : draw(RECORDS + 1), length = 0;
+    for (size_t i = 0; i < count; i++) {
+        ptier_test_record_draw(&drawn[i], draw);
+        length += ptier_record_encode(&drawn[i].record, draw(2), 1, data + length, ROOM - length);
+    }
+    switch (type) {
+    case GET: {
+        Proxytier__V1__GetResponse rest = PROXYTIER__V1__GET_RESPONSE__INIT;
+        rest.as_of = draw(100000);
+        rest.tier = (Proxytier__V1__Tier)draw(4);
+        return length + proxytier__v1__get_response__pack(&rest, data + length);
+    }
+    case GET_MANY: {
+        Proxytier__V1__GetManyResponse rest = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
+        rest.as_of = draw(100000);
+        rest.unreadable = draw(3);
+        return length + proxytier__v1__get_many_response__pack(&rest, data + length);
+    }
+    case PICK: {
+        Proxytier__V1__PickResponse rest = PROXYTIER__V1__PICK_RESPONSE__INIT;
+        rest.as_of = draw(100000);
+        return length + proxytier__v1__pick_response__pack(&rest, data + length);
+    }
+    default: {
+        Proxytier__V1__ListResponse rest = PROXYTIER__V1__LIST_RESPONSE__INIT;
+        rest.next_page_token = (char *)(uintptr_t)(draw(2) ? "0123456789abcdef" : "");
+        rest.as_of = draw(100000);
+        return length + proxytier__v1__list_response__pack(&rest, data + length);
+    }
+    }
+}
+
+static void
+replies_of_daemons_take_the_quick_way(void **state)
+{
+    (void)state;
+    for (uint64_t run = number_from_environment("PTIER_RUNS", 20000); run > 0; run--) {
+        unsigned type = draw(TYPES);
+        size_t length = draw_reply(type);
+        bool taken;
+        assert_true(ptier_test_ways_agree(types[type], data, length, &taken));
+        assert_true(taken);
+    }
+}
+
+static size_t
+change(size_t length)
+{
+    static const uint8_t telling[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0x0a, 0x12, 0x5a, 0xc0, 0xed};
+    size_t at = draw((uint32_t)length), count = 1 + draw(8);
+    switch (draw(6)) {
+    case 0:
+        data[at] ^= (uint8_t)(1u << draw(8));
+        return length;
+    case 1:
+        data[at] = telling[draw(sizeof telling)];
+        return length;
+    case 2:
+        return at > 0 ? at : length;
+    case 3:
+        if (at + count >= length)
+            return length;
+        memmove(data + at, data + at + count, length - at - count);
+        return length - count;
+    case 4:
+        if (length + count > ROOM || at + count > length)
+            return length;
+        memmove(data + at + count, data + at, length - at);
+        return length + count;
+    default:
+        data[at] = (uint8_t)draw(256);
+        return length;
+    }
+}
+
+static void
+both_ways_agree_on_changed_replies(void **state)
+{
+    (void)state;
+    uint64_t runs = number_from_environment("PTIER_RUNS", 100000), taken = 0;
+    size_t length = 0;
+    for (uint64_t run = 0; run < runs; run++) {
+        unsigned type = draw(TYPES);
+        bool took;
+        if (run % 4 == 0 || length == 0)
+            length = draw_reply(type);
+        if (length == 0)
+            continue;
+        length = change(length);
+        uint8_t *exact = malloc(length); /* the sanitiser watches its end */
+        assert_non_null(exact);
+        memcpy(exact, data, length);
+        assert_true(ptier_test_ways_agree(types[type], exact, length, &took));
+        free(exact);
+        taken += took;
+    }
+    assert_in_range(taken, runs / 50, runs - runs / 50); /* they got somewhere */
+}
+
+/* What daemons do not send, and protobuf takes. */
+static void
+other_forms_are_read_the_long_way(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *bytes;
+        size_t length, count;
+    } forms[] = {
+#define FORM(what, text, count) {what, text, sizeof text - 1, count}
+        FORM("url before key", "\x0a\x07\x12\x02yz\x0a\x01k", 1),
+        FORM("key twice", "\x0a\x06\x0a\x01x\x0a\x01k", 1),
+        FORM("longer tag", "\x0a\x04\x8a\x00\x01k", 1),
+        FORM("as_of before the record", "\x10\x05\x0a\x03\x0a\x01k", 1),
+        FORM("newer fields", "\x0a\x06\x0a\x01k\xb2\x01\x00\x20\x05", 1),
+        FORM("no record", "\x10\x05", 0),
+#undef FORM
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        ptier_error error = {.message = ""};
+        ptier_arena arena;
+        ptier_arena_init(&arena);
+        ptier_arena_reset(&arena, ROOM);
+        const ptier_record_list *list = ptier_record_list_unpack(
+            types[GET_MANY], &arena, (const uint8_t *)forms[i].bytes, forms[i].length, &error);
+        if (!list)
+            fail_msg("%s: %s", forms[i].what, error.message);
+        assert_int_equal(list->count, forms[i].count);
+        if (list->count)
+            assert_string_equal(list->records[0].key, "k");
+        ptier_arena_fini(&arena);
+    }
+}
+
+static void
+refused_replies_say_why(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t length;
+        const char *why;
+    } wrong[] = {
+#define WRONG(text, why) {text, sizeof text - 1, why}
+        WRONG("\x0a\x02\x12\x00", "no key"),
+        WRONG("\x0a\x05\x0a\x01k\x40\x06", "health"),
+        WRONG("\x0a\x03\x0a\x01\x00", "NUL"),
+        WRONG("\x0a\x03\x0a\x01\x80", "UTF-8"),
+        WRONG("\x0a\x05\x0a\x01k", "not a"),
+        WRONG("\x0a\x0a\x0a\x01k\x38\xff\xff\xff\xff\xff\x7f", "ttl_ms"),
+#undef WRONG
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        ptier_error error = {.message = ""};
+        ptier_arena arena;
+        ptier_arena_init(&arena);
+        ptier_arena_reset(&arena, ROOM);
+        assert_null(ptier_record_list_unpack(
+            types[GET_MANY], &arena, (const uint8_t *)wrong[i].bytes, wrong[i].length, &error));
+        if (!strstr(error.message, wrong[i].why))
+            fail_msg("%zu: \"%s\" does not say \"%s\"", i, error.message, wrong[i].why);
+        ptier_arena_fini(&arena);
+    }
+}
+
+/* Two bytes of a reply must not become a whole record of memory each. */
+static void
+replies_are_bounded_by_the_budget(void **state)
+{
+    (void)state;
+    size_t length = 0;
+    for (; length + 5 <= ROOM; length += 5)
+        memcpy(data + length, "\x0a\x03\x0a\x01k", 5);
+    ptier_error error = {.message = ""};
+    ptier_arena arena;
+    ptier_arena_init(&arena);
+    ptier_arena_reset(&arena, ((size_t)64 << 10) + length * 32);
+    assert_null(ptier_record_list_unpack(types[LIST], &arena, data, length, &error));
+    assert_non_null(strstr(error.message, "memory"));
+    assert_true(arena.used <= arena.budget);
+    ptier_arena_fini(&arena);
+}
+
+/* ---- texts ---- */
+
+static void
+texts_are_plain_in_every_place_or_looked_at_closely(void **state)
+{
+    (void)state;
+    uint8_t text[40];
+    for (size_t length = 0; length < sizeof text; length++) {
+        memset(text, 'a', sizeof text);
+        assert_true(ptier_wire_text_valid(text, length));
+        for (size_t at = 0; at < length; at++) {
+            static const uint8_t wrong[] = {0x00, 0x80, 0xff};
+            for (size_t i = 0; i < sizeof wrong; i++) {
+                text[at] = wrong[i];
+                assert_false(ptier_wire_text_valid(text, length));
+            }
+            text[at] = 0xc3;
+            assert_false(ptier_wire_text_valid(text, length));
+            if (at + 1 < length) {
+                text[at + 1] = 0xa9;
+                assert_true(ptier_wire_text_valid(text, length));
+                text[at + 1] = 'a';
+            }
+            text[at] = 'a';
+        }
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(encoding_gives_the_bytes_of_protobuf, setup),
+        cmocka_unit_test_setup(encoding_never_writes_beyond_its_room, setup),
+        cmocka_unit_test_setup(replies_of_daemons_take_the_quick_way, setup),
+        cmocka_unit_test_setup(both_ways_agree_on_changed_replies, setup),
+        cmocka_unit_test(other_forms_are_read_the_long_way),
+        cmocka_unit_test(refused_replies_say_why),
+        cmocka_unit_test(replies_are_bounded_by_the_budget),
+        cmocka_unit_test(texts_are_plain_in_every_place_or_looked_at_closely),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
