@@ -347,6 +347,22 @@ ptier_index_first(const ptier_index *index, uint64_t hash)
     return id;
 }
 
+void
+ptier_index_first_of(const ptier_index *index, const uint64_t *hashes, size_t count,
+                     uint32_t *first)
+{
+    for (size_t i = 0; i < count; i++)
+        __builtin_prefetch(&index->buckets[hashes[i] & index->bucket_mask]);
+    for (size_t i = 0; i < count; i++) {
+        first[i] = index->buckets[hashes[i] & index->bucket_mask];
+        if (first[i] != PTIER_SLOT_NONE)
+            __builtin_prefetch(slot_at(index, first[i]));
+    }
+    for (size_t i = 0; i < count; i++)
+        if (first[i] != PTIER_SLOT_NONE)
+            first[i] = ptier_index_first(index, hashes[i]);
+}
+
 uint32_t
 ptier_index_next(const ptier_index *index, uint32_t slot)
 {

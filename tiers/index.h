@@ -38,6 +38,12 @@ typedef struct ptier_index ptier_index;
 PTIER_MUST_CHECK ptier_status ptier_index_create(int64_t boot_ms, ptier_index **index);
 void ptier_index_destroy(ptier_index *index);
 
+/* first[i]: as ptier_index_first(hashes[i]), for many at a time, whose memory is waited for at
+ * once.
+ */
+void ptier_index_first_of(const ptier_index *index, const uint64_t *hashes, size_t count,
+                          uint32_t *first);
+
 /* The first slot under a hash, and the next one under the same; PTIER_SLOT_NONE ends. */
 uint32_t ptier_index_first(const ptier_index *index, uint64_t hash);
 uint32_t ptier_index_next(const ptier_index *index, uint32_t slot);

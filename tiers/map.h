@@ -60,6 +60,14 @@ ptier_map_find(const ptier_map *map, uint64_t hash,
     return NULL;
 }
 
+/* Says that `hash` will be looked for soon: its cell comes nearer meanwhile. */
+static inline void
+ptier_map_prefetch(const ptier_map *map, uint64_t hash)
+{
+    if (map->cells)
+        __builtin_prefetch(&map->cells[hash & map->mask]);
+}
+
 /* Memory of the table. */
 static inline size_t
 ptier_map_bytes(const ptier_map *map)

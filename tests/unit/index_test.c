@@ -317,6 +317,32 @@ index_finds_every_key_under_one_hash(void **state)
     ptier_index_destroy(index);
 }
 
+static void
+index_looks_for_many_as_for_one(void **state)
+{
+    (void)state;
+    enum { LOOKS = 3000 };
+    static uint64_t hashes[LOOKS];
+    static uint32_t first[LOOKS];
+    ptier_index *index;
+    uint64_t seed = 7;
+    assert_int_equal(ptier_index_create(0, &index), PTIER_OK);
+    ptier_index_first_of(index, (const uint64_t[]){42}, 1, first);
+    assert_int_equal(first[0], PTIER_SLOT_NONE);
+    for (uint64_t i = 1; i <= 2000; i++) { /* many in one bucket, and several under one hash */
+        const ptier_index_facts facts = {
+            .revision = i, .expires_boot_ms = PTIER_NEVER, .url = "http://h:1", .source = ""};
+        uint64_t hash = i % 3 ? ptier_test_random(&seed, 1000) : i << 32 | 42;
+        assert_int_equal(ptier_index_insert(index, hash, &facts), PTIER_OK);
+    }
+    for (size_t i = 0; i < LOOKS; i++)
+        hashes[i] = i % 2 ? ptier_test_random(&seed, 1000) : (uint64_t)i << 32 | 42;
+    ptier_index_first_of(index, hashes, LOOKS, first);
+    for (size_t i = 0; i < LOOKS; i++)
+        assert_int_equal(first[i], ptier_index_first(index, hashes[i]));
+    ptier_index_destroy(index);
+}
+
 /* One entry a second; the distances are those of the statistics. */
 static void
 index_counts_what_expires_soon(void **state)
@@ -384,6 +410,7 @@ main(void)
         cmocka_unit_test(index_passes_decades_at_once),
         cmocka_unit_test(index_has_due_what_ended_before_the_boot),
         cmocka_unit_test(index_finds_every_key_under_one_hash),
+        cmocka_unit_test(index_looks_for_many_as_for_one),
         cmocka_unit_test(index_counts_what_expires_soon),
         cmocka_unit_test(index_takes_at_most_48_bytes_an_entry),
         cmocka_unit_test(index_knows_the_schemes),

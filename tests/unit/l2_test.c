@@ -102,6 +102,27 @@ l2_gives_up_the_least_recently_used(void **state)
     assert_int_equal(f->l2->ops->victim(f->l2, &hash, &revision), PTIER_NOT_FOUND);
 }
 
+static void
+l2_shrinks_to_its_capacity_by_the_least_recently_used(void **state)
+{
+    ptier_test_l2 *f = *state;
+    f->options.capacity = 700;
+    ptier_box_reopen(f);
+    for (uint64_t i = 1; i <= 1300; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "k%d", (int)i);
+        ptier_box_put(f, key, i, 0);
+    }
+    const ptier_ref oldest = {.hash = ptier_box_hash(f, "k1"), .revision = 1};
+    f->l2->ops->touch(f->l2, &oldest);
+    assert_int_equal(ptier_l2_shrink(f->l2), 600);
+    assert_int_equal(ptier_l2_shrink(f->l2), 0);
+    assert_int_equal(f->l2->ops->count(f->l2), 700);
+    assert_true(ptier_l2_resident(f->l2, oldest.hash, 1));
+    assert_false(ptier_l2_resident(f->l2, ptier_box_hash(f, "k601"), 601));
+    assert_true(ptier_l2_resident(f->l2, ptier_box_hash(f, "k602"), 602));
+}
+
 static bool
 count_scan(void *context, const ptier_scan_item *item)
 {
@@ -351,6 +372,7 @@ main(void)
         WITH_L2(l2_remove_and_clear_last_over_a_restart),
         WITH_L2(l2_applying_the_same_again_changes_nothing),
         WITH_L2(l2_gives_up_the_least_recently_used),
+        WITH_L2(l2_shrinks_to_its_capacity_by_the_least_recently_used),
         WITH_L2(l2_scan_sees_each_resident_once),
         WITH_L2(l2_keeps_keys_with_the_same_hash_apart),
         WITH_L2(l2_files_are_private_and_hold_no_plain_credentials),

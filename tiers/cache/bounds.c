@@ -66,16 +66,6 @@ remove_for_capacity(ptier_cache *cache, const ptier_ref *ref)
 }
 
 static void
-shrink_upper(ptier_cache *cache, ptier_tier *tier, ptier_tier_id id)
-{
-    uint64_t hash, revision;
-    while (tier->ops->victim(tier, &hash, &revision) == PTIER_OK) {
-        tier->ops->drop(tier, hash, revision);
-        ptier_count(&cache->count.evictions[id], 1);
-    }
-}
-
-static void
 shrink_lowest(ptier_cache *cache, ptier_tier *tier)
 {
     uint64_t removed = 0, hot = 0;
@@ -108,9 +98,9 @@ ptier_enforce_bound(ptier_cache *cache, ptier_tier_id id)
         active = false; /* it may have the only copy */
     pthread_mutex_unlock(&cache->lock);
     if (!active)
-        return; /* its bound is seen to later */
-    if (id != cache->lowest)
-        shrink_upper(cache, tier, id);
+        return;              /* its bound is seen to later */
+    if (id != cache->lowest) /* L2 above L3 */
+        ptier_count(&cache->count.evictions[id], ptier_l2_shrink(tier));
     else
         shrink_lowest(cache, tier);
 }

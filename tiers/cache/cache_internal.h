@@ -172,7 +172,8 @@ struct ptier_cache {
     int64_t state_retry_ms;            /* after a failure; maintenance thread only */
     bool reserve_missing;              /* reserve.h; at open and close only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
-    bool l3_may_stop;                  /* once the others have stopped */
+    bool l3_gathers;  /* L3's thread lets more come: it is to be woken for what is urgent only */
+    bool l3_may_stop; /* once the others have stopped */
     bool stopping;
     ptier_tier_health health[PTIER_TIER_COUNT];
 
@@ -326,6 +327,10 @@ void ptier_op_list_release(ptier_op_list *list); /* gives the references back, k
 void ptier_op_list_fini(ptier_op_list *list);
 void ptier_op_list_squeeze(ptier_op_list *list); /* takes the dead ones out */
 
+/* Moves all of `more` behind `list`; `more` has none then. False: out of memory, nothing changed.
+ */
+PTIER_MUST_CHECK bool ptier_op_list_append(ptier_op_list *list, ptier_op_list *more);
+
 /* `list` becomes `before` and then what it was; `before` becomes empty. False: out of memory,
  * nothing changed. */
 PTIER_MUST_CHECK bool ptier_op_list_prepend(ptier_op_list *list, ptier_op_list *before);
@@ -390,6 +395,9 @@ PTIER_MUST_CHECK ptier_status ptier_on_l3_thread(ptier_cache *cache,
 
 /* L3 is to read what it lacks from L2's log, which has it all: nothing of it stays in memory. */
 void ptier_l3_fall_behind_locked(ptier_cache *cache);
+
+/* More is in L3's queue, and in the log. */
+void ptier_l3_queued_locked(ptier_cache *cache);
 
 /* ---- heal.c: tiers that fail, and come back ---- */
 

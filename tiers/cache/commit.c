@@ -10,7 +10,7 @@ enum { RETRY_PAUSE_MS = 5 };
 
 /* ---- the log group ---- */
 
-/* Gives what was logged to L3; what L3 is too far behind for it will read from the log. */
+/* Moves what was logged to L3's queue; what L3 is too far behind for it will read from the log. */
 static void
 pass_on_locked(ptier_cache *cache, ptier_op_list *list)
 {
@@ -19,19 +19,17 @@ pass_on_locked(ptier_cache *cache, ptier_op_list *list)
         ptier_l3_fall_behind_locked(cache);
         queued = false;
     }
-    for (size_t i = 0; i < list->count; i++) {
-        const ptier_op *op = &list->ops[i];
-        if (queued && ptier_op_list_push(&cache->l3_queue, op))
-            continue;
-        if (queued)
-            ptier_l3_fall_behind_locked(cache); /* no memory to queue it: it is in the log */
+    bool any = list->count != 0;
+    if (queued && !ptier_op_list_append(&cache->l3_queue, list)) {
+        ptier_l3_fall_behind_locked(cache); /* no memory to queue it: it is in the log */
         queued = false;
-        if (op->kind == PTIER_OP_PUT)
-            ptier_map_remove(&cache->pending, op->entry->hash, op->entry);
     }
-    if (list->count && cache->tiers[PTIER_TIER_L3]) {
+    for (size_t i = 0; i < list->count; i++)
+        if (list->ops[i].kind == PTIER_OP_PUT)
+            ptier_map_remove(&cache->pending, list->ops[i].entry->hash, list->ops[i].entry);
+    if (any && cache->tiers[PTIER_TIER_L3]) {
         cache->l3_behind |= !queued;
-        pthread_cond_signal(&cache->l3_work);
+        ptier_l3_queued_locked(cache);
     }
 }
 

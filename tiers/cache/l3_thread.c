@@ -11,19 +11,43 @@
 enum {
     L3_BATCH = 100000,
     LOG_BATCH = 20000, /* read from the log at a time: these are in memory */
+    FORGET_STEP = 512,
     RETRY_PAUSE_MS = 50,
     LOG_PATIENCE = 1200, /* times that the log cannot be read, a minute in all */
     USAGE_BATCH = 256,
-    IDLE_MS = 1000, /* a checkpoint is looked at this often, and the file */
+    IDLE_MS = 1000,      /* a checkpoint is looked at this often, and the file */
+    GATHER_LEAST = 2048, /* changes for one transaction while more are coming: */
+    GATHER_MOST = 32768, /* ... between these, */
+    GATHER_PART = 16,    /* ... this part of the rows there are, */
+    GATHER_MS = 100,     /* ... or less, when the first has waited so long, */
+    QUIET_MS = 5,        /* ... or nothing has come for this long */
 };
+
+static void
+forget_some_locked(ptier_cache *cache, const ptier_op *ops, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ops[i].kind == PTIER_OP_PUT)
+            ptier_map_remove(&cache->pending, ops[i].entry->hash, ops[i].entry);
+}
 
 /* What is in the queues' PUTs is not waited for in memory any longer. */
 static void
 forget_pending_locked(ptier_cache *cache, const ptier_op_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        if (list->ops[i].kind == PTIER_OP_PUT)
-            ptier_map_remove(&cache->pending, list->ops[i].entry->hash, list->ops[i].entry);
+    forget_some_locked(cache, list->ops, list->count);
+}
+
+/* The same, a few at a time: a large batch would keep everybody from the lock for milliseconds. */
+static void
+forget_pending(ptier_cache *cache, const ptier_op_list *list)
+{
+    for (size_t at = 0; at < list->count; at += FORGET_STEP) {
+        size_t left = list->count - at;
+        pthread_mutex_lock(&cache->lock);
+        forget_some_locked(cache, list->ops + at, left < FORGET_STEP ? left : FORGET_STEP);
+        pthread_mutex_unlock(&cache->lock);
+    }
 }
 
 void
@@ -159,6 +183,7 @@ apply_queue(ptier_cache *cache, bool sync)
         return;
     }
     note_prefix(cache);
+    forget_pending(cache, &cache->l3_batch);
     pthread_mutex_lock(&cache->lock);
     ptier_op_list done = cache->l3_batch;
     cache->l3_batch = (ptier_op_list){0};
@@ -355,6 +380,53 @@ has_work_locked(const ptier_cache *cache)
            ((cache->l3_job || cache->rewrite_wanted) && !cache->stopping);
 }
 
+static bool
+enough_locked(const ptier_cache *cache)
+{
+    ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
+    uint64_t wanted = l3->ops->count(l3) / GATHER_PART;
+    if (wanted < GATHER_LEAST)
+        wanted = GATHER_LEAST;
+    if (wanted > GATHER_MOST)
+        wanted = GATHER_MOST;
+    if (wanted > cache->l3_queue_max / 2)
+        wanted = cache->l3_queue_max / 2;
+    return cache->l3_queue.count >= wanted;
+}
+
+/* Whether nobody waits for what is queued: it is in the log. */
+static bool
+may_gather_locked(const ptier_cache *cache)
+{
+    return cache->l3_queue.count && !enough_locked(cache) && !cache->l3_behind &&
+           !cache->l3_may_stop && !cache->l3_job && !cache->rewrite_wanted &&
+           ptier_tier_active(cache, PTIER_TIER_L2) && ptier_tier_active(cache, PTIER_TIER_L3) &&
+           !ptier_l3_syncs_locked(cache);
+}
+
+void
+ptier_l3_queued_locked(ptier_cache *cache)
+{
+    if (!cache->l3_gathers || cache->l3_behind || enough_locked(cache))
+        pthread_cond_signal(&cache->l3_work);
+}
+
+/* Neighbours in the index share pages, and a page is written once a transaction: many changes at a
+ * time cost a fraction of as many small transactions. */
+static void
+gather_locked(ptier_cache *cache)
+{
+    int64_t deadline = ptier_monotonic_ms() + GATHER_MS;
+    size_t before = 0;
+    cache->l3_gathers = true;
+    while (may_gather_locked(cache) && cache->l3_queue.count > before &&
+           ptier_monotonic_ms() < deadline) {
+        before = cache->l3_queue.count;
+        ptier_wait_locked(cache, &cache->l3_work, QUIET_MS);
+    }
+    cache->l3_gathers = false;
+}
+
 static void
 wait_for_work_locked(ptier_cache *cache)
 {
@@ -364,6 +436,7 @@ wait_for_work_locked(ptier_cache *cache)
         ms = probe > 0 ? probe : 1;
     if (!cache->l3_may_stop && (down || !has_work_locked(cache)))
         ptier_wait_locked(cache, &cache->l3_work, ms); /* after it: idle work */
+    gather_locked(cache);
 }
 
 /* Once around. The lock is given up meanwhile. */

@@ -112,6 +112,28 @@ publish(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_put
 
 /* ---- the call ---- */
 
+/* Most puts of a list are of new keys: those need no look-up of their own. While the index is being
+ * read it does not know what is new. */
+static void
+look_ahead(ptier_cache *cache, ptier_put_item *items, size_t count)
+{
+    uint64_t hashes[CHUNK];
+    uint32_t first[CHUNK];
+    size_t wanted = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!items[i].done)
+            hashes[wanted++] = items[i].hash;
+    pthread_mutex_lock(&cache->lock);
+    bool known = !cache->indexing;
+    ptier_index_first_of(cache->index, hashes, wanted, first);
+    for (size_t i = 0; i < wanted; i++)
+        ptier_map_prefetch(&cache->pending, hashes[i]);
+    pthread_mutex_unlock(&cache->lock);
+    for (size_t i = 0, k = 0; i < count; i++)
+        if (!items[i].done)
+            items[i].absent = first[k++] == PTIER_SLOT_NONE && known;
+}
+
 static ptier_status
 put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_put_options *options,
           uint64_t *last, ptier_error *error)
@@ -119,7 +141,8 @@ put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_p
     size_t left = count;
     ptier_status status = PTIER_OK;
     for (int attempt = 0; !status && left && attempt < ATTEMPTS; attempt++) {
-        uint64_t now = ptier_cache_revision(cache);
+        uint64_t now = ptier_cache_revision(cache); /* before the look */
+        look_ahead(cache, items, count);
         for (size_t i = 0; i < count; i++) {
             items[i].seen = now;
             if (!items[i].done)

@@ -15,6 +15,7 @@ typedef struct ptier_put_item {
     bool derived;
     uint64_t
         seen; /* revision when its key was looked up: a newer slot under its hash may be its key */
+    bool absent; /* as of `seen` nothing is cached under its hash */
     bool done;
     ptier_entry *old;     /* owned: the state that this put was merged with; NULL: none */
     ptier_entry *hidden;  /* owned: stands for a state that a failing disk hides; NULL: none */

@@ -14,9 +14,12 @@ ptier_put_item_finish(ptier_put_item *item, ptier_put_outcome outcome, const cha
 {
     item->done = true;
     item->result.outcome = outcome;
-    (void)snprintf(item->result.key, sizeof item->result.key, "%s", item->key);
-    (void)snprintf(item->result.message, sizeof item->result.message, "%.*s",
-                   (int)sizeof item->result.message - 1, message);
+    strcpy(item->result.key, item->key); /* of the same size */
+    size_t length = strlen(message);
+    if (length >= sizeof item->result.message)
+        length = sizeof item->result.message - 1;
+    memcpy(item->result.message, message, length);
+    item->result.message[length] = '\0';
 }
 
 /* ---- input ---- */
@@ -128,7 +131,7 @@ ptier_put_item_take(ptier_cache *cache, ptier_put_item *item, const ptier_record
     item->record = record;
     item->old = item->hidden = item->entry = NULL;
     item->sealed = NULL;
-    item->done = false;
+    item->done = item->absent = false;
     item->key[0] = 0;
     item->result = (ptier_put_result){.outcome = PTIER_PUT_REJECTED};
     const char *wrong = take_record(cache, item, &error);
@@ -164,6 +167,8 @@ load_old(ptier_cache *cache, ptier_put_item *item)
     ptier_entry_release(item->old);
     ptier_entry_release(item->hidden);
     item->old = item->hidden = NULL;
+    if (item->absent)
+        return PTIER_OK;
     ptier_status status = ptier_load_current(cache, item->key, item->hash, &item->old, NULL);
     if (status == PTIER_OK && item->derived && !same_proxy(item, item->old)) {
         ptier_entry_release(item->old);

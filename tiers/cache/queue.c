@@ -103,6 +103,19 @@ ptier_op_list_prepend(ptier_op_list *list, ptier_op_list *before)
 }
 
 bool
+ptier_op_list_append(ptier_op_list *list, ptier_op_list *more)
+{
+    if (!make_room(list, more->count))
+        return false;
+    if (more->count)
+        memcpy(list->ops + list->count, more->ops, more->count * sizeof *more->ops);
+    list->count += more->count;
+    list->dead += more->dead;
+    more->count = more->dead = 0;
+    return true;
+}
+
+bool
 ptier_op_list_cut(ptier_op_list *list, size_t count, ptier_op_list *rest)
 {
     *rest = (ptier_op_list){0};

@@ -1,10 +1,13 @@
+/*
+ * HMAC is put together here of two digests that are copied, not made: OpenSSL's own costs as much
+ * again as the digests, for contexts and parameters. SHA256_Init and its kin cannot fail.
+ */
+#define OPENSSL_API_COMPAT 0x10101000L
 #include "fernet.h"
 
 #include <string.h>
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/params.h>
 
 #include "base64url.h"
 #include "keyring.h"
@@ -13,7 +16,21 @@
 #define BLOCK        16
 #define SIGN_BYTES   16 /* of the key */
 #define HEADER_BYTES (1 + 8 + PTIER_FERNET_IV_BYTES)
-#define MAC_BYTES    32
+#define MAC_BYTES    SHA256_DIGEST_LENGTH
+#define INNER_PAD    0x36
+#define OUTER_PAD    0x5c
+
+static void
+take_padded(SHA256_CTX *digest, const uint8_t *key, uint8_t pad)
+{
+    uint8_t block[SHA256_CBLOCK];
+    memset(block, pad, sizeof block);
+    for (size_t i = 0; i < SIGN_BYTES; i++)
+        block[i] ^= key[i];
+    SHA256_Init(digest);
+    SHA256_Update(digest, block, sizeof block);
+    OPENSSL_cleanse(block, sizeof block);
+}
 
 bool
 ptier_fernet_init(ptier_fernet *fernet, const ptier_fernet_algorithms *algorithms,
@@ -21,18 +38,13 @@ ptier_fernet_init(ptier_fernet *fernet, const ptier_fernet_algorithms *algorithm
 {
     fernet->encrypt = EVP_CIPHER_CTX_new();
     fernet->decrypt = EVP_CIPHER_CTX_new();
-    fernet->hmac = EVP_MAC_CTX_new(algorithms->hmac);
-    if (!fernet->encrypt || !fernet->decrypt || !fernet->hmac)
+    if (!fernet->encrypt || !fernet->decrypt)
         return false;
-    char digest[] = "SHA256";
-    const OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-        OSSL_PARAM_construct_end(),
-    };
+    take_padded(&fernet->inner, key, INNER_PAD);
+    take_padded(&fernet->outer, key, OUTER_PAD);
     const uint8_t *secret = key + SIGN_BYTES;
     return EVP_EncryptInit_ex2(fernet->encrypt, algorithms->aes, secret, NULL, NULL) &&
-           EVP_DecryptInit_ex2(fernet->decrypt, algorithms->aes, secret, NULL, NULL) &&
-           EVP_MAC_init(fernet->hmac, key, SIGN_BYTES, params);
+           EVP_DecryptInit_ex2(fernet->decrypt, algorithms->aes, secret, NULL, NULL);
 }
 
 void
@@ -40,17 +52,19 @@ ptier_fernet_fini(ptier_fernet *fernet)
 {
     EVP_CIPHER_CTX_free(fernet->encrypt); /* these wipe their keys */
     EVP_CIPHER_CTX_free(fernet->decrypt);
-    EVP_MAC_CTX_free(fernet->hmac);
-    *fernet = (ptier_fernet){0};
+    OPENSSL_cleanse(fernet, sizeof *fernet);
 }
 
-static bool
-sign(ptier_fernet *fernet, const uint8_t *raw, size_t length, uint8_t mac[MAC_BYTES])
+static void
+sign(const ptier_fernet *fernet, const uint8_t *raw, size_t length, uint8_t mac[MAC_BYTES])
 {
-    size_t written;
-    return EVP_MAC_init(fernet->hmac, NULL, 0, NULL) && /* the same key again */
-           EVP_MAC_update(fernet->hmac, raw, length) &&
-           EVP_MAC_final(fernet->hmac, mac, &written, MAC_BYTES) && written == MAC_BYTES;
+    SHA256_CTX digest = fernet->inner;
+    SHA256_Update(&digest, raw, length);
+    SHA256_Final(mac, &digest);
+    digest = fernet->outer;
+    SHA256_Update(&digest, mac, MAC_BYTES);
+    SHA256_Final(mac, &digest);
+    OPENSSL_cleanse(&digest, sizeof digest);
 }
 
 bool
@@ -70,11 +84,11 @@ ptier_fernet_seal(ptier_fernet *fernet, const uint8_t iv[PTIER_FERNET_IV_BYTES],
     if (!EVP_EncryptInit_ex2(fernet->encrypt, NULL, NULL, iv, NULL) ||
         !EVP_EncryptUpdate(fernet->encrypt, cipher, &first, plain, (int)length) ||
         !EVP_EncryptFinal_ex(fernet->encrypt, cipher + first, &last) ||
-        (size_t)first + (size_t)last != cipher_bytes ||
-        !sign(fernet, raw, HEADER_BYTES + cipher_bytes, cipher + cipher_bytes)) {
+        (size_t)first + (size_t)last != cipher_bytes) {
         token[0] = '\0';
         return false;
     }
+    sign(fernet, raw, HEADER_BYTES + cipher_bytes, cipher + cipher_bytes);
     ptier_base64_encode(raw, raw_bytes, token);
     token[token_bytes] = '\0';
     return true;
@@ -87,7 +101,8 @@ ptier_fernet_signed(ptier_fernet *fernet, const uint8_t *raw, size_t length)
         return false;
     uint8_t mac[MAC_BYTES];
     size_t body = length - MAC_BYTES;
-    return sign(fernet, raw, body, mac) && CRYPTO_memcmp(mac, raw + body, MAC_BYTES) == 0;
+    sign(fernet, raw, body, mac);
+    return CRYPTO_memcmp(mac, raw + body, MAC_BYTES) == 0;
 }
 
 bool

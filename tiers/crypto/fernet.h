@@ -1,7 +1,7 @@
 /*
  * Fernet tokens (github.com/fernet/spec, version 0x80): AES-128-CBC, HMAC-SHA256, URL-safe base64.
- * One ptier_fernet is one key with its OpenSSL contexts ready for use. Not thread-safe: keyring.c
- * gives each thread its own.
+ * One ptier_fernet is one key with its OpenSSL contexts ready for use; it lies in guarded memory.
+ * Not thread-safe: keyring.c gives each thread its own.
  */
 #ifndef PTIER_FERNET_H
 #define PTIER_FERNET_H
@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 
 #include <proxytier/status.h>
 
@@ -20,13 +21,12 @@
 /* Algorithms fetched once: fetching costs more than a whole token. */
 typedef struct ptier_fernet_algorithms {
     EVP_CIPHER *aes;
-    EVP_MAC *hmac;
 } ptier_fernet_algorithms;
 
 typedef struct ptier_fernet {
     EVP_CIPHER_CTX *encrypt;
     EVP_CIPHER_CTX *decrypt;
-    EVP_MAC_CTX *hmac;
+    SHA256_CTX inner, outer; /* HMAC's two digests, which have taken in the key: as secret as it */
 } ptier_fernet;
 
 /* False: the crypto library failed; fini is fine on what there is then, and on a zeroed struct. */

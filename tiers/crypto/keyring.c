@@ -170,10 +170,8 @@ allocate(size_t count)
         keyring->lanes[i].fernet = keyring->fernets + i * count;
     }
     keyring->algorithms.aes = EVP_CIPHER_fetch(NULL, "AES-128-CBC", NULL);
-    keyring->algorithms.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
     keyring->siphash = EVP_MAC_fetch(NULL, "SIPHASH", NULL);
-    bool ok = keyring->algorithms.aes && keyring->algorithms.hmac && keyring->siphash &&
-              make_random_pages(keyring);
+    bool ok = keyring->algorithms.aes && keyring->siphash && make_random_pages(keyring);
     for (size_t i = 0; ok && i < LANES; i++)
         ok = make_lane(keyring, &keyring->lanes[i]);
     if (ok)
@@ -223,7 +221,6 @@ ptier_keyring_destroy(ptier_keyring *keyring)
         pthread_mutex_destroy(&keyring->lanes[i].mutex);
     }
     EVP_CIPHER_free(keyring->algorithms.aes);
-    EVP_MAC_free(keyring->algorithms.hmac);
     EVP_MAC_free(keyring->siphash);
     if (keyring->random_pages)
         munmap(keyring->random_pages, (size_t)LANES * RANDOM_PAGE);

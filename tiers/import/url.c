@@ -300,6 +300,23 @@ split_rest(span s, parts *p, ptier_error *error)
     return split_host_port(span_to(at + 1, s.at + s.length), p, error);
 }
 
+static void
+write_url(const char *scheme, const char *host, unsigned port, char url[PTIER_URL_BUFFER])
+{
+    char digits[5]; /* of a port */
+    size_t count = 0;
+    char *at = stpcpy(stpcpy(url, scheme), "://");
+    at = stpcpy(at, host);
+    *at++ = ':';
+    do
+        digits[count++] = (char)('0' + port % 10);
+    while (port /= 10);
+    while (count)
+        *at++ = digits[--count];
+    *at = '\0';
+}
+_Static_assert(PTIER_URL_BUFFER > sizeof "socks5h://[]:65535" + HOST_MAX, "the longest one fits");
+
 static ptier_status
 parse(span text, const char *default_scheme, ptier_url *url, ptier_error *error)
 {
@@ -334,8 +351,8 @@ parse(span text, const char *default_scheme, ptier_url *url, ptier_error *error)
                                  &url->has_password, error);
     if (status != PTIER_OK)
         return status;
-    (void)snprintf(url->scheme, sizeof url->scheme, "%s", p.scheme);
-    (void)snprintf(url->url, sizeof url->url, "%s://%s:%u", p.scheme, host, port);
+    strcpy(url->scheme, p.scheme); /* ours, and short */
+    write_url(p.scheme, host, port, url->url);
     return PTIER_OK;
 }
 

@@ -8,7 +8,8 @@
 
 enum {
     GROUP_BYTES = 4 << 20, /* lines gathered for one write */
-    STRETCH = 64 << 10,    /* a shard that cannot be followed grows by this before the next try */
+    AHEAD = 8, /* lines that are installed while the table's memory comes for a later one */
+    STRETCH = 64 << 10, /* a shard that cannot be followed grows by this before the next try */
 };
 
 /* ---- shards that follow each other ---- */
@@ -224,6 +225,8 @@ install_group(l2_tier *l2, const group *g, uint64_t base, ptier_error *error)
             ptier_let_others_in();
             pthread_mutex_lock(&l2->lock);
         }
+        if (i + AHEAD < g->count && g->ops[i + AHEAD].entry)
+            ptier_map_prefetch(&l2->map, g->ops[i + AHEAD].entry->hash);
         uint32_t start = i ? g->ends[i - 1] : 0;
         fits = l2_install_locked(l2, &g->ops[i], shard, base + start, g->ends[i] - start - 1);
         if (g->ops[i].revision > l2->last_revision)

@@ -223,6 +223,26 @@ ptier_l2_evict_all(ptier_tier *tier)
     return count;
 }
 
+/* Readers come in between. */
+enum { SHRINK_STEP = 512 };
+
+uint64_t
+ptier_l2_shrink(ptier_tier *tier)
+{
+    l2_tier *l2 = (l2_tier *)tier;
+    uint64_t count = 0, step;
+    do {
+        pthread_mutex_lock(&l2->lock);
+        for (step = 0;
+             step < SHRINK_STEP && l2->options.capacity && l2->residents > l2->options.capacity;
+             step++)
+            l2_evict_locked(l2, l2->oldest);
+        pthread_mutex_unlock(&l2->lock);
+        count += step;
+    } while (step == SHRINK_STEP);
+    return count;
+}
+
 uint64_t
 ptier_l2_log_bytes(ptier_tier *tier)
 {

@@ -152,6 +152,9 @@ bool ptier_l2_peek_key(ptier_tier *tier, uint64_t hash, uint64_t revision,
 /* Gives up every resident record (L3 has them all, or will have from the log). Returns how many. */
 uint64_t ptier_l2_evict_all(ptier_tier *tier);
 
+/* Gives up what is beyond the capacity, the least recently used first. Returns how many. */
+uint64_t ptier_l2_shrink(ptier_tier *tier);
+
 /* What is resident now; *refs is malloc'ed. Any thread. */
 PTIER_MUST_CHECK ptier_status ptier_l2_residents(ptier_tier *tier, ptier_ref **refs, size_t *count,
                                                  ptier_error *error);

@@ -66,6 +66,17 @@ put_string(char *at, const char *text)
     return at;
 }
 
+/* Base64: nothing in it has to be escaped. */
+static char *
+put_token(char *at, const char *token, size_t length)
+{
+    *at++ = '"';
+    if (length) /* else there may be no token */
+        at = put_bytes(at, token, length);
+    *at++ = '"';
+    return at;
+}
+
 static char *
 put_labels(char *at, const ptier_entry *entry)
 {
@@ -88,14 +99,13 @@ static char *
 put_entry(char *at, const ptier_op *op, const ptier_clock *clock)
 {
     const ptier_entry *entry = op->entry;
-    const char *username = ptier_sealed_username(op->sealed);
-    const char *password = ptier_sealed_password(op->sealed);
+    const ptier_sealed *sealed = op->sealed;
     at = PUT_LITERAL(at, ",\"proxy_url\":");
     at = put_string(at, ptier_entry_url(entry));
     at = PUT_LITERAL(at, ",\"username_encrypted\":");
-    at = put_string(at, username ? username : "");
+    at = put_token(at, ptier_sealed_username(sealed), sealed ? sealed->username_bytes : 0);
     at = PUT_LITERAL(at, ",\"password_encrypted\":");
-    at = put_string(at, password ? password : "");
+    at = put_token(at, ptier_sealed_password(sealed), sealed ? sealed->password_bytes : 0);
     at = PUT_LITERAL(at, ",\"source\":");
     at = put_string(at, ptier_entry_source(entry));
     at = PUT_LITERAL(at, ",\"fetch_time\":");

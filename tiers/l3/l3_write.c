@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AHEAD        4 /* changes */
+#define CACHE_LINE   64
+#define ENTRY_LINES  4 /* of a usual entry, */
+#define SEALED_LINES 4 /* ... and of its tokens */
+
 #define FNV_BASIS UINT32_C(2166136261)
 #define FNV_PRIME UINT32_C(16777619)
 
@@ -291,23 +296,44 @@ apply_clear(ptier_l3 *l3, uint64_t revision, ptier_error *error)
 
 /* ---- a batch ---- */
 
+/* The hash is beside the pointer: most comparisons need not look at the entries, which are anywhere
+ * in memory. */
+typedef struct ranked {
+    uint64_t hash;
+    const ptier_op *op;
+} ranked;
+
+static int
+compare_keys(const ranked *a, const ranked *b)
+{
+    if (a->hash != b->hash)
+        return a->hash < b->hash ? -1 : 1;
+    return strcmp(ptier_entry_key(a->op->entry), ptier_entry_key(b->op->entry));
+}
+
 static int
 by_key_then_revision(const void *left, const void *right)
 {
-    const ptier_op *a = *(const ptier_op *const *)left, *b = *(const ptier_op *const *)right;
-    if (a->entry->hash != b->entry->hash)
-        return a->entry->hash < b->entry->hash ? -1 : 1;
-    int keys = strcmp(ptier_entry_key(a->entry), ptier_entry_key(b->entry));
+    const ranked *a = left, *b = right;
+    int keys = compare_keys(a, b);
     if (keys != 0)
         return keys;
-    return a->revision < b->revision ? -1 : a->revision > b->revision;
+    return a->op->revision < b->op->revision ? -1 : a->op->revision > b->op->revision;
 }
 
-static bool
-same_key(const ptier_op *a, const ptier_op *b)
+/* What is applied soon comes nearer meanwhile. */
+static void
+prefetch(const ranked *sorted, size_t at, size_t count)
 {
-    return a->entry->hash == b->entry->hash &&
-           strcmp(ptier_entry_key(a->entry), ptier_entry_key(b->entry)) == 0;
+    if (at + 2 * AHEAD < count)
+        __builtin_prefetch(sorted[at + 2 * AHEAD].op);
+    if (at + AHEAD >= count)
+        return;
+    const ptier_op *op = sorted[at + AHEAD].op;
+    for (size_t line = 0; line < ENTRY_LINES; line++)
+        __builtin_prefetch((const char *)op->entry + line * CACHE_LINE);
+    for (size_t line = 0; op->sealed && line < SEALED_LINES; line++)
+        __builtin_prefetch((const char *)op->sealed + line * CACHE_LINE);
 }
 
 /* Sorted by key, because neighbours share pages of the index; of each key only the last change
@@ -317,16 +343,18 @@ apply_sorted(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error
 {
     if (count == 0)
         return PTIER_OK;
-    const ptier_op **sorted = malloc(count * sizeof(const ptier_op *));
+    ranked *sorted = malloc(count * sizeof *sorted);
     if (!sorted)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     for (size_t i = 0; i < count; i++)
-        sorted[i] = &ops[i];
+        sorted[i] = (ranked){.hash = ops[i].entry->hash, .op = &ops[i]};
     qsort(sorted, count, sizeof *sorted, by_key_then_revision);
     ptier_status status = PTIER_OK;
-    for (size_t i = 0; status == PTIER_OK && i < count; i++)
-        if (i + 1 == count || !same_key(sorted[i], sorted[i + 1]))
-            status = apply_change(l3, sorted[i], error);
+    for (size_t i = 0; status == PTIER_OK && i < count; i++) {
+        prefetch(sorted, i, count);
+        if (i + 1 == count || compare_keys(&sorted[i], &sorted[i + 1]) != 0)
+            status = apply_change(l3, sorted[i].op, error);
+    }
     free(sorted);
     return status;
 }
