@@ -136,7 +136,9 @@ typedef struct batch_reply {
 static bool
 find_asker(const ptier_async_batch *batch, batch_reply *answer, const char *key, size_t *asker)
 {
-    size_t length = key ? strlen(key) : 0;
+    if (!key)
+        return false;
+    size_t length = strlen(key);
     bool found = false;
     while (!found && answer->next < batch->count) {
         const uint8_t *asked = answer->asked;
