@@ -11,23 +11,21 @@
 #define FIXED64     1
 #define DELIMITED   2
 
-typedef struct sink {
-    uint8_t *at;
-    const uint8_t *end;
-} sink;
+/* ---- each writes at `at` and returns what is behind it ---- */
 
-static inline void
-number(sink *out, uint64_t value)
+static inline uint8_t *
+number(uint8_t *at, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7)
-        *out->at++ = (uint8_t)(value | 0x80);
-    *out->at++ = (uint8_t)value;
+        *at++ = (uint8_t)(value | 0x80);
+    *at++ = (uint8_t)value;
+    return at;
 }
 
-static inline void
-tag(sink *out, unsigned field, unsigned wire_type)
+static inline uint8_t *
+tag(uint8_t *at, unsigned field, unsigned wire_type)
 {
-    number(out, field << 3 | wire_type);
+    return number(at, field << 3 | wire_type);
 }
 
 static inline size_t
@@ -39,105 +37,103 @@ number_size(size_t value)
     return size;
 }
 
-/* ---- fields; those with a result: false, there is no room ---- */
-
-static inline bool
-bytes(sink *out, unsigned field, const char *text, size_t length)
+static inline uint8_t *
+figure(uint8_t *at, unsigned field, uint64_t value)
 {
-    if (length == 0)
-        return true;
-    if ((size_t)(out->end - out->at) < length + 2 + NUMBER_MAX)
-        return false;
-    tag(out, field, DELIMITED);
-    number(out, length);
-    memcpy(out->at, text, length);
-    out->at += length;
-    return true;
+    if (value == 0)
+        return at;
+    return number(tag(at, field, NUMBER), value);
 }
 
-static inline bool
-text(sink *out, unsigned field, const char *string)
+/* ---- the same, up to `end`; NULL: there is no room, now or before ---- */
+
+static inline uint8_t *
+bytes(uint8_t *at, const uint8_t *end, unsigned field, const char *text, size_t length)
 {
-    return !string || bytes(out, field, string, strlen(string));
+    if (!at || length == 0)
+        return at;
+    if ((size_t)(end - at) < length + 2 + NUMBER_MAX)
+        return NULL;
+    at = number(tag(at, field, DELIMITED), length);
+    memcpy(at, text, length);
+    return at + length;
 }
 
-static bool
-label(sink *out, const ptier_label *l)
+static inline uint8_t *
+text(uint8_t *at, const uint8_t *end, unsigned field, const char *string)
+{
+    return string ? bytes(at, end, field, string, strlen(string)) : at;
+}
+
+static uint8_t *
+label(uint8_t *at, const uint8_t *end, const ptier_label *l)
 {
     size_t name = l->name ? strlen(l->name) : 0, value = l->value ? strlen(l->value) : 0;
     size_t length =
         (name ? 1 + number_size(name) + name : 0) + (value ? 1 + number_size(value) + value : 0);
-    if ((size_t)(out->end - out->at) < 2 + NUMBER_MAX)
-        return false;
-    tag(out, 11, DELIMITED);
-    number(out, length);
-    return bytes(out, 1, l->name, name) && bytes(out, 2, l->value, value);
+    if (!at || end - at < 2 + NUMBER_MAX)
+        return NULL;
+    at = number(tag(at, 11, DELIMITED), length);
+    at = bytes(at, end, 1, l->name, name);
+    return bytes(at, end, 2, l->value, value);
 }
 
-static inline void
-figure(sink *out, unsigned field, uint64_t value)
+static uint8_t *
+state(uint8_t *at, const uint8_t *end, const ptier_record *r)
 {
-    if (value == 0)
-        return;
-    tag(out, field, NUMBER);
-    number(out, value);
+    if (!at || end - at < FIGURES_MAX)
+        return NULL;
+    at = figure(at, 6, (uint64_t)r->fetch_time_ms);
+    if (r->ttl_ms != PTIER_TTL_DEFAULT)
+        at = number(tag(at, 7, NUMBER), (uint64_t)r->ttl_ms);
+    at = figure(at, 8, (uint64_t)r->health);
+    if (r->failure_count != PTIER_FAILURES_UNSTATED)
+        at = number(tag(at, 9, NUMBER), r->failure_count);
+    return figure(at, 10, r->needs_revalidation);
 }
 
-static bool
-state(sink *out, const ptier_record *r)
+static uint8_t *
+figures(uint8_t *at, const uint8_t *end, const ptier_record *r)
 {
-    if (out->end - out->at < FIGURES_MAX)
-        return false;
-    figure(out, 6, (uint64_t)r->fetch_time_ms);
-    if (r->ttl_ms != PTIER_TTL_DEFAULT) {
-        tag(out, 7, NUMBER);
-        number(out, (uint64_t)r->ttl_ms);
-    }
-    figure(out, 8, (uint64_t)r->health);
-    if (r->failure_count != PTIER_FAILURES_UNSTATED) {
-        tag(out, 9, NUMBER);
-        number(out, r->failure_count);
-    }
-    figure(out, 10, r->needs_revalidation);
-    return true;
-}
-
-static bool
-figures(sink *out, const ptier_record *r)
-{
-    if (out->end - out->at < FIGURES_MAX)
-        return false;
-    figure(out, 12, r->revision);
-    figure(out, 13, (uint64_t)r->expires_at_ms);
-    figure(out, 14, (uint64_t)r->remaining_ttl_ms);
-    figure(out, 15, (uint64_t)r->last_access_ms);
-    figure(out, 16, r->access_count);
+    if (!at || end - at < FIGURES_MAX)
+        return NULL;
+    at = figure(at, 12, r->revision);
+    at = figure(at, 13, (uint64_t)r->expires_at_ms);
+    at = figure(at, 14, (uint64_t)r->remaining_ttl_ms);
+    at = figure(at, 15, (uint64_t)r->last_access_ms);
+    at = figure(at, 16, r->access_count);
     if (r->latency_ms != 0) {
         uint64_t bits;
         memcpy(&bits, &r->latency_ms, sizeof bits);
         bits = htole64(bits);
-        tag(out, 17, FIXED64);
-        memcpy(out->at, &bits, sizeof bits);
-        out->at += sizeof bits;
+        at = tag(at, 17, FIXED64);
+        memcpy(at, &bits, sizeof bits);
+        at += sizeof bits;
     }
-    figure(out, 18, r->success_count);
-    figure(out, 19, r->report_count);
-    return true;
+    at = figure(at, 18, r->success_count);
+    return figure(at, 19, r->report_count);
 }
 
-static bool
-body(sink *out, const ptier_record *r, bool credentials)
+static uint8_t *
+body(uint8_t *at, const uint8_t *end, const ptier_record *r, bool credentials)
 {
     size_t labels = r->label_count < PTIER_LABELS_MAX ? r->label_count : PTIER_LABELS_MAX;
-    if (!text(out, 1, r->key) || !text(out, 2, r->url) ||
-        (credentials && (!text(out, 3, r->username) || !text(out, 4, r->password))) ||
-        !text(out, 5, r->source) || !state(out, r))
-        return false;
+    at = text(at, end, 1, r->key);
+    at = text(at, end, 2, r->url);
+    if (credentials) {
+        at = text(at, end, 3, r->username);
+        at = text(at, end, 4, r->password);
+    }
+    at = text(at, end, 5, r->source);
+    at = state(at, end, r);
     for (size_t i = 0; i < labels; i++)
-        if (!label(out, &r->labels[i]))
-            return false;
-    return figures(out, r) &&
-           (!credentials || (text(out, 20, r->username_token) && text(out, 21, r->password_token)));
+        at = label(at, end, &r->labels[i]);
+    at = figures(at, end, r);
+    if (credentials) {
+        at = text(at, end, 20, r->username_token);
+        at = text(at, end, 21, r->password_token);
+    }
+    return at;
 }
 
 size_t
@@ -147,15 +143,12 @@ ptier_record_encode(const ptier_record *record, bool credentials, unsigned field
     const size_t usual = 1 + 2; /* of tag and length, where the length is 128 to 16383 */
     if (room < usual + 2)
         return 0;
-    sink content = {out + usual, out + room - 2};
-    if (!body(&content, record, credentials))
+    const uint8_t *end = body(out + usual, out + room - 2, record, credentials);
+    if (!end)
         return 0;
-    size_t length = (size_t)(content.at - out) - usual;
-    sink head = {.at = out};
-    size_t needed = 1 + number_size(length);
-    if (needed != usual)
-        memmove(out + needed, out + usual, length);
-    tag(&head, field, DELIMITED);
-    number(&head, length);
-    return needed + length;
+    size_t length = (size_t)(end - out) - usual, head = 1 + number_size(length);
+    if (head != usual)
+        memmove(out + head, out + usual, length);
+    (void)number(tag(out, field, DELIMITED), length); /* `head` bytes */
+    return head + length;
 }

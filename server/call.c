@@ -5,6 +5,8 @@
 #include <time.h>
 
 #include "framing.h"
+#include "keys_decode.h"
+#include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
 #include "wire_check.h"
 
@@ -217,10 +219,8 @@ answer(const ProtobufCMessage *response, void *data)
 }
 
 static ProtobufCMessage *
-unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
+check_and_unpack(ptier_call *call, const ProtobufCMessageDescriptor *schema)
 {
-    size_t budget = call->body_length * BUDGET_FACTOR + BUDGET_SLACK;
-    ptier_arena_reset(&call->arena, budget);
     call->status = ptier_wire_check(schema, call->body, call->body_length, &call->error);
     if (call->status != PTIER_OK)
         return NULL;
@@ -231,6 +231,21 @@ unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
     else if (!message)
         ptier_call_fail(call, PTIER_INVALID_ARGUMENT, "the bytes are not a %s message",
                         schema->name);
+    return message;
+}
+
+static ProtobufCMessage *
+unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
+{
+    size_t budget = call->body_length * BUDGET_FACTOR + BUDGET_SLACK;
+    ProtobufCMessage *message = NULL;
+    ptier_arena_reset(&call->arena, budget);
+    if (schema == &proxytier__v1__get_many_request__descriptor)
+        message = ptier_keys_decode(&call->arena, call->body, call->body_length);
+    if (!message) {
+        ptier_arena_reset(&call->arena, budget);
+        message = check_and_unpack(call, schema);
+    }
     call->arena.budget = budget + HANDLER_BUDGET;
     return message;
 }

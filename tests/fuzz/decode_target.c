@@ -207,6 +207,7 @@ static void
 check_request(const ProtobufCMessageDescriptor *schema)
 {
     ptier_arena_reset(target.arena, FRAME_BUDGET);
+    PROMISE(ptier_wire_check(schema, target.call.body, target.call.body_length, NULL) == PTIER_OK);
     const ProtobufCMessage *request = protobuf_c_message_unpack(
         schema, &target.arena->allocator, target.call.body_length, target.call.body);
     PROMISE(request);

@@ -1,5 +1,5 @@
-/* proto/record_encode.c, record_decode.c, record_list.c: beside protobuf-c, which they must equal.
- * PTIER_SEED=N is another run, PTIER_RUNS=N a longer one. */
+/* proto/record_encode.c, record_decode.c, record_list.c, keys_decode.c: beside protobuf-c, which
+ * they must equal. PTIER_SEED=N is another run, PTIER_RUNS=N a longer one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "convert.h"
+#include "keys_decode.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "record_encode.h"
 #include "support/record_pairs.h"
@@ -283,6 +284,107 @@ replies_are_bounded_by_the_budget(void **state)
     ptier_arena_fini(&arena);
 }
 
+/* ---- requests that are lists of keys ---- */
+
+static size_t
+draw_request(void)
+{
+    char *keys[RECORDS];
+    Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
+    request.keys = keys;
+    request.n_keys = draw(RECORDS + 1);
+    for (size_t i = 0; i < request.n_keys; i++) {
+        ptier_test_record_draw(&drawn[i], draw);
+        keys[i] = (char *)(uintptr_t)drawn[i].record.key;
+    }
+    return proxytier__v1__get_many_request__pack(&request, data);
+}
+
+/* False: the quick way took what the check refuses, or made something else of it. */
+static bool
+keys_agree(const uint8_t *bytes, size_t length, bool *taken)
+{
+    ptier_arena arena;
+    ptier_arena_init(&arena);
+    ptier_arena_reset(&arena, ROOM);
+    const Proxytier__V1__GetManyRequest *quick =
+        (const void *)ptier_keys_decode(&arena, bytes, length);
+    *taken = quick != NULL;
+    bool agree = true;
+    if (quick) {
+        Proxytier__V1__GetManyRequest *careful =
+            proxytier__v1__get_many_request__unpack(NULL, length, bytes);
+        agree = careful && quick->n_keys == careful->n_keys &&
+                ptier_wire_check(careful->base.descriptor, bytes, length, NULL) == PTIER_OK;
+        for (size_t i = 0; agree && i < quick->n_keys; i++)
+            agree = strcmp(quick->keys[i], careful->keys[i]) == 0;
+        proxytier__v1__get_many_request__free_unpacked(careful, NULL);
+    }
+    ptier_arena_fini(&arena);
+    return agree;
+}
+
+static void
+keys_are_read_as_protobuf_reads_them(void **state)
+{
+    (void)state;
+    uint64_t runs = number_from_environment("PTIER_RUNS", 40000), changed = 0, taken = 0;
+    for (uint64_t run = 0; run < runs; run++) {
+        size_t length = draw_request();
+        bool took;
+        assert_true(keys_agree(data, length, &took));
+        assert_true(took);
+        if (length == 0)
+            continue;
+        length = change(length);
+        uint8_t *exact = malloc(length); /* the sanitiser watches its end */
+        assert_non_null(exact);
+        memcpy(exact, data, length);
+        assert_true(keys_agree(exact, length, &took));
+        free(exact);
+        changed++;
+        taken += took;
+    }
+    assert_in_range(taken, changed / 50, changed - changed / 50);
+}
+
+static void
+only_what_is_within_the_limits_is_read_quickly(void **state)
+{
+    (void)state;
+    static char keys[PTIER_BATCH_MAX + 1][2];
+    static char *list[PTIER_BATCH_MAX + 1];
+    static uint8_t packed[4 * (PTIER_BATCH_MAX + 1)];
+    char longer[PTIER_KEY_MAX + 2];
+    bool took;
+    Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
+    request.keys = list;
+    for (size_t i = 0; i <= PTIER_BATCH_MAX; i++) {
+        keys[i][0] = 'k';
+        list[i] = keys[i];
+    }
+    ptier_arena arena;
+    ptier_arena_init(&arena);
+    ptier_arena_reset(&arena, 16 * sizeof packed);
+    request.n_keys = PTIER_BATCH_MAX;
+    size_t length = proxytier__v1__get_many_request__pack(&request, packed);
+    assert_non_null(ptier_keys_decode(&arena, packed, length));
+    request.n_keys++;
+    length = proxytier__v1__get_many_request__pack(&request, packed);
+    assert_null(ptier_keys_decode(&arena, packed, length));
+    ptier_arena_fini(&arena);
+
+    memset(longer, 'k', sizeof longer - 1);
+    longer[sizeof longer - 1] = '\0';
+    list[0] = longer;
+    request.n_keys = 1;
+    assert_true(keys_agree(data, proxytier__v1__get_many_request__pack(&request, data), &took));
+    assert_false(took);
+    longer[PTIER_KEY_MAX] = '\0';
+    assert_true(keys_agree(data, proxytier__v1__get_many_request__pack(&request, data), &took));
+    assert_true(took);
+}
+
 /* ---- texts ---- */
 
 static void
@@ -322,6 +424,8 @@ main(void)
         cmocka_unit_test(other_forms_are_read_the_long_way),
         cmocka_unit_test(refused_replies_say_why),
         cmocka_unit_test(replies_are_bounded_by_the_budget),
+        cmocka_unit_test_setup(keys_are_read_as_protobuf_reads_them, setup),
+        cmocka_unit_test(only_what_is_within_the_limits_is_read_quickly),
         cmocka_unit_test(texts_are_plain_in_every_place_or_looked_at_closely),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
