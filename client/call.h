@@ -56,8 +56,8 @@ typedef struct ptier_call {
 
 /*
  * Performs the call. OK: *reply (as in ptier_attempt_unpack) lives in *arena, which the caller
- * destroys. Otherwise *arena is NULL. A method that may not be done twice gets ABORTED when it is unknown whether the daemon did
- * it.
+ * destroys. Otherwise *arena is NULL. A method that may not be done twice gets ABORTED when it is
+ * unknown whether the daemon did it.
  */
 PTIER_MUST_CHECK ptier_status ptier_call_perform(ptier_client *client, const ptier_call *call,
                                                  ptier_arena **arena, void *reply,
