@@ -240,7 +240,7 @@ void
 ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count, ptier_entry **entries)
 {
     l1_tier *l1 = (l1_tier *)tier;
-    uint8_t which[PTIER_L1_BATCH]; /* the refs, by shard */
+    uint8_t which[PTIER_L1_BATCH] = {0}; /* the refs, by shard */
     size_t ends[MAX_SHARDS + 1] = {0};
     for (size_t i = 0; i < count; i++)
         ends[number_of(l1, refs[i].hash) + 1]++;
