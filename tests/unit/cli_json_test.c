@@ -68,7 +68,7 @@ zero_numbers_and_empty_lists_are_printed_unless_sparse(void **state)
 
     (void)state;
     assert_line(&deleted, false, "{\"deleted\":0,\"not_found\":0,\"revision\":0}\n");
-    assert_line(&many, false, "{\"proxies\":[],\"as_of\":0,\"unreadable\":0}\n");
+    assert_line(&many, false, "{\"proxies\":[],\"as_of\":0,\"unreadable\":0,\"tiers\":[]}\n");
     assert_line(&many, true, "{}\n");
 }
 
