@@ -10,6 +10,7 @@
 
 #include "calls_internal.h"
 #include "client_internal.h"
+#include "varint.h"
 
 /* Field numbers and wire types, as tags: proxytier/v1/cache.proto. */
 #define REQUEST_WITH_TIERS 0x10
@@ -18,34 +19,17 @@
 #define REPLY_UNREADABLE   0x18
 #define REPLY_TIERS        0x22
 
-typedef struct cut {
-    const uint8_t *at, *end;
-} cut;
-
 typedef struct field {
     uint64_t tag, number; /* the value of a number, the length of `data` */
     const uint8_t *whole, *data;
 } field;
 
-static bool
-take_varint(cut *in, uint64_t *value)
-{
-    *value = 0;
-    for (unsigned shift = 0; shift < 64 && in->at < in->end; shift += 7) {
-        uint8_t byte = *in->at++;
-        *value |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80))
-            return true;
-    }
-    return false;
-}
-
 /* The next field. False: the end, or not one that such messages have. */
 static bool
-take_field(cut *in, field *f)
+take_field(ptier_span *in, field *f)
 {
     f->whole = in->at;
-    if (!take_varint(in, &f->tag) || !take_varint(in, &f->number))
+    if (!ptier_take_varint(in, &f->tag) || !ptier_take_varint(in, &f->number))
         return false;
     f->data = in->at;
     if ((f->tag & 7) == 0)
@@ -173,7 +157,7 @@ static bool
 take_answer(ptier_async_batch *batch, batch_reply *answer)
 {
     const ptier_frame *frame = &batch->attempt.frame;
-    cut in = {frame->body, frame->body + frame->body_length};
+    ptier_span in = {frame->body, frame->body + frame->body_length};
     while (in.at < in.end) {
         field f;
         if (!take_field(&in, &f))

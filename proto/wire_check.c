@@ -6,30 +6,12 @@
 
 #include <proxytier/types.h>
 
+#include "varint.h"
+
 #define FIELDS_MAX 48 /* of one message; a static assertion cannot see it, a test does */
 
-typedef struct span {
-    const uint8_t *at;
-    const uint8_t *end;
-} span;
-
 static bool
-read_varint(span *in, uint64_t *value)
-{
-    uint64_t result = 0;
-    for (unsigned shift = 0; shift < 64 && in->at < in->end; shift += 7) {
-        uint8_t byte = *in->at++;
-        result |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80)) {
-            *value = result;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool
-skip(span *in, uint64_t length)
+skip(ptier_span *in, uint64_t length)
 {
     if (length > (uint64_t)(in->end - in->at))
         return false;
@@ -129,7 +111,7 @@ ptier_wire_text_valid(const uint8_t *text, size_t length)
 
 /* Which of the two it is is only asked of what is wrong. */
 static ptier_status
-check_string(const ProtobufCFieldDescriptor *field, span string, ptier_error *error)
+check_string(const ProtobufCFieldDescriptor *field, ptier_span string, ptier_error *error)
 {
     if (ptier_wire_text_valid(string.at, (size_t)(string.end - string.at)))
         return PTIER_OK;
@@ -189,12 +171,12 @@ check_count(const walk *w, const ProtobufCFieldDescriptor *field, uint32_t count
     return PTIER_OK;
 }
 
-static ptier_status check_message(walk *w, const ProtobufCMessageDescriptor *schema, span in,
+static ptier_status check_message(walk *w, const ProtobufCMessageDescriptor *schema, ptier_span in,
                                   unsigned depth);
 
 static ptier_status
 check_delimited(walk *w, const ProtobufCMessageDescriptor *schema,
-                const ProtobufCFieldDescriptor *field, span part, unsigned depth)
+                const ProtobufCFieldDescriptor *field, ptier_span part, unsigned depth)
 {
     if (field->type == PROTOBUF_C_TYPE_STRING)
         return check_string(field, part, w->error);
@@ -204,7 +186,7 @@ check_delimited(walk *w, const ProtobufCMessageDescriptor *schema,
         return PTIER_OK;
     while (part.at < part.end) { /* a packed list */
         uint64_t value;
-        if (!read_varint(&part, &value))
+        if (!ptier_take_varint(&part, &value))
             return malformed(w, schema);
         ptier_status status = check_number(w, field, value);
         if (status != PTIER_OK)
@@ -216,19 +198,20 @@ check_delimited(walk *w, const ProtobufCMessageDescriptor *schema,
 /* The value behind a tag; field NULL: one that the schema does not know. */
 static ptier_status
 check_value(walk *w, const ProtobufCMessageDescriptor *schema,
-            const ProtobufCFieldDescriptor *field, unsigned wire_type, span *in, unsigned depth)
+            const ProtobufCFieldDescriptor *field, unsigned wire_type, ptier_span *in,
+            unsigned depth)
 {
     uint64_t value;
     switch (wire_type) {
     case 0:
-        if (!read_varint(in, &value))
+        if (!ptier_take_varint(in, &value))
             return malformed(w, schema);
         return field ? check_number(w, field, value) : PTIER_OK;
     case 1:
         return skip(in, 8) ? PTIER_OK : malformed(w, schema);
     case 2: {
-        span part = *in;
-        if (!read_varint(in, &value))
+        ptier_span part = *in;
+        if (!ptier_take_varint(in, &value))
             return malformed(w, schema);
         part.at = in->at;
         if (!skip(in, value))
@@ -244,7 +227,7 @@ check_value(walk *w, const ProtobufCMessageDescriptor *schema,
 }
 
 static ptier_status
-check_message(walk *w, const ProtobufCMessageDescriptor *schema, span in, unsigned depth)
+check_message(walk *w, const ProtobufCMessageDescriptor *schema, ptier_span in, unsigned depth)
 {
     uint32_t counts[FIELDS_MAX];
     if (depth > PTIER_WIRE_DEPTH_MAX || schema->n_fields > FIELDS_MAX)
@@ -253,7 +236,7 @@ check_message(walk *w, const ProtobufCMessageDescriptor *schema, span in, unsign
     while (in.at < in.end) {
         uint64_t tag;
         ptier_status status = PTIER_OK;
-        if (!read_varint(&in, &tag) || tag >> 3 == 0 || tag > UINT32_MAX)
+        if (!ptier_take_varint(&in, &tag) || tag >> 3 == 0 || tag > UINT32_MAX)
             return malformed(w, schema);
         const ProtobufCFieldDescriptor *field =
             protobuf_c_message_descriptor_get_field(schema, (unsigned)(tag >> 3));
@@ -276,7 +259,7 @@ ptier_wire_check(const ProtobufCMessageDescriptor *schema, const uint8_t *data, 
                  ptier_error *error)
 {
     walk w = {.request = true, .error = error};
-    return check_message(&w, schema, (span){data, data + length}, 0);
+    return check_message(&w, schema, (ptier_span){data, data + length}, 0);
 }
 
 ptier_status
@@ -284,21 +267,21 @@ ptier_wire_check_reply(const ProtobufCMessageDescriptor *schema, const uint8_t *
                        ptier_error *error)
 {
     walk w = {.request = false, .error = error};
-    return check_message(&w, schema, (span){data, data + length}, 0);
+    return check_message(&w, schema, (ptier_span){data, data + length}, 0);
 }
 
 uint64_t
 ptier_wire_number(const uint8_t *data, size_t length, unsigned field)
 {
     static const uint64_t fixed[8] = {[1] = 8, [5] = 4};
-    span in = {data, data + length};
+    ptier_span in = {data, data + length};
     uint64_t tag, value, found = 0;
     while (in.at < in.end) {
-        if (!read_varint(&in, &tag))
+        if (!ptier_take_varint(&in, &tag))
             return 1;
         unsigned wire_type = (unsigned)tag & 7;
         if (wire_type == 0 || wire_type == 2) {
-            if (!read_varint(&in, &value) || (wire_type == 2 && !skip(&in, value)))
+            if (!ptier_take_varint(&in, &value) || (wire_type == 2 && !skip(&in, value)))
                 return 1;
             if (wire_type == 0 && tag >> 3 == field)
                 found = value;

@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "unpack.h"
+#include "varint.h"
 
 #define SET_FILE         1
 #define FILE_PACKAGE     2
@@ -21,34 +22,17 @@
 #define METHOD_OUTPUT    3
 #define REPLY_BUDGET_MIN ((size_t)64 * 1024)
 
-typedef struct span {
-    const uint8_t *at, *end;
-} span;
-
-static bool
-read_varint(span *in, uint64_t *value)
-{
-    *value = 0;
-    for (unsigned shift = 0; shift < 64 && in->at < in->end; shift += 7) {
-        uint8_t byte = *in->at++;
-        *value |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80))
-            return true;
-    }
-    return false;
-}
-
 /* The next length-delimited field of that number, passing over everything else. False: no more, or
  * damaged. */
 static bool
-next_field(span *in, unsigned wanted, span *part)
+next_field(ptier_span *in, unsigned wanted, ptier_span *part)
 {
     uint64_t tag, value;
-    while (in->at < in->end && read_varint(in, &tag)) {
+    while (in->at < in->end && ptier_take_varint(in, &tag)) {
         unsigned wire_type = (unsigned)tag & 7;
         size_t fixed = wire_type == 1 ? 8 : wire_type == 5 ? 4 : 0;
         if (wire_type == 0 || wire_type == 2) {
-            if (!read_varint(in, &value))
+            if (!ptier_take_varint(in, &value))
                 return false;
             fixed = wire_type == 2 ? value : 0;
         } else if (fixed == 0) {
@@ -56,7 +40,7 @@ next_field(span *in, unsigned wanted, span *part)
         }
         if (fixed > (size_t)(in->end - in->at))
             return false;
-        *part = (span){in->at, in->at + fixed};
+        *part = (ptier_span){in->at, in->at + fixed};
         in->at += fixed;
         if (wire_type == 2 && tag >> 3 == wanted)
             return true;
@@ -64,22 +48,22 @@ next_field(span *in, unsigned wanted, span *part)
     return false;
 }
 
-static span
-only_field(span in, unsigned wanted)
+static ptier_span
+only_field(ptier_span in, unsigned wanted)
 {
-    span part;
-    return next_field(&in, wanted, &part) ? part : (span){in.end, in.end};
+    ptier_span part;
+    return next_field(&in, wanted, &part) ? part : (ptier_span){in.end, in.end};
 }
 
 /* A name; of a full one (".package.Name") the last word. */
 static void
-print_name(span name, bool last_word)
+print_name(ptier_span name, bool last_word)
 {
     char text[128];
     size_t length = (size_t)(name.end - name.at);
     for (size_t i = 0; last_word && i < length; i++)
         if (name.at[i] == '.')
-            return print_name((span){name.at + i + 1, name.end}, true);
+            return print_name((ptier_span){name.at + i + 1, name.end}, true);
     length = length < sizeof text ? length : sizeof text - 1;
     memcpy(text, name.at, length);
     text[length] = '\0';
@@ -87,9 +71,9 @@ print_name(span name, bool last_word)
 }
 
 static void
-print_service(span package, span service)
+print_service(ptier_span package, ptier_span service)
 {
-    span method;
+    ptier_span method;
     print_name(package, false);
     putchar('.');
     print_name(only_field(service, SERVICE_NAME), false);
@@ -108,7 +92,7 @@ print_service(span package, span service)
 static ptier_cli_exit
 show(ptier_cli *cli, const ProtobufCBinaryData *set)
 {
-    span files = {set->data, set->data + set->len}, file, service;
+    ptier_span files = {set->data, set->data + set->len}, file, service;
     const char *path = cli->argument_count == 1 ? cli->arguments[0] : NULL;
     if (path) {
         FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");
@@ -119,7 +103,7 @@ show(ptier_cli *cli, const ProtobufCBinaryData *set)
                        : ptier_cli_fail(cli, PTIER_CLI_FAILED, "cannot write %s", path);
     }
     while (next_field(&files, SET_FILE, &file)) {
-        span package = only_field(file, FILE_PACKAGE), services = file;
+        ptier_span package = only_field(file, FILE_PACKAGE), services = file;
         while (next_field(&services, FILE_SERVICE, &service))
             print_service(package, service);
     }
