@@ -170,11 +170,7 @@ main(int argc, char **argv)
     fixture f = {.seed = 1};
     if (!bench_init(&bench, argc, argv))
         return 2;
-    f.keys = calloc(ENTRIES, sizeof *f.keys);
-    if (!f.keys)
-        bench_fail("out of memory");
-    for (size_t i = 0; i < ENTRIES; i++)
-        bench_key(i, f.keys[i]);
+    f.keys = bench_keys(ENTRIES);
     pthread_mutex_init(&f.lock, NULL);
     pthread_cond_init(&f.ended, NULL);
     bench_echo_start(&f.echo, &bench, REPLY_BYTES);

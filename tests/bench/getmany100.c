@@ -110,11 +110,7 @@ main(int argc, char **argv)
     if (!bench_init(&bench, argc, argv))
         return 2;
     f.calls = bench_size(&bench, 4000, 1000);
-    f.keys = calloc(ENTRIES, sizeof *f.keys);
-    if (!f.keys)
-        bench_fail("out of memory");
-    for (size_t i = 0; i < ENTRIES; i++)
-        bench_key(i, f.keys[i]);
+    f.keys = bench_keys(ENTRIES);
     bench_daemon_start(&f.daemon, &bench, "getmany100",
                        (const char *[]){"--l1-entries", "200000", "--l2-entries", "200000", NULL});
     bench_redis_start(&f.redis, &bench, false);

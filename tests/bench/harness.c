@@ -93,6 +93,16 @@ bench_key(size_t i, char key[17])
     memcpy(key, derived, 17);
 }
 
+char (*bench_keys(size_t count))[17]
+{
+    char(*keys)[17] = calloc(count, sizeof *keys);
+    if (!keys)
+        bench_fail("out of memory");
+    for (size_t i = 0; i < count; i++)
+        bench_key(i, keys[i]);
+    return keys;
+}
+
 uint64_t
 bench_random(uint64_t *state)
 {

@@ -36,6 +36,9 @@ ptier_record *bench_records(size_t first, size_t count);
 /* The key that is derived for number `i` of that list. */
 void bench_key(size_t i, char key[17]);
 
+/* Those of the first `count` (owned; free with free()). */
+char (*bench_keys(size_t count))[17];
+
 /* SplitMix64. */
 uint64_t bench_random(uint64_t *state);
 

@@ -134,11 +134,7 @@ main(int argc, char **argv)
     fixture f = {.seed = 1};
     if (!bench_init(&bench, argc, argv))
         return 2;
-    f.keys = calloc(ENTRIES, sizeof *f.keys);
-    if (!f.keys)
-        bench_fail("out of memory");
-    for (size_t i = 0; i < ENTRIES; i++)
-        bench_key(i, f.keys[i]);
+    f.keys = bench_keys(ENTRIES);
     bench_daemon_start(&f.daemon, &bench, "near", NULL);
     bench_redis_start(&f.redis, &bench, false);
     f.client = open_client(&f.daemon);
