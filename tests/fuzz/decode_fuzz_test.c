@@ -12,17 +12,11 @@
 #include <cmocka.h>
 
 #include "fuzz/decode_target.h"
+#include "support/settings.h"
 
 #define ROOM 8192
 
 static uint64_t state_of_random;
-
-static uint64_t
-number_from_environment(const char *name, uint64_t usual)
-{
-    const char *text = getenv(name);
-    return text && *text ? strtoull(text, NULL, 10) : usual;
-}
 
 static uint32_t
 draw(uint32_t limit)
@@ -70,8 +64,8 @@ static void
 changed_messages_never_break_a_decoder(void **state)
 {
     (void)state;
-    uint64_t runs = number_from_environment("PTIER_RUNS", 300000);
-    state_of_random = number_from_environment("PTIER_SEED", 1);
+    uint64_t runs = ptier_test_setting("PTIER_RUNS", 300000);
+    state_of_random = ptier_test_setting("PTIER_SEED", 1);
     uint8_t data[ROOM];
     size_t length = 0;
     for (uint64_t i = 0; i < runs; i++) {

@@ -16,6 +16,7 @@
 #include "record_encode.h"
 #include "support/record_pairs.h"
 #include "wire_check.h"
+#include "support/settings.h"
 
 #define ROOM    (128 * 1024)
 #define RECORDS 4
@@ -29,13 +30,6 @@ static uint64_t state_of_random = 1;
 static ptier_test_record drawn[RECORDS];
 static uint8_t data[ROOM];
 
-static uint64_t
-number_from_environment(const char *name, uint64_t usual)
-{
-    const char *text = getenv(name);
-    return text && *text ? strtoull(text, NULL, 10) : usual;
-}
-
 static uint32_t
 draw(uint32_t limit)
 {
@@ -47,7 +41,7 @@ static int
 setup(void **state)
 {
     (void)state;
-    state_of_random = number_from_environment("PTIER_SEED", 1);
+    state_of_random = ptier_test_setting("PTIER_SEED", 1);
     return 0;
 }
 
@@ -58,7 +52,7 @@ encoding_gives_the_bytes_of_protobuf(void **state)
 {
     (void)state;
     ptier_test_record *one = &drawn[0];
-    for (uint64_t run = number_from_environment("PTIER_RUNS", 20000); run > 0; run--) {
+    for (uint64_t run = ptier_test_setting("PTIER_RUNS", 20000); run > 0; run--) {
         ptier_proxy_message message;
         bool credentials = draw(2);
         ptier_test_record_draw(one, draw);
@@ -138,7 +132,7 @@ static void
 replies_of_daemons_take_the_quick_way(void **state)
 {
     (void)state;
-    for (uint64_t run = number_from_environment("PTIER_RUNS", 20000); run > 0; run--) {
+    for (uint64_t run = ptier_test_setting("PTIER_RUNS", 20000); run > 0; run--) {
         unsigned type = draw(TYPES);
         size_t length = draw_reply(type);
         bool taken;
@@ -181,7 +175,7 @@ static void
 both_ways_agree_on_changed_replies(void **state)
 {
     (void)state;
-    uint64_t runs = number_from_environment("PTIER_RUNS", 100000), taken = 0;
+    uint64_t runs = ptier_test_setting("PTIER_RUNS", 100000), taken = 0;
     size_t length = 0;
     for (uint64_t run = 0; run < runs; run++) {
         unsigned type = draw(TYPES);
@@ -328,7 +322,7 @@ static void
 keys_are_read_as_protobuf_reads_them(void **state)
 {
     (void)state;
-    uint64_t runs = number_from_environment("PTIER_RUNS", 40000), changed = 0, taken = 0;
+    uint64_t runs = ptier_test_setting("PTIER_RUNS", 40000), changed = 0, taken = 0;
     for (uint64_t run = 0; run < runs; run++) {
         size_t length = draw_request();
         bool took;
