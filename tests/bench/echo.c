@@ -119,18 +119,20 @@ make_request(const bench_echo_client *c)
     return message;
 }
 
-static void
-send_next(slot *s)
+/* With the lock held. */
+static bool
+take_one(bench_echo_client *c)
 {
-    bench_echo_client *c = s->client;
-    pthread_mutex_lock(&c->lock);
     bool more = c->to_send > 0;
     c->to_send -= more;
-    pthread_mutex_unlock(&c->lock);
-    if (!more)
-        return;
+    return more;
+}
+
+static void
+send_one(slot *s)
+{
     s->receiving = false;
-    nng_aio_set_msg(s->aio, make_request(c));
+    nng_aio_set_msg(s->aio, make_request(s->client));
     nng_ctx_send(s->ctx, s->aio);
 }
 
@@ -150,10 +152,12 @@ step(void *argument)
     }
     nng_msg_free(nng_aio_get_msg(s->aio));
     pthread_mutex_lock(&c->lock);
+    bool more = take_one(c); /* before the last answer is told: then the next run may begin */
     if (--c->unanswered == 0)
         pthread_cond_signal(&c->done);
     pthread_mutex_unlock(&c->lock);
-    send_next(s);
+    if (more)
+        send_one(s);
 }
 
 bench_echo_client *
@@ -189,8 +193,13 @@ bench_echo_client_run(bench_echo_client *c, size_t requests)
         return;
     }
     c->to_send = c->unanswered = requests; /* nothing is under way */
-    for (size_t i = 0; i < c->in_flight; i++)
-        send_next(&c->slots[i]);
+    for (size_t i = 0; i < c->in_flight; i++) {
+        pthread_mutex_lock(&c->lock);
+        bool more = take_one(c);
+        pthread_mutex_unlock(&c->lock);
+        if (more)
+            send_one(&c->slots[i]);
+    }
     pthread_mutex_lock(&c->lock);
     while (c->unanswered)
         pthread_cond_wait(&c->done, &c->lock);
