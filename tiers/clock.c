@@ -4,6 +4,11 @@
 #include <string.h>
 #include <time.h>
 
+enum {
+    SHIFT_MS = 1000, /* of wall against monotonic time: more is a suspend or a step */
+    LAG_MS = 2000,   /* that a tick is never older than: it is one of the kernel's, 1 to 10 ms */
+};
+
 static int64_t
 read_ms(clockid_t id)
 {
@@ -24,6 +29,14 @@ system_boot_ms(void *context)
 {
     (void)context;
     return read_ms(CLOCK_BOOTTIME);
+}
+
+static void
+system_tick(void *context, int64_t *wall_ms, int64_t *monotonic_ms)
+{
+    (void)context;
+    *wall_ms = read_ms(CLOCK_REALTIME_COARSE);
+    *monotonic_ms = read_ms(CLOCK_MONOTONIC_COARSE);
 }
 
 /* FNV-1a over the kernel's random boot id; 0 when it cannot be read, which equals no stored tag. */
@@ -48,6 +61,43 @@ ptier_clock_system(ptier_clock *clock)
     *clock = (ptier_clock){
         .wall_ms = system_wall_ms,
         .boot_ms = system_boot_ms,
+        .tick = system_tick,
         .boot_tag = kernel_boot_tag(),
     };
+}
+
+/* The tick before boot time, boot time's distance before wall time's: a suspend in between then
+ * leaves the older wall time there, which sends everybody to the exact clock. */
+void
+ptier_clock_glance_renew(ptier_clock_glance *glance, const ptier_clock *clock)
+{
+    int64_t wall_ms, monotonic_ms;
+    if (!clock->tick)
+        return;
+    clock->tick(clock->context, &wall_ms, &monotonic_ms);
+    atomic_store_explicit(&glance->boot_ahead_ms, ptier_clock_boot(clock) - monotonic_ms,
+                          memory_order_relaxed);
+    atomic_store_explicit(&glance->wall_ahead_ms, wall_ms - monotonic_ms, memory_order_release);
+}
+
+bool
+ptier_clock_past(const ptier_clock_glance *glance, const ptier_clock *clock,
+                 int64_t expires_boot_ms, int64_t *wall_ms)
+{
+    int64_t monotonic_ms;
+    if (!clock->tick) {
+        *wall_ms = ptier_clock_wall(clock);
+        return expires_boot_ms != PTIER_NEVER && expires_boot_ms <= ptier_clock_boot(clock);
+    }
+    clock->tick(clock->context, wall_ms, &monotonic_ms);
+    if (expires_boot_ms == PTIER_NEVER)
+        return false;
+    int64_t shift_ms = *wall_ms - monotonic_ms -
+                       atomic_load_explicit(&glance->wall_ahead_ms, memory_order_acquire);
+    int64_t boot_ms =
+        monotonic_ms + atomic_load_explicit(&glance->boot_ahead_ms, memory_order_relaxed);
+    if (shift_ms >= -SHIFT_MS && shift_ms <= SHIFT_MS &&
+        expires_boot_ms > boot_ms + SHIFT_MS + LAG_MS)
+        return false;
+    return expires_boot_ms <= ptier_clock_boot(clock);
 }

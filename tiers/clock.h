@@ -5,12 +5,16 @@
 #ifndef PTIER_CLOCK_H
 #define PTIER_CLOCK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ptier_clock {
     int64_t (*wall_ms)(void *context); /* since the Unix epoch */
     int64_t (*boot_ms)(void *context); /* since the kernel started, suspend included */
+    /* Wall time, and boot time without suspends, both as of the kernel's last tick: a few ms old,
+     * at a fraction of the price of an exact look. NULL: the exact ones are cheap enough. */
+    void (*tick)(void *context, int64_t *wall_ms, int64_t *monotonic_ms);
     uint64_t boot_tag; /* names this run of the kernel: boot times compare only within one */
     void *context;
     /* From ptier_clock_anchor: how far boot time is ahead of wall time for records of earlier runs
@@ -35,6 +39,23 @@ ptier_clock_boot(const ptier_clock *clock)
 {
     return clock->boot_ms(clock->context);
 }
+
+/*
+ * What tells from a tick alone, most of the time, that something has not expired. Thread-safe; one
+ * thread at a time renews it. A suspend moves boot time and wall time against monotonic time: so
+ * while wall time stands to it as at the last renewal, boot time does, too.
+ */
+typedef struct ptier_clock_glance {
+    _Atomic int64_t boot_ahead_ms, wall_ahead_ms; /* of monotonic time */
+} ptier_clock_glance;
+
+/* At the beginning, and now and then: before it, after a suspend or a step of the wall clock, each
+ * look is an exact one. */
+void ptier_clock_glance_renew(ptier_clock_glance *glance, const ptier_clock *clock);
+
+/* Whether this boot-time expiry has come: exactly. *wall_ms: a few ms old at most. */
+bool ptier_clock_past(const ptier_clock_glance *glance, const ptier_clock *clock,
+                      int64_t expires_boot_ms, int64_t *wall_ms);
 
 /* Wall-clock expiries are counted as of now from here on, however often a record is read: the wall
  * clock may be set while we run. */

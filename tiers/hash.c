@@ -1,6 +1,8 @@
 #include "hash.h"
 
 #include <string.h>
+
+#define XXH_INLINE_ALL /* a key is short: calling would cost as much as hashing */
 #include <xxhash.h>
 
 uint64_t

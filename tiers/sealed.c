@@ -97,6 +97,6 @@ ptier_sealed_open(ptier_keyring *keyring, const char *token, size_t length,
         memcpy(plain, room, plain_length);
         plain[plain_length] = 0;
     }
-    OPENSSL_cleanse(room, sizeof room);
+    OPENSSL_cleanse(room, plain_length); /* beyond it there is nothing of it: ptier_fernet_open */
     return status;
 }

@@ -1,98 +1,82 @@
-/* l1_get: one thread reads uniformly random keys of 10,000 entries that are all in L1. Time of one
- * get and release. */
-#include <proxytier/cache.h>
-
-#include <stdio.h>
+/*
+ * l1_get and l1_get_1m: one thread reads uniformly random keys of 10,000 and of 1,000,000 entries
+ * (--quick: 200,000) that are all in L1. Time of one get and release.
+ */
 #include <stdlib.h>
-#include <string.h>
 
-#include "harness.h"
+#include "library.h"
 #include "result.h"
 
-#define ENTRIES 10000
-#define ROUNDS  9
-#define GOAL_NS 1000
+#define ROUNDS 9
 
 /* Packed, so that the benchmark's own array costs the measured cache as little memory traffic as
  * can be. */
 typedef char packed_key[17];
 
+typedef struct fixture {
+    ptier_cache *cache;
+    packed_key *keys;
+    size_t entries, gets;
+    uint64_t seed;
+} fixture;
+
 static double
-round_ns(ptier_cache *cache, const packed_key *keys, size_t gets, uint64_t *seed)
+round_ns(fixture *f)
 {
     size_t missed = 0;
     double start = bench_seconds();
-    for (size_t i = 0; i < gets; i++) {
+    for (size_t i = 0; i < f->gets; i++) {
         ptier_entry *entry;
-        if (ptier_cache_get(cache, keys[bench_random(seed) % ENTRIES], &entry, NULL) == PTIER_OK)
+        const char *key = f->keys[bench_random(&f->seed) % f->entries];
+        if (ptier_cache_get(f->cache, key, &entry, NULL) == PTIER_OK)
             ptier_entry_release(entry);
         else
             missed++;
     }
     double seconds = bench_seconds() - start;
-    return missed ? -1 : seconds / (double)gets * 1e9;
+    if (missed)
+        bench_fail("l1_get: %zu entries are missing", missed);
+    return seconds / (double)f->gets * 1e9;
 }
 
-/* Puts the records and notes their keys (derived ones: 16 characters). */
-static bool
-fill(ptier_cache *cache, packed_key *keys)
+static void
+measure(const char *name, size_t entries, size_t gets, double goal_ns, const char *note)
 {
-    ptier_error error = {.message = "out of memory"};
-    ptier_record *records = bench_records(0, ENTRIES);
-    ptier_put_result *results = calloc(ENTRIES, sizeof *results);
-    bool ok = records && results &&
-              ptier_cache_put(cache, records, ENTRIES, NULL, results, NULL, &error) == PTIER_OK;
-    for (size_t i = 0; ok && i < ENTRIES; i++) {
-        ok = strlen(results[i].key) < sizeof *keys;
-        if (ok)
-            memcpy(keys[i], results[i].key, strlen(results[i].key) + 1);
-        else
-            (void)ptier_fail(&error, PTIER_INTERNAL, "a longer key than expected"); /* told by ok */
-    }
-    if (!ok)
-        fprintf(stderr, "l1_get: put: %s\n", error.message);
-    free(results);
-    free(records);
-    return ok;
-}
-
-static int
-measure(ptier_cache *cache, const bench_run *bench)
-{
-    static packed_key keys[ENTRIES];
+    fixture f = {.entries = entries, .gets = gets, .seed = 1};
     double rounds[ROUNDS];
-    uint64_t seed = 1;
-    size_t gets = bench->quick ? 500000 : 3000000;
-    if (!fill(cache, keys))
-        return EXIT_FAILURE;
-    if (round_ns(cache, keys, gets / 4, &seed) < 0) { /* warms up; a miss would spoil the figure */
-        fprintf(stderr, "l1_get: an entry is missing\n");
-        return EXIT_FAILURE;
-    }
+    ptier_cache_options options;
+    ptier_error error;
+    ptier_cache_options_init(&options);
+    options.l1_entries = entries;
+    f.keys = calloc(entries, sizeof *f.keys);
+    if (!f.keys)
+        bench_fail("out of memory");
+    if (ptier_cache_open(&options, &f.cache, &error) != PTIER_OK)
+        bench_fail("l1_get: %s", error.message);
+    bench_library_fill(f.cache, entries);
+    for (size_t i = 0; i < entries; i++)
+        bench_key(i, f.keys[i]);
+    (void)round_ns(&f); /* warms up */
     for (size_t i = 0; i < ROUNDS; i++)
-        rounds[i] = round_ns(cache, keys, gets, &seed);
-    bench_print(
-        &(bench_row){.name = "l1_get", .unit = "ns", .goal = BENCH_VALUE_AT_MOST, .bound = GOAL_NS},
-        rounds, ROUNDS, NULL);
-    return EXIT_SUCCESS;
+        rounds[i] = round_ns(&f);
+    ptier_cache_close(f.cache);
+    free(f.keys);
+    bench_print(&(bench_row){.name = name,
+                             .unit = "ns",
+                             .goal = BENCH_VALUE_AT_MOST,
+                             .bound = goal_ns,
+                             .note = note},
+                rounds, ROUNDS, NULL);
 }
 
 int
 main(int argc, char **argv)
 {
     bench_run bench;
-    ptier_cache_options options;
-    ptier_cache *cache;
-    ptier_error error;
     if (!bench_init(&bench, argc, argv))
         return 2;
-    ptier_cache_options_init(&options);
-    options.l1_entries = ENTRIES;
-    if (ptier_cache_open(&options, &cache, &error) != PTIER_OK) {
-        fprintf(stderr, "l1_get: %s\n", error.message);
-        return EXIT_FAILURE;
-    }
-    int code = measure(cache, &bench);
-    ptier_cache_close(cache);
-    return code;
+    measure("l1_get", 10000, bench_size(&bench, 3000000, 500000), 100, NULL);
+    measure("l1_get_1m", bench_size(&bench, 1000000, 200000), bench_size(&bench, 2000000, 500000),
+            250, bench.quick ? "of 200,000 entries" : NULL);
+    return EXIT_SUCCESS;
 }

@@ -1,26 +1,47 @@
 #include "library.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
-#define L3_S 600 /* at most */
+#define FILL_BATCH 10000
+#define L3_S       600 /* at most */
 
 ptier_cache *
 bench_library_open(const bench_run *bench)
 {
-    static unsigned number;
-    char data_dir[4096];
+    char directory[BENCH_PATH];
     ptier_cache_options options;
+    ptier_cache_options_init(&options);
+    return bench_library_open_with(bench, &options, directory);
+}
+
+ptier_cache *
+bench_library_open_with(const bench_run *bench, ptier_cache_options *options,
+                        char directory[BENCH_PATH])
+{
+    static unsigned number;
     ptier_cache *cache;
     ptier_error error;
-    if (snprintf(data_dir, sizeof data_dir, "%s/library%u", bench->work, number++) >=
-        (int)sizeof data_dir)
+    if (snprintf(directory, BENCH_PATH, "%s/library%u", bench->work, number++) >= BENCH_PATH)
         bench_fail("the directory's path is too long: %s", bench->work);
-    ptier_cache_options_init(&options);
-    options.data_dir = data_dir;
-    if (ptier_cache_open(&options, &cache, &error))
+    options->data_dir = directory;
+    if (ptier_cache_open(options, &cache, &error))
         bench_fail("cannot open a cache: %s", error.message);
     return cache;
+}
+
+void
+bench_library_fill(ptier_cache *cache, size_t count)
+{
+    ptier_error error;
+    for (size_t first = 0; first < count; first += FILL_BATCH) {
+        size_t some = count - first < FILL_BATCH ? count - first : FILL_BATCH;
+        ptier_record *records = bench_records(first, some);
+        if (ptier_cache_put(cache, records, some, NULL, NULL, NULL, &error))
+            bench_fail("cannot put: %s", error.message);
+        free(records);
+    }
 }
 
 void

@@ -185,17 +185,29 @@ bench_process_cpu(pid_t pid)
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
-double
-bench_process_peak_kb(pid_t pid)
+static double
+status_kb(pid_t pid, const char *name)
 {
     char path[64], line[256];
-    unsigned long peak = 0;
+    double kb = 0;
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *file = fopen(path, "r");
     while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "VmHWM: %lu", &peak) == 1) /* NOLINT(cert-err34-c): the kernel's own */
-            break;
+        if (strncmp(line, name, strlen(name)) == 0)
+            kb = strtod(line + strlen(name), NULL);
     if (file)
         fclose(file);
-    return (double)peak;
+    return kb;
+}
+
+double
+bench_process_peak_kb(pid_t pid)
+{
+    return status_kb(pid, "VmHWM:");
+}
+
+double
+bench_process_resident_kb(pid_t pid)
+{
+    return status_kb(pid, "VmRSS:");
 }

@@ -31,5 +31,6 @@ void bench_process_stop(bench_process *process);
 
 double bench_process_cpu(pid_t pid);     /* seconds so far, user and system */
 double bench_process_peak_kb(pid_t pid); /* of resident memory */
+double bench_process_resident_kb(pid_t pid);
 
 #endif

@@ -12,12 +12,21 @@ boot(void *context)
     return atomic_load(&((ptier_test_clock *)context)->boot_ms);
 }
 
+/* As old as a tick can be, and more. */
+static void
+tick(void *context, int64_t *wall_ms, int64_t *monotonic_ms)
+{
+    *wall_ms = wall(context);
+    *monotonic_ms = boot(context) & ~INT64_C(255);
+}
+
 void
 ptier_test_clock_init(ptier_test_clock *clock)
 {
     atomic_init(&clock->wall_ms, INT64_C(1700000000000));
     atomic_init(&clock->boot_ms, 10000000);
-    clock->clock = (ptier_clock){.wall_ms = wall, .boot_ms = boot, .boot_tag = 1, .context = clock};
+    clock->clock = (ptier_clock){
+        .wall_ms = wall, .boot_ms = boot, .tick = tick, .boot_tag = 1, .context = clock};
 }
 
 void

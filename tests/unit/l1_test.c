@@ -85,6 +85,21 @@ l1_get_by_revision_finds_only_that_revision(void **state)
 }
 
 static void
+l1_counts_the_latest_use_before_it_names_a_victim(void **state)
+{
+    (void)state;
+    ptier_tier *l1 = open_l1(2);
+    uint64_t hash, revision;
+    put(l1, "a", 1, 5);
+    put(l1, "b", 2, 6);
+    put(l1, "c", 3, 7);
+    assert_int_equal(get(l1, "a", 1), 5);
+    assert_int_equal(l1->ops->victim(l1, &hash, &revision), PTIER_OK);
+    assert_int_equal(revision, 6);
+    l1->ops->close(l1);
+}
+
+static void
 l1_clear_empties_it_and_an_entry_outlives_it(void **state)
 {
     (void)state;
@@ -474,6 +489,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(l1_ignores_a_late_promotion),
         cmocka_unit_test(l1_get_by_revision_finds_only_that_revision),
+        cmocka_unit_test(l1_counts_the_latest_use_before_it_names_a_victim),
         cmocka_unit_test(l1_clear_empties_it_and_an_entry_outlives_it),
         cmocka_unit_test(l1_scan_sees_each_entry_once),
         cmocka_unit_test(l1_gives_many_at_once_what_it_gives_one_by_one),

@@ -97,6 +97,7 @@ struct ptier_cache {
     char *data_dir; /* NULL: memory only */
     ptier_source_ttl *source_ttls;
     ptier_clock clock;
+    ptier_clock_glance glance; /* the maintenance thread renews it */
     uint64_t (*hash_key)(const char *key);
     void (*derive_key)(const char *url, const char *username, bool full, char key[65]);
     ptier_keyring *keyring;              /* NULL without a disk tier and without a key */

@@ -357,6 +357,7 @@ static bool
 do_round(ptier_cache *cache)
 {
     size_t expired = 1;
+    ptier_clock_glance_renew(&cache->glance, &cache->clock);
     save_state(cache);
     for (int i = 0; expired && i < EXPIRY_ROUNDS; i++)
         expired = ptier_expire(cache);

@@ -381,6 +381,7 @@ init_from_hooks(ptier_cache *cache, const ptier_cache_hooks *hooks)
     else
         ptier_clock_system(&cache->clock);
     ptier_clock_anchor(&cache->clock);
+    ptier_clock_glance_renew(&cache->glance, &cache->clock);
     cache->hash_key = hooks->hash_key ? hooks->hash_key : ptier_hash_key;
     cache->derive_key = hooks->derive_key ? hooks->derive_key : ptier_key_derive;
     cache->quick_start_rows = hooks->quick_start_rows ? hooks->quick_start_rows : QUICK_START_ROWS;

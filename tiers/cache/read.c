@@ -15,19 +15,17 @@ count_uses(ptier_entry *entry, uint32_t count, int64_t last_ms)
 }
 
 static void
-count_use(ptier_cache *cache, ptier_entry *entry)
+count_use(ptier_entry *entry, int64_t now_ms)
 {
     atomic_fetch_add_explicit(&entry->access_count, 1, memory_order_relaxed);
-    atomic_store_explicit(&entry->last_access_ms, ptier_clock_wall(&cache->clock),
-                          memory_order_relaxed);
+    atomic_store_explicit(&entry->last_access_ms, now_ms, memory_order_relaxed);
     atomic_store_explicit(&entry->usage_dirty, 1, memory_order_relaxed);
 }
 
 static bool
-expired(const ptier_cache *cache, const ptier_entry *entry)
+expired(const ptier_cache *cache, const ptier_entry *entry, int64_t *now_ms)
 {
-    return entry->expires_boot_ms != PTIER_NEVER &&
-           ptier_entry_expired(entry, ptier_clock_boot(&cache->clock));
+    return ptier_clock_past(&cache->glance, &cache->clock, entry->expires_boot_ms, now_ms);
 }
 
 static ptier_read_stripe *
@@ -71,33 +69,55 @@ bring_up(ptier_cache *cache, ptier_entry *entry, ptier_tier_id where)
     pthread_mutex_unlock(&cache->lock);
 }
 
-/* What follows the look into L1. `start`: 0 when a hit there is not to be timed. */
-static ptier_status
-finish_get(ptier_cache *cache, ptier_read_stripe *stripe, const ptier_ref *ref, bool in_l1,
-           uint64_t start, ptier_entry **entry, ptier_tier_id *tier)
+/* What follows a look into L1 that found something. False: it has expired, and is not cached. */
+static inline bool
+finish_hit(ptier_cache *cache, ptier_read_stripe *stripe, uint64_t start, ptier_entry **entry)
 {
-    ptier_tier_id where = PTIER_TIER_L1;
-    ptier_status status = PTIER_OK;
-    if (!in_l1) {
-        start = start ? start : ptier_now_ns();
-        status = ptier_load_current(cache, ref->key, ref->hash, entry, &where);
+    int64_t now_ms;
+    if (expired(cache, *entry, &now_ms)) {
+        ptier_entry_release(*entry);
+        *entry = NULL;
+        return false;
     }
-    if (!status && expired(cache, *entry)) {
+    count_use(*entry, now_ms);
+    count_read(cache, stripe, PTIER_TIER_L1, start);
+    return true;
+}
+
+/* What follows one that found nothing. */
+static ptier_status
+get_below(ptier_cache *cache, ptier_read_stripe *stripe, const ptier_ref *ref, uint64_t start,
+          ptier_entry **entry, ptier_tier_id *tier)
+{
+    int64_t now_ms;
+    ptier_status status = ptier_load_current(cache, ref->key, ref->hash, entry, tier);
+    if (!status && expired(cache, *entry, &now_ms)) {
         ptier_entry_release(*entry);
         status = PTIER_NOT_FOUND;
     }
     if (status) {
-        where = PTIER_TIER_NONE;
+        *tier = PTIER_TIER_NONE;
         *entry = NULL;
     } else {
-        count_use(cache, *entry);
-        if (where != PTIER_TIER_L1)
-            bring_up(cache, *entry, where);
+        count_use(*entry, now_ms);
+        if (*tier != PTIER_TIER_L1)
+            bring_up(cache, *entry, *tier);
     }
-    if (tier)
-        *tier = where;
-    count_read(cache, stripe, where, status && status != PTIER_NOT_FOUND ? 0 : start);
+    count_read(cache, stripe, *tier, status && status != PTIER_NOT_FOUND ? 0 : start);
     return status;
+}
+
+/* What follows a look into L1 that gave nothing; expired_in_l1: because that has expired. `start`:
+ * 0 when a hit in L1 was not to be timed. */
+static ptier_status
+finish_get(ptier_cache *cache, ptier_read_stripe *stripe, const ptier_ref *ref, bool expired_in_l1,
+           uint64_t start, ptier_entry **entry, ptier_tier_id *tier)
+{
+    if (!expired_in_l1)
+        return get_below(cache, stripe, ref, start ? start : ptier_now_ns(), entry, tier);
+    *tier = PTIER_TIER_NONE;
+    count_read(cache, stripe, PTIER_TIER_NONE, start);
+    return PTIER_NOT_FOUND;
 }
 
 bool
@@ -108,16 +128,8 @@ ptier_cache_try_get(ptier_cache *cache, const char *key, ptier_entry **entry)
     const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     *entry = NULL;
-    if (!l1 || l1->ops->get(l1, &ref, entry))
-        return false;
-    if (expired(cache, *entry)) {
-        ptier_entry_release(*entry);
-        *entry = NULL;
-        return false;
-    }
-    count_use(cache, *entry);
-    count_read(cache, stripe, PTIER_TIER_L1, start);
-    return true;
+    return l1 && l1->ops->get(l1, &ref, entry) == PTIER_OK &&
+           finish_hit(cache, stripe, start, entry);
 }
 
 ptier_status
@@ -127,8 +139,14 @@ ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_
     uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() : 0;
     const ptier_ref ref = {.hash = cache->hash_key(key), .key = key};
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    ptier_tier_id where = PTIER_TIER_L1;
     bool in_l1 = l1 && l1->ops->get(l1, &ref, entry) == PTIER_OK;
-    return finish_get(cache, stripe, &ref, in_l1, start, entry, tier);
+    ptier_status status = PTIER_OK;
+    if (!in_l1 || !finish_hit(cache, stripe, start, entry))
+        status = finish_get(cache, stripe, &ref, in_l1, start, entry, &where);
+    if (tier)
+        *tier = where;
+    return status;
 }
 
 /* A batch of ptier_cache_get_many: one look into L1 for all. */
@@ -150,7 +168,10 @@ get_batch(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry
     for (size_t i = 0; i < count; i++) {
         bool in_l1 = entries[i] != NULL;
         start = in_l1 && timed_also_in_l1(stripe) ? ptier_now_ns() - each : 0;
-        ptier_status status = finish_get(cache, stripe, &refs[i], in_l1, start, &entries[i], NULL);
+        ptier_status status = PTIER_OK;
+        ptier_tier_id where;
+        if (!in_l1 || !finish_hit(cache, stripe, start, &entries[i]))
+            status = finish_get(cache, stripe, &refs[i], in_l1, start, &entries[i], &where);
         found += status == PTIER_OK;
         *unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
     }
@@ -182,9 +203,10 @@ touch(ptier_cache *cache, const ptier_access *access)
     if ((!l1 || l1->ops->get(l1, &ref, &entry)) &&
         ptier_load_current(cache, access->key, ref.hash, &entry, &where))
         return false;
-    bool live = !expired(cache, entry);
+    int64_t now_ms;
+    bool live = !expired(cache, entry, &now_ms);
     if (live) {
-        count_uses(entry, access->count, ptier_clock_wall(&cache->clock) - access->age_ms);
+        count_uses(entry, access->count, now_ms - access->age_ms);
         if (where != PTIER_TIER_L1)
             bring_up(cache, entry, where);
     }

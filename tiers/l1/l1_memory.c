@@ -20,11 +20,19 @@ enum {
     ENTRY_BYTES = 512,        /* about, for guessing entries from bytes */
     CACHE_LINE = 64,
     FETCHED_BYTES = 256, /* of an entry: most are no larger */
+    USES = 16,           /* that may wait in a shard */
 };
 
+/*
+ * A use that moves its node writes to its neighbours in the order, which are anywhere in memory: so
+ * they are only fetched at first, and the uses, in their order, made when they are there. Before
+ * anything else looks at the order or changes it, all uses are made.
+ */
 typedef struct shard {
     _Alignas(CACHE_LINE) pthread_mutex_t lock;
     ptier_map map; /* of nodes */
+    size_t use_count;
+    ptier_l1_node *uses[USES];
     _Alignas(max_align_t) unsigned char order[];
 } shard;
 
@@ -96,13 +104,37 @@ static bool
 node_matches(const void *value, const void *key)
 {
     const ptier_l1_node *n = value;
-    return ptier_ref_matches(key, n->entry->hash, n->entry->revision, ptier_entry_key(n->entry));
+    const ptier_ref *ref = key; /* its hash is what led here */
+    return (ref->revision == 0 || ref->revision == n->entry->revision) &&
+           (ref->key == NULL || strcmp(ref->key, ptier_entry_key(n->entry)) == 0);
 }
 
 static ptier_l1_node *
 find_locked(const shard *s, const ptier_ref *ref)
 {
     return ptier_map_find(&s->map, ref->hash, node_matches, ref);
+}
+
+static void
+make_uses_locked(const l1_tier *l1, shard *s)
+{
+    for (size_t i = 0; i < s->use_count; i++)
+        l1->policy->use(s->order, s->uses[i]);
+    s->use_count = 0;
+}
+
+static void
+use_locked(const l1_tier *l1, shard *s, ptier_l1_node *n)
+{
+    if (!l1->policy->use_moves) {
+        l1->policy->use(s->order, n);
+        return;
+    }
+    __builtin_prefetch(n->newer, 1);
+    __builtin_prefetch(n->older, 1);
+    s->uses[s->use_count++] = n;
+    if (s->use_count == USES)
+        make_uses_locked(l1, s);
 }
 
 static void
@@ -122,6 +154,7 @@ insert_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
         return PTIER_RESOURCE_EXHAUSTED;
     }
     n->entry = ptier_entry_retain(entry);
+    make_uses_locked(l1, s);
     l1->policy->insert(s->order, n);
     add(&l1->bytes, ptier_map_bytes(&s->map) - table);
     count_locked(l1, number, 1, node_bytes(n));
@@ -140,13 +173,14 @@ put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
     count_locked(l1, number, 0, ptier_entry_bytes(entry) - ptier_entry_bytes(n->entry));
     ptier_entry_release(n->entry);
     n->entry = ptier_entry_retain(entry);
-    l1->policy->use(s->order, n);
+    use_locked(l1, s, n);
     return PTIER_OK;
 }
 
 static void
 remove_locked(l1_tier *l1, shard *s, size_t number, ptier_l1_node *n)
 {
+    make_uses_locked(l1, s);
     ptier_map_remove(&s->map, n->entry->hash, n);
     l1->policy->remove(s->order, n);
     count_locked(l1, number, -UINT64_C(1), -node_bytes(n));
@@ -163,6 +197,7 @@ clear_locked(l1_tier *l1, shard *s, size_t number)
     add(&l1->bytes, -(uint64_t)ptier_map_bytes(&s->map));
     count_locked(l1, number, -read_figure(&l->entries), -read_figure(&l->bytes));
     ptier_map_fini(&s->map);
+    s->use_count = 0;
     memset(s->order, 0, l1->policy->order_bytes);
 }
 
@@ -189,7 +224,7 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     ptier_l1_node *n = find_locked(s, ref);
     if (n) {
         if (!ref->quiet)
-            l1->policy->use(s->order, n);
+            use_locked(l1, s, n);
         *entry = ptier_entry_retain(n->entry);
         status = PTIER_OK;
     }
@@ -230,7 +265,7 @@ get_group(l1_tier *l1, shard *s, const ptier_ref *refs, const uint8_t *which, si
         if (!n)
             continue;
         if (!refs[which[i]].quiet)
-            l1->policy->use(s->order, n);
+            use_locked(l1, s, n);
         entries[which[i]] = ptier_entry_retain(n->entry);
     }
     pthread_mutex_unlock(&s->lock);
@@ -308,7 +343,7 @@ l1_touch(ptier_tier *tier, const ptier_ref *ref)
     pthread_mutex_lock(&s->lock);
     ptier_l1_node *n = find_locked(s, ref);
     if (n)
-        l1->policy->use(s->order, n);
+        use_locked(l1, s, n);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -336,6 +371,7 @@ l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
         return PTIER_NOT_FOUND;
     shard *s = shard_at(l1, fullest(l1, crowded));
     pthread_mutex_lock(&s->lock);
+    make_uses_locked(l1, s);
     const ptier_l1_node *n = l1->policy->victim(s->order);
     if (n) {
         *hash = n->entry->hash;

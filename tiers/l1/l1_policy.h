@@ -18,6 +18,7 @@ typedef struct ptier_l1_node {
 typedef struct ptier_l1_policy {
     size_t node_bytes;  /* of its nodes */
     size_t order_bytes; /* of its order of one shard; all zeros is the empty one */
+    bool use_moves;     /* `use` writes to the node's neighbours in the order */
 
     /* The node, new and uninitialised but for `entry`, enters the order. */
     void (*insert)(void *order, ptier_l1_node *node);

@@ -88,6 +88,7 @@ lfu_victim(void *order)
 const ptier_l1_policy ptier_l1_lfu = {
     .node_bytes = sizeof(lfu_node),
     .order_bytes = sizeof(lfu_order),
+    .use_moves = true,
     .insert = lfu_insert,
     .use = lfu_use,
     .remove = lfu_remove,

@@ -34,6 +34,7 @@ lru_victim(void *order)
 const ptier_l1_policy ptier_l1_lru = {
     .node_bytes = sizeof(ptier_l1_node),
     .order_bytes = sizeof(ptier_l1_list),
+    .use_moves = true,
     .insert = lru_insert,
     .use = lru_use,
     .remove = lru_remove,

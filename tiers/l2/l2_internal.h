@@ -159,7 +159,8 @@ PTIER_MUST_CHECK bool l2_end_recovery_locked(l2_tier *l2,
 static inline ptier_l2_reader
 l2_reader(const l2_tier *l2, bool decrypt)
 {
-    return (ptier_l2_reader){l2->options.clock, l2->options.keyring, l2->options.hash_key, decrypt};
+    return (ptier_l2_reader){l2->options.clock, l2->options.keyring, l2->options.hash_key, decrypt,
+                             true};
 }
 
 static inline l2_shard *
@@ -184,7 +185,7 @@ l2_place_of(const l2_node *n)
 }
 
 /* Reads and parses one line. Without the lock. */
-PTIER_MUST_CHECK ptier_status l2_read_line(const l2_tier *l2, const l2_place *place, bool decrypt,
+PTIER_MUST_CHECK ptier_status l2_read_line(const l2_place *place, const ptier_l2_reader *reader,
                                            ptier_l2_line *line);
 
 /* Forgets the node of a damaged line, counts it, and keeps its key if that is legible. False: no

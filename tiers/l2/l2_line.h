@@ -40,6 +40,7 @@ typedef struct ptier_l2_reader {
     uint64_t (*hash_key)(const char *key);
     bool decrypt; /* false leaves the credentials out of the entry (start-up: the tokens are enough)
                    */
+    bool tokens;  /* false leaves those out (a get, which has no use for them) */
 } ptier_l2_reader;
 
 /* A parsed line: owns its entry and tokens. Tombstones have an entry too: it names only the key. */

@@ -84,6 +84,14 @@ take_string(cursor *c)
 {
     char *out = c->room;
     expect(c, "\"");
+    const char *quote = c->bad ? NULL : memchr(c->at, '"', (size_t)(c->end - c->at));
+    if (quote) { /* as far as nothing is escaped, which is all of it nearly always */
+        const char *escape = memchr(c->at, '\\', (size_t)(quote - c->at));
+        size_t plain = (size_t)((escape ? escape : quote) - c->at);
+        memcpy(c->room, c->at, plain);
+        c->room += plain;
+        c->at += plain;
+    }
     while (!c->bad && c->at < c->end && *c->at != '"') {
         char byte = *c->at++;
         *c->room++ = byte == '\\' ? take_escape(c) : byte;
@@ -187,16 +195,17 @@ verify(const char *text, size_t length, ptier_keyring *keyring, size_t *body)
 static ptier_status
 make_entry(parsed *p, const ptier_l2_reader *reader, ptier_op *op)
 {
-    char username[PTIER_CREDENTIAL_MAX + 1] = "", password[PTIER_CREDENTIAL_MAX + 1] = "";
+    char username[PTIER_CREDENTIAL_MAX + 1], password[PTIER_CREDENTIAL_MAX + 1];
     const char *user_token = p->record.username_token, *pass_token = p->record.password_token;
     user_token = user_token && *user_token ? user_token : NULL;
     pass_token = pass_token && *pass_token ? pass_token : NULL;
     ptier_status status = PTIER_OK;
+    username[0] = password[0] = '\0';
     if (reader->decrypt && user_token)
         status = ptier_sealed_open(reader->keyring, user_token, strlen(user_token), username);
     if (!status && reader->decrypt && pass_token)
         status = ptier_sealed_open(reader->keyring, pass_token, strlen(pass_token), password);
-    if (!status)
+    if (!status && reader->tokens)
         status = ptier_sealed_from_tokens(user_token, pass_token, &op->sealed);
     if (!status) {
         p->record.username = username;
@@ -209,8 +218,8 @@ make_entry(parsed *p, const ptier_l2_reader *reader, ptier_op *op)
         status = op->entry ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
         p->record.username = p->record.password = NULL; /* wiped now */
     }
-    OPENSSL_cleanse(username, sizeof username);
-    OPENSSL_cleanse(password, sizeof password);
+    OPENSSL_cleanse(username, strlen(username));
+    OPENSSL_cleanse(password, strlen(password));
     return status;
 }
 

@@ -12,16 +12,15 @@ enum {
 };
 
 ptier_status
-l2_read_line(const l2_tier *l2, const l2_place *place, bool decrypt, ptier_l2_line *line)
+l2_read_line(const l2_place *place, const ptier_l2_reader *reader, ptier_l2_line *line)
 {
     char small[SMALL_LINE];
     char *text = place->length <= sizeof small ? small : malloc(place->length);
     if (!text)
         return PTIER_RESOURCE_EXHAUSTED;
     ptier_status status = l2_shard_read(place->shard, place->offset, text, place->length);
-    const ptier_l2_reader reader = l2_reader(l2, decrypt);
     if (!status)
-        status = ptier_l2_line_parse(text, place->length, &reader, line);
+        status = ptier_l2_line_parse(text, place->length, reader, line);
     if (text != small)
         free(text);
     return status;
@@ -123,7 +122,9 @@ l2_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     pthread_mutex_unlock(&l2->lock);
 
     ptier_l2_line line;
-    ptier_status status = l2_read_line(l2, &place, true, &line);
+    ptier_l2_reader reader = l2_reader(l2, true);
+    reader.tokens = false;
+    ptier_status status = l2_read_line(&place, &reader, &line);
     if (!status) {
         if (line.op.kind == PTIER_OP_PUT &&
             ptier_ref_matches(ref, line.op.entry->hash, line.op.revision,
@@ -159,7 +160,8 @@ l2_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
     ptier_status status = PTIER_OK;
     for (size_t i = 0; i < count && go_on && !status; i++) {
         ptier_l2_line line;
-        status = l2_read_line(l2, &places[i], false, &line);
+        const ptier_l2_reader reader = l2_reader(l2, false);
+        status = l2_read_line(&places[i], &reader, &line);
         if (status == PTIER_DATA_LOSS) {
             (void)l2_drop_damaged(l2, &places[i]);
             status = PTIER_OK;
@@ -213,7 +215,8 @@ static ptier_status
 hand_out(l2_tier *l2, const l2_place *place, log_reading *r)
 {
     ptier_l2_line line;
-    ptier_status status = l2_read_line(l2, place, true, &line);
+    const ptier_l2_reader reader = l2_reader(l2, true);
+    ptier_status status = l2_read_line(place, &reader, &line);
     if (status == PTIER_DATA_LOSS) {
         r->lost += l2_drop_damaged(l2, place); /* not when the key has a newer line by now */
         r->after = place->revision;

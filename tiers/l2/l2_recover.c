@@ -17,7 +17,8 @@ node_has_key(l2_tier *l2, const l2_node *n, const char *key, bool *same)
     ptier_l2_line line;
     const l2_place place = l2_place_of(n);
     *same = false;
-    ptier_status status = l2_read_line(l2, &place, false, &line);
+    const ptier_l2_reader reader = l2_reader(l2, false);
+    ptier_status status = l2_read_line(&place, &reader, &line);
     if (status)
         return status == PTIER_DATA_LOSS ? PTIER_OK : status;
     *same = line.op.entry && strcmp(ptier_entry_key(line.op.entry), key) == 0;

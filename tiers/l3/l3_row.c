@@ -9,8 +9,9 @@
 
 #include <openssl/crypto.h>
 
+#include "sealed.h"
+
 #define CANON_VERSION 1
-#define PLAIN_ROOM    (PTIER_TOKEN_LENGTH(PTIER_CREDENTIAL_MAX) / 4 * 3)
 
 /* ---- the canonical form ---- */
 
@@ -299,19 +300,16 @@ read_usage(ptier_l3 *l3, sqlite3_stmt *get, ptier_record *record)
     record->report_count = usage.report_count;
 }
 
-/* Decrypts one token to NUL-terminated text; none stays NULL. */
+/* Decrypts one token to NUL-terminated text; none stays NULL, and "". */
 static bool
-open_token(ptier_l3 *l3, ptier_l3_text token, char plain[PLAIN_ROOM + 1], const char **opened)
+open_token(ptier_l3 *l3, ptier_l3_text token, char plain[PTIER_CREDENTIAL_MAX + 1],
+           const char **opened)
 {
-    size_t length;
+    plain[0] = '\0';
     if (!token.at)
         return true;
-    if (ptier_keyring_open(l3->keyring, token.at, token.length, plain, PLAIN_ROOM, &length) !=
-        PTIER_OK)
-        return false;
-    plain[length] = '\0';
     *opened = plain;
-    return length <= PTIER_CREDENTIAL_MAX && !memchr(plain, '\0', length);
+    return ptier_sealed_open(l3->keyring, token.at, token.length, plain) == PTIER_OK;
 }
 
 /* name NUL value NUL ...; false: not that. */
@@ -334,7 +332,7 @@ read_labels(ptier_l3_text blob, ptier_label labels[PTIER_LABELS_MAX], size_t *co
 static ptier_status
 make_entry(ptier_l3 *l3, sqlite3_stmt *get, const ptier_l3_row *row, ptier_entry **entry)
 {
-    char username[PLAIN_ROOM + 1], password[PLAIN_ROOM + 1];
+    char username[PTIER_CREDENTIAL_MAX + 1], password[PTIER_CREDENTIAL_MAX + 1];
     ptier_label labels[PTIER_LABELS_MAX];
     ptier_record record = {
         .key = row->key.at,
@@ -349,19 +347,17 @@ make_entry(ptier_l3 *l3, sqlite3_stmt *get, const ptier_l3_row *row, ptier_entry
         .labels = labels,
     };
     ptier_status status = PTIER_DATA_LOSS;
-    if (open_token(l3, row->username, username, &record.username) &&
-        open_token(l3, row->password, password, &record.password) &&
-        read_labels(row->labels, labels, &record.label_count)) {
+    bool opened = open_token(l3, row->username, username, &record.username);
+    opened &= open_token(l3, row->password, password, &record.password);
+    if (opened && read_labels(row->labels, labels, &record.label_count)) {
         read_usage(l3, get, &record);
         int64_t boot = ptier_clock_expiry(l3->clock, (uint64_t)row->boot_tag, row->expires_boot,
                                           row->expires_wall);
         *entry = ptier_entry_create(&record, row->hash, row->expires_wall, boot);
         status = *entry ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
     }
-    if (row->username.at)
-        OPENSSL_cleanse(username, sizeof username);
-    if (row->password.at)
-        OPENSSL_cleanse(password, sizeof password);
+    OPENSSL_cleanse(username, strlen(username));
+    OPENSSL_cleanse(password, strlen(password));
     return status;
 }
 
