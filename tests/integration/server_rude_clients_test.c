@@ -38,7 +38,6 @@ connect_raw(const test_daemon *daemon)
     return fd;
 }
 
-/* Without the sendmsg replacement the listener is dead after the first few. */
 static void
 three_thousand_connect_and_close_leave_the_service_up(void **state)
 {
@@ -114,7 +113,6 @@ be_rude(const test_daemon *daemon, int requests)
     close(fd);
 }
 
-/* Without the stream replacements the reap thread hangs and every later connection leaks. */
 static void
 rude_clients_leak_no_descriptors(void **state)
 {
@@ -124,7 +122,7 @@ rude_clients_leak_no_descriptors(void **state)
     size_t before = descriptors_of(&f->daemon);
     for (int i = 0; i < 400; i++)
         be_rude(&f->daemon, 30);
-    /* Closing is done by a thread of nng: wait for it, bounded. */
+    /* Closing is done by a thread of the daemon's: wait for it, bounded. */
     int64_t deadline = ptier_test_now() + 20000;
     while (descriptors_of(&f->daemon) > before + 2 && ptier_test_now() < deadline)
         (void)poll(NULL, 0, 10);
