@@ -30,9 +30,10 @@ typedef enum context_state {
     CONTEXT_ENDED = 3,
 } context_state;
 
-typedef struct rpc_context {
+typedef struct nng_door_context {
     ptier_request request; /* first: its answer finds the context by it */
     ptier_nng_door *door;
+    ptier_front *front;      /* the door's */
     _Atomic uint64_t *place; /* state and pipe, in door->places */
     nng_ctx ctx;
     nng_aio *aio;
@@ -40,14 +41,14 @@ typedef struct rpc_context {
     ptier_bytes frame;
     int peer_pipe; /* whose facts are below; they never change, and cost system calls */
     ptier_peer peer;
-} rpc_context;
+} nng_door_context;
 
 struct ptier_nng_door {
     ptier_front *front;
     nng_socket socket;
     size_t context_count;
     _Atomic uint64_t places[CONTEXTS]; /* close together: they are looked through often */
-    rpc_context contexts[CONTEXTS];
+    nng_door_context contexts[CONTEXTS];
 };
 
 static uint64_t
@@ -57,13 +58,13 @@ place(context_state state, uint32_t pipe)
 }
 
 static context_state
-state_of(const rpc_context *context)
+state_of(const nng_door_context *context)
 {
     return (context_state)(atomic_load(context->place) >> 32);
 }
 
 static uint32_t
-pipe_of(const rpc_context *context)
+pipe_of(const nng_door_context *context)
 {
     return (uint32_t)atomic_load(context->place);
 }
@@ -79,7 +80,7 @@ count_places(const ptier_nng_door *door, uint64_t wanted)
 }
 
 static void
-receive(rpc_context *context)
+receive(nng_door_context *context)
 {
     atomic_store(context->place, place(CONTEXT_RECEIVING, 0));
     nng_aio_set_timeout(context->aio, NNG_DURATION_INFINITE);
@@ -88,7 +89,7 @@ receive(rpc_context *context)
 
 /* Requests hold credentials: wiped before nng gets the memory back. */
 static void
-drop_request(rpc_context *context)
+drop_request(nng_door_context *context)
 {
     if (!context->message)
         return;
@@ -100,7 +101,7 @@ drop_request(rpc_context *context)
 /* How long a reply may wait to be taken: less for a peer that already keeps many contexts waiting.
  */
 static nng_duration
-send_patience(const rpc_context *context)
+send_patience(const nng_door_context *context)
 {
     unsigned waiting = count_places(context->door, place(CONTEXT_SENDING, pipe_of(context)));
     return waiting > CROWDED ? SEND_PATIENCE_CROWDED_MS : PTIER_SEND_PATIENCE_MS;
@@ -109,7 +110,7 @@ send_patience(const rpc_context *context)
 static void
 send_reply(ptier_request *request)
 {
-    rpc_context *context = (rpc_context *)request;
+    nng_door_context *context = (nng_door_context *)request;
     nng_msg *reply = NULL;
     ptier_status status = ptier_call_finish(&request->call, &context->frame);
     drop_request(context);
@@ -117,7 +118,7 @@ send_reply(ptier_request *request)
         memcpy(nng_msg_body(reply), context->frame.data, context->frame.length);
     ptier_bytes_reset(&context->frame, (size_t)64 * 1024);
     if (!reply) { /* no memory even for an error: the client's deadline tells it */
-        ptier_front_leave(context->door->front);
+        ptier_front_leave(context->front);
         receive(context);
         return;
     }
@@ -128,35 +129,35 @@ send_reply(ptier_request *request)
 }
 
 static bool
-is_crowded(const rpc_context *context)
+is_crowded(const nng_door_context *context)
 {
     unsigned own = count_places(context->door, place(CONTEXT_WORKING, pipe_of(context)));
-    return ptier_front_is_crowded(context->door->front, own);
+    return ptier_front_is_crowded(context->front, own);
 }
 
 static void
-received(rpc_context *context)
+received(nng_door_context *context)
 {
     context->message = nng_aio_get_msg(context->aio);
     nng_aio_set_msg(context->aio, NULL);
     nng_pipe pipe = nng_msg_get_pipe(context->message);
     atomic_store(context->place, place(CONTEXT_WORKING, (uint32_t)nng_pipe_id(pipe)));
-    ptier_front_enter(context->door->front);
+    ptier_front_enter(context->front);
     if (context->peer_pipe != nng_pipe_id(pipe)) {
         context->peer_pipe = nng_pipe_id(pipe);
-        context->peer = ptier_auth_peer(context->door->front->service->auth, pipe);
+        context->peer = ptier_auth_peer(context->front->service->auth, pipe);
     }
     ptier_call *call = &context->request.call;
     if (ptier_call_begin(call, &context->peer, ptier_monotonic_ms(), nng_msg_body(context->message),
                          nng_msg_len(context->message)) == PTIER_OK)
-        ptier_dispatch_run(context->door->front->dispatch, &context->request,
+        ptier_dispatch_run(context->front->dispatch, &context->request,
                            call->method->lane != PTIER_LANE_INLINE && is_crowded(context));
     else
         send_reply(&context->request);
 }
 
 static void
-sent(rpc_context *context, int result)
+sent(nng_door_context *context, int result)
 {
     nng_msg *unsent = result != 0 ? nng_aio_get_msg(context->aio) : NULL;
     if (unsent) {
@@ -167,18 +168,18 @@ sent(rpc_context *context, int result)
         /* It does not read its replies: without this it would park every context. */
         nng_pipe pipe = {.id = pipe_of(context)};
         (void)nng_pipe_close(pipe); /* it may be gone already */
-        ptier_log_write(context->door->front->service->log, PTIER_LOG_WARN, "peer_cut_off",
+        ptier_log_write(context->front->service->log, PTIER_LOG_WARN, "peer_cut_off",
                         "a client did not read its replies");
     }
-    atomic_store(&context->door->front->last_sent_ms, ptier_monotonic_ms());
-    ptier_front_leave(context->door->front);
+    atomic_store(&context->front->last_sent_ms, ptier_monotonic_ms());
+    ptier_front_leave(context->front);
     receive(context); /* on a closed socket this ends the context */
 }
 
 static void
 on_aio(void *argument)
 {
-    rpc_context *context = argument;
+    nng_door_context *context = argument;
     int result = nng_aio_result(context->aio);
     switch (state_of(context)) {
     case CONTEXT_RECEIVING:
@@ -202,8 +203,9 @@ static ptier_status
 open_contexts(ptier_nng_door *door, ptier_error *error)
 {
     for (; door->context_count < CONTEXTS; door->context_count++) {
-        rpc_context *context = &door->contexts[door->context_count];
+        nng_door_context *context = &door->contexts[door->context_count];
         context->door = door;
+        context->front = door->front;
         context->place = &door->places[door->context_count];
         context->request.answer = send_reply;
         int rv = nng_aio_alloc(&context->aio, on_aio, context);
@@ -223,7 +225,7 @@ free_contexts(ptier_nng_door *door)
     for (size_t i = 0; i < door->context_count; i++)
         nng_aio_stop(door->contexts[i].aio); /* waits for a running callback */
     for (size_t i = 0; i < door->context_count; i++) {
-        rpc_context *context = &door->contexts[i];
+        nng_door_context *context = &door->contexts[i];
         nng_aio_free(context->aio);
         drop_request(context);
         ptier_call_fini(&context->request.call);
