@@ -57,9 +57,9 @@ typedef struct ptier_listen_socket {
 /* The same without nng, of an ipc address. fd is -1 on failure. */
 PTIER_MUST_CHECK ptier_status ptier_listen_unix(const char *url,
                                                 const ptier_listen_options *options,
-                                                ptier_listen_socket *socket, ptier_error *error);
+                                                ptier_listen_socket *listening, ptier_error *error);
 /* Closes it and removes its path. */
-void ptier_listen_unix_close(ptier_listen_socket *socket, const char *url);
+void ptier_listen_unix_close(ptier_listen_socket *listening, const char *url);
 
 /* Whether another process listens at an ipc address. */
 bool ptier_listen_is_taken(const char *url);

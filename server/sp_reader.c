@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 int
-ptier_sp_reader_places(const ptier_sp_reader *reader, uint8_t *scratch, size_t room,
+ptier_sp_reader_places(const ptier_sp_reader *reader, void *scratch, size_t room,
                        struct iovec places[2])
 {
     int count = 0;

@@ -30,7 +30,7 @@ typedef void (*ptier_sp_frame_fn)(void *context, const uint8_t *frame, size_t le
 
 /* Where the next bytes go: what is missing of a frame that was begun, then `scratch`. Returns how
  * many places. */
-int ptier_sp_reader_places(const ptier_sp_reader *reader, uint8_t *scratch, size_t room,
+int ptier_sp_reader_places(const ptier_sp_reader *reader, void *scratch, size_t room,
                            struct iovec places[2]);
 
 /*
