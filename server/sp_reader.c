@@ -55,36 +55,42 @@ begin_frame(ptier_sp_reader *reader, size_t size, const uint8_t **bytes, size_t 
     return PTIER_OK;
 }
 
+/* What came for the frame that was begun. Returns whether to go on. */
+static bool
+end_frame(ptier_sp_reader *reader, size_t *count, ptier_sp_frame_fn on_frame, void *context)
+{
+    size_t missing = reader->frame_size - reader->frame_length;
+    size_t got = *count < missing ? *count : missing;
+    reader->frame_length += got;
+    *count -= got;
+    if (reader->frame_length < reader->frame_size)
+        return false;
+    bool go_on = on_frame(context, reader->frame, reader->frame_size, *count > 0);
+    drop_frame(reader);
+    return go_on;
+}
+
 ptier_status
-ptier_sp_reader_take(ptier_sp_reader *reader, const uint8_t *scratch, size_t count,
+ptier_sp_reader_take(ptier_sp_reader *reader, const uint8_t **scratch, size_t *count,
                      ptier_sp_frame_fn on_frame, void *context)
 {
-    if (reader->frame) {
-        size_t missing = reader->frame_size - reader->frame_length;
-        size_t got = count < missing ? count : missing;
-        reader->frame_length += got;
-        count -= got;
-        if (reader->frame_length < reader->frame_size)
-            return PTIER_OK;
-        on_frame(context, reader->frame, reader->frame_size, count > 0);
-        drop_frame(reader);
-    }
-    while (count > 0) {
+    bool go_on = !reader->frame || end_frame(reader, count, on_frame, context);
+    while (go_on && *count > 0) {
         uint64_t size;
         reader->head_length +=
             move_bytes(reader->head + reader->head_length,
-                       sizeof reader->head - reader->head_length, &scratch, &count);
+                       sizeof reader->head - reader->head_length, scratch, count);
         if (reader->head_length < sizeof reader->head)
             return PTIER_OK;
         if (!ptier_sp_get_head(reader->head, &size) || size < PTIER_SP_ID_BYTES ||
             size > reader->frame_max)
             return PTIER_INVALID_ARGUMENT;
-        if (size > count)
-            return begin_frame(reader, size, &scratch, &count);
-        on_frame(context, scratch, size, size < count);
+        if (size > *count)
+            return begin_frame(reader, size, scratch, count);
+        go_on = on_frame(context, *scratch, size, size < *count);
         reader->head_length = 0;
-        scratch += size;
-        count -= size;
+        *scratch += size;
+        *count -= size;
     }
     return PTIER_OK;
 }

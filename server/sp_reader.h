@@ -25,8 +25,8 @@ typedef struct ptier_sp_reader {
 } ptier_sp_reader; /* start from zero bytes and frame_max */
 
 /* One frame without its head, borrowed for the call; it may hold credentials. `more`: another one,
- * or a part of it, came with it. */
-typedef void (*ptier_sp_frame_fn)(void *context, const uint8_t *frame, size_t length, bool more);
+ * or a part of it, came with it. False: what follows is not wanted now. */
+typedef bool (*ptier_sp_frame_fn)(void *context, const uint8_t *frame, size_t length, bool more);
 
 /* Where the next bytes go: what is missing of a frame that was begun, then `scratch`. Returns how
  * many places. */
@@ -34,11 +34,12 @@ int ptier_sp_reader_places(const ptier_sp_reader *reader, void *scratch, size_t 
                            struct iovec places[2]);
 
 /*
- * `count` bytes were read there. Hands over all whole frames. INVALID_ARGUMENT: these are no
- * frames, or one is too long; RESOURCE_EXHAUSTED: no memory. Then the connection has to end.
+ * *count bytes were read there. Hands over all whole frames that are wanted; *scratch and *count
+ * become what is left, to be handed in again before anything else is read. INVALID_ARGUMENT: these
+ * are no frames, or one is too long; RESOURCE_EXHAUSTED: no memory. Then the connection has to end.
  */
-PTIER_MUST_CHECK ptier_status ptier_sp_reader_take(ptier_sp_reader *reader, const uint8_t *scratch,
-                                                   size_t count, ptier_sp_frame_fn on_frame,
+PTIER_MUST_CHECK ptier_status ptier_sp_reader_take(ptier_sp_reader *reader, const uint8_t **scratch,
+                                                   size_t *count, ptier_sp_frame_fn on_frame,
                                                    void *context);
 
 /* Whether the peer owes the rest of a frame. */

@@ -109,7 +109,7 @@ is_stuck(const ptier_unix_connection *c)
     return c->stuck_since_ms != 0;
 }
 
-/* While its replies are not taken nothing more is read. */
+/* While its replies are not taken nothing more is read, and nothing that was read begins. */
 static void
 watch_locked(ptier_unix_connection *c)
 {
@@ -287,12 +287,8 @@ run(ptier_unix_connection *c, unix_request *r)
 }
 
 static void
-on_frame(void *context, const uint8_t *frame, size_t length, bool more)
+begin_call(ptier_unix_connection *c, const uint8_t *frame, size_t length, bool more)
 {
-    ptier_unix_connection *c = context;
-    c->owing_since_ms = 0; /* what it owes now, if anything, is another one */
-    if (c->doomed)
-        return;
     size_t trace = trace_length(frame, length);
     if (trace == 0)
         return; /* nobody could be answered: nng drops these, too */
@@ -312,6 +308,19 @@ on_frame(void *context, const uint8_t *frame, size_t length, bool more)
         return;
     }
     run(c, r);
+}
+
+/* A read may bring thousands of calls, which all would be answered although nobody takes it. */
+static bool
+on_frame(void *context, const uint8_t *frame, size_t length, bool more)
+{
+    ptier_unix_connection *c = context;
+    c->owing_since_ms = 0; /* what it owes now, if anything, is another one */
+    begin_call(c, frame, length, more);
+    pthread_mutex_lock(&c->lock);
+    bool stuck = is_stuck(c);
+    pthread_mutex_unlock(&c->lock);
+    return !stuck && !c->doomed;
 }
 
 /* The first bytes. Returns how many of them were part of the greeting. */
@@ -342,15 +351,33 @@ note_owing(ptier_unix_connection *c)
 }
 
 static void
-take_frames(ptier_unix_connection *c, const uint8_t *scratch, size_t count)
+take_frames(ptier_unix_connection *c, const uint8_t *bytes, size_t count)
 {
-    ptier_status status = ptier_sp_reader_take(&c->reader, scratch, count, on_frame, c);
+    ptier_status status = ptier_sp_reader_take(&c->reader, &bytes, &count, on_frame, c);
+    if (status == PTIER_OK && count > 0 && !c->doomed) {
+        uint8_t *kept = ptier_bytes_reserve(&c->ahead, count);
+        status = kept ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED;
+        if (kept)
+            memcpy(kept, bytes, count);
+        c->ahead.length = kept ? count : 0;
+    }
     if (status == PTIER_INVALID_ARGUMENT)
         doom(c, "a client sent what is no message, or one over the limit");
     else if (status != PTIER_OK)
         doom(c, "there is no memory for the call of a client");
     if (c->corked)
         cork(c, false);
+}
+
+/* What was put off. */
+static void
+catch_up(ptier_unix_connection *c)
+{
+    ptier_bytes ahead = c->ahead;
+    c->ahead = (ptier_bytes){0};
+    take_frames(c, ahead.data, ahead.length);
+    ptier_bytes_fini(&ahead);
+    note_owing(c);
 }
 
 bool
@@ -377,8 +404,11 @@ ptier_unix_connection_write(ptier_unix_connection *c)
 {
     pthread_mutex_lock(&c->lock);
     bool well = flush_locked(c);
+    bool stuck = is_stuck(c);
     pthread_mutex_unlock(&c->lock);
-    return well;
+    if (well && !stuck && c->ahead.length > 0)
+        catch_up(c);
+    return well && !c->doomed;
 }
 
 bool
@@ -462,6 +492,7 @@ ptier_unix_connection_release(ptier_unix_connection *c)
     if (atomic_fetch_sub(&c->references, 1) != 1)
         return;
     ptier_sp_reader_fini(&c->reader);
+    ptier_bytes_fini(&c->ahead);
     ptier_bytes_fini(&c->out);
     pthread_mutex_destroy(&c->lock);
     free(c);

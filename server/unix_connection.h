@@ -42,6 +42,7 @@ struct ptier_unix_connection {
     uint8_t greeting[PTIER_SP_GREETING_BYTES];
     size_t greeting_length;
     ptier_sp_reader reader;
+    ptier_bytes ahead;      /* read, and put off until the replies before it are taken */
     int64_t owing_since_ms; /* the rest of its greeting or frame; 0: nothing */
 
     pthread_mutex_t lock; /* guards the rest; a leaf, but for sends that do not wait */

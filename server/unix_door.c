@@ -114,7 +114,7 @@ serve(loop *l, ptier_unix_connection *c, uint32_t events)
         return; /* it is among those closing */
     bool greeting = !c->admitted;
     bool well = true;
-    if (events & EPOLLOUT)
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) /* before a read: what was put off is older */
         well = ptier_unix_connection_write(c);
     if (well && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
         well = ptier_unix_connection_read(c, l->scratch, SCRATCH_BYTES);

@@ -17,12 +17,13 @@
 
 typedef struct seen {
     size_t count, bytes;
+    size_t wanted; /* frames at a time; 0: all */
     size_t lengths[FRAMES];
     bool more[FRAMES];
     uint8_t content[STREAM_ROOM];
 } seen;
 
-static void
+static bool
 on_frame(void *context, const uint8_t *frame, size_t length, bool more)
 {
     seen *s = context;
@@ -31,6 +32,24 @@ on_frame(void *context, const uint8_t *frame, size_t length, bool more)
     s->more[s->count++] = more;
     memcpy(s->content + s->bytes, frame, length);
     s->bytes += length;
+    return s->wanted == 0 || s->count % s->wanted != 0;
+}
+
+/* Hands in what is left until nothing is. */
+static ptier_status
+take(ptier_sp_reader *reader, const uint8_t *scratch, size_t count, seen *s)
+{
+    ptier_status status = PTIER_OK;
+    for (size_t before = SIZE_MAX; status == PTIER_OK && count > 0 && count < before;) {
+        before = count;
+        size_t seen_before = s->count;
+        status = ptier_sp_reader_take(reader, &scratch, &count, on_frame, s);
+        if (s->wanted && status == PTIER_OK)
+            assert_true(s->count - seen_before <= s->wanted);
+    }
+    if (status == PTIER_OK)
+        assert_int_equal(count, 0);
+    return status;
 }
 
 /* Reads as a socket would: into the places that the reader names. */
@@ -49,7 +68,7 @@ feed(ptier_sp_reader *reader, const uint8_t *bytes, size_t count, seen *s)
         left -= part;
     }
     assert_int_equal(left, 0);
-    return ptier_sp_reader_take(reader, scratch, count, on_frame, s);
+    return take(reader, scratch, count, s);
 }
 
 static size_t
@@ -84,13 +103,14 @@ assert_whole_stream(const seen *s)
 }
 
 static void
-read_in_pieces(size_t piece)
+read_in_pieces(size_t piece, size_t wanted)
 {
     static uint8_t stream[STREAM_ROOM];
     static seen s;
     ptier_sp_reader reader = {.frame_max = FRAME_MAX};
     size_t length = make_stream(stream);
     s.count = s.bytes = 0;
+    s.wanted = wanted;
     for (size_t at = 0; at < length; at += piece) {
         size_t part = length - at < piece ? length - at : piece;
         assert_int_equal(feed(&reader, stream + at, part, &s), PTIER_OK);
@@ -105,9 +125,18 @@ frames_come_out_whole_wherever_they_were_split(void **state)
 {
     (void)state;
     for (size_t piece = 1; piece <= 64; piece++)
-        read_in_pieces(piece);
-    read_in_pieces(FRAME_MAX);
-    read_in_pieces(4096);
+        read_in_pieces(piece, 0);
+    read_in_pieces(FRAME_MAX, 0);
+    read_in_pieces(4096, 0);
+}
+
+static void
+what_is_not_wanted_yet_comes_out_later(void **state)
+{
+    (void)state;
+    for (size_t wanted = 1; wanted <= 7; wanted += 3)
+        for (size_t piece = 1; piece <= 4096; piece = piece * 3 + 1)
+            read_in_pieces(piece, wanted);
 }
 
 static void
@@ -176,6 +205,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_come_out_whole_wherever_they_were_split),
+        cmocka_unit_test(what_is_not_wanted_yet_comes_out_later),
         cmocka_unit_test(more_is_said_while_bytes_follow),
         cmocka_unit_test(a_frame_that_was_begun_is_owed),
         cmocka_unit_test(what_is_no_frame_is_refused),

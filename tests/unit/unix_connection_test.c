@@ -314,6 +314,36 @@ replies_that_were_stuck_go_out_later(void **state)
     assert_nothing_comes(f);
 }
 
+/* One read brings a thousand calls: those behind replies that are not taken are not begun. */
+static void
+calls_wait_while_replies_are_not_taken(void **state)
+{
+    fixture *f = *state;
+    static uint8_t batch[SCRATCH];
+    const int room = 16 * 1024; /* less than what the replies take */
+    uint32_t id = FIRST_ID, answered = FIRST_ID;
+    size_t length = 0;
+    greet(f, PTIER_SP_REQ);
+    assert_int_equal(setsockopt(f->connection->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    for (; length + f->frame_length <= sizeof batch; length += f->frame_length) {
+        set_id(f, id++);
+        memcpy(batch + length, f->frame, f->frame_length);
+    }
+    send_bytes(f, batch, length);
+    assert_true(read_once(f));
+    assert_true(f->connection->stuck_since_ms != 0);
+    assert_true(f->connection->ahead.length > 0);
+    for (; answered < id; answered++) {
+        set_id(f, answered);
+        assert_answered(f, f->frame + PTIER_SP_HEAD_BYTES, PTIER_SP_ID_BYTES);
+        if (f->connection->stuck_since_ms != 0)
+            assert_true(ptier_unix_connection_write(f->connection));
+    }
+    assert_int_equal(f->connection->ahead.length, 0);
+    assert_int_equal(f->connection->stuck_since_ms, 0);
+    assert_nothing_comes(f);
+}
+
 static void
 the_end_of_the_peer_ends_it(void **state)
 {
@@ -340,6 +370,7 @@ main(void)
         cmocka_unit_test_setup_teardown(a_busy_connection_is_never_overdue, set_up, tear_down),
         cmocka_unit_test_setup_teardown(replies_that_are_not_taken_end_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(replies_that_were_stuck_go_out_later, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(calls_wait_while_replies_are_not_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_end_of_the_peer_ends_it, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
