@@ -2,7 +2,11 @@
 #include "front.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <time.h>
+
+#define LOOK_MS      5
+#define SENT_WAIT_MS (2 * PTIER_SEND_PATIENCE_MS)
 
 void
 ptier_front_init(ptier_front *front, ptier_service *service)
@@ -10,6 +14,7 @@ ptier_front_init(ptier_front *front, ptier_service *service)
     front->service = service;
     front->dispatch = NULL;
     atomic_init(&front->busy, 0);
+    atomic_init(&front->unsent, 0);
     atomic_init(&front->last_sent_ms, 0);
     front->drained = false;
     pthread_mutex_init(&front->idle_lock, NULL);
@@ -67,4 +72,12 @@ ptier_front_wait_idle(ptier_front *front, int64_t patience_ms)
         if (pthread_cond_timedwait(&front->idle, &front->idle_lock, &deadline) == ETIMEDOUT)
             break;
     pthread_mutex_unlock(&front->idle_lock);
+}
+
+void
+ptier_front_wait_sent(const ptier_front *front)
+{
+    int64_t deadline = ptier_monotonic_ms() + SENT_WAIT_MS;
+    while (atomic_load(&front->unsent) > 0 && ptier_monotonic_ms() < deadline)
+        (void)poll(NULL, 0, LOOK_MS); /* only to pass the time */
 }

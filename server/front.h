@@ -25,6 +25,7 @@ typedef struct ptier_front {
     ptier_service *service;   /* borrowed */
     ptier_dispatch *dispatch; /* borrowed */
     atomic_uint busy;         /* calls that came in and are not answered */
+    atomic_size_t unsent;     /* bytes of replies that wait to be taken; of the unix door only */
     _Atomic int64_t last_sent_ms;
     pthread_mutex_t idle_lock;
     pthread_cond_t idle;
@@ -43,5 +44,8 @@ bool ptier_front_is_crowded(const ptier_front *front, unsigned own);
 
 /* Waits until no call is under way, once the service is stopping. */
 void ptier_front_wait_idle(ptier_front *front, int64_t patience_ms);
+
+/* Waits until the replies that were made are sent, but not for long: who takes none is cut off. */
+void ptier_front_wait_sent(const ptier_front *front);
 
 #endif

@@ -137,6 +137,7 @@ ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms)
     nng_aio_stop(rpc->tick); /* waits for a running callback */
     /* Workers before doors: a late job still sends through its own. */
     ptier_dispatch_drain(rpc->dispatch);
+    ptier_front_wait_sent(&rpc->front);
     linger(rpc);
     ptier_unix_door_close(rpc->unix_door);
     ptier_nng_door_close(rpc->nng_door);

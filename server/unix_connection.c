@@ -142,10 +142,12 @@ send_some_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
     while (sent < 0 && errno == EINTR);
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         sent = 0;
-    if (sent < 0)
+    if (sent < 0) {
         (void)shutdown(c->fd, SHUT_RDWR); /* the loop hears of it, and closes */
-    else
-        note_progress_locked(c, (size_t)sent == length, sent > 0);
+        return -1;
+    }
+    note_progress_locked(c, (size_t)sent == length, sent > 0);
+    atomic_store_explicit(&c->front->last_sent_ms, ptier_monotonic_ms(), memory_order_relaxed);
     return sent;
 }
 
@@ -157,6 +159,7 @@ flush_locked(ptier_unix_connection *c)
     if (sent < 0)
         return false;
     c->out_sent += (size_t)sent;
+    atomic_fetch_sub(&c->front->unsent, (size_t)sent);
     if (c->out_sent == c->out.length) {
         c->out_sent = 0;
         ptier_bytes_reset(&c->out, OUT_KEEP);
@@ -186,6 +189,7 @@ put_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
     }
     memcpy(at, bytes + sent, length - sent);
     c->out.length += length - sent;
+    atomic_fetch_add(&c->front->unsent, length - sent);
     if (is_stuck(c) || (c->corked && c->out.length - c->out_sent < CORK_BYTES))
         return true;
     return flush_locked(c);
@@ -217,7 +221,6 @@ answer(ptier_request *request)
         pthread_mutex_lock(&c->lock);
         (void)put_locked(c, r->frame.data, r->frame.length); /* or it is being closed */
         pthread_mutex_unlock(&c->lock);
-        atomic_store_explicit(&front->last_sent_ms, ptier_monotonic_ms(), memory_order_relaxed);
     }
     give_request_back(r);
     atomic_fetch_sub(&c->working, 1);
@@ -480,8 +483,10 @@ ptier_unix_connection_close(ptier_unix_connection *c)
     if (c->admitted)
         ptier_gate_leave(c->front->service->gate, c->id);
     pthread_mutex_lock(&c->lock);
-    (void)close(c->fd); /* what was not sent nobody wants; also ends its being watched */
+    (void)close(c->fd); /* also ends its being watched */
     c->fd = -1;
+    atomic_fetch_sub(&c->front->unsent, c->out.length - c->out_sent);
+    ptier_bytes_fini(&c->out); /* nobody wants it any more */
     pthread_mutex_unlock(&c->lock);
     ptier_unix_connection_release(c);
 }
@@ -493,7 +498,6 @@ ptier_unix_connection_release(ptier_unix_connection *c)
         return;
     ptier_sp_reader_fini(&c->reader);
     ptier_bytes_fini(&c->ahead);
-    ptier_bytes_fini(&c->out);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }

@@ -17,6 +17,7 @@
 
 #include "framing.h"
 #include "proxytier/v1/info.pb-c.h"
+#include "sp_wire.h"
 #include "support/monotonic.h"
 #include "support/security_box.h"
 #include "support/server_box.h"
@@ -167,6 +168,45 @@ client_that_never_reads_is_cut_off(void **state)
     never_read(f, &(door){.url = f->daemon.url});
 }
 
+/* How many frames come before the end, all of them whole. */
+static size_t
+count_frames(int fd)
+{
+    size_t count = 0;
+    uint64_t length;
+    uint8_t head[PTIER_SP_HEAD_BYTES], sink[65536];
+    while (recv(fd, head, sizeof head, MSG_WAITALL) == (ssize_t)sizeof head) {
+        assert_true(ptier_sp_get_head(head, &length));
+        while (length > 0) {
+            ssize_t got = recv(fd, sink, length < sizeof sink ? length : sizeof sink, 0);
+            if (got <= 0)
+                return count;
+            length -= (uint64_t)got;
+        }
+        count++;
+    }
+    return count;
+}
+
+/* More than the socket's buffer holds is on its way to it when the daemon is told to stop. */
+static void
+client_that_reads_late_gets_its_replies_from_a_stopping_daemon(void **state)
+{
+    fixture *f = *state;
+    restart(f, (const char *[]){"--log-level", "debug", NULL});
+    put_many(f, 1000);
+    int fd = ask_for_lists(&(door){.url = f->daemon.url}, 6, 0);
+    test_daemon_await_log(&f->daemon, "ProxyCache.List: ok", 6);
+    assert_int_equal(kill(f->daemon.pid, SIGTERM), 0);
+    test_daemon_await_log(&f->daemon, "stopping", 1);
+    (void)poll(NULL, 0, 200); /* reading late is the point: longer than the daemon lingers */
+    size_t count = count_frames(fd);
+    close(fd);
+    assert_int_equal(test_daemon_end(&f->daemon, 0), 0);
+    if (test_daemon_log_count(&f->daemon, "peer_cut_off") == 0) /* or it was far too late */
+        assert_int_equal(count, 6);
+}
+
 /* The same by nng's door. Without the stream replacements the reap thread hangs there, and every
  * later connection leaks. */
 static void
@@ -199,6 +239,7 @@ main(void)
         WITH_DAEMON(three_thousand_connect_and_close_leave_the_service_up),
         WITH_DAEMON(rude_clients_leak_no_descriptors),
         WITH_DAEMON(client_that_never_reads_is_cut_off),
+        WITH_DAEMON(client_that_reads_late_gets_its_replies_from_a_stopping_daemon),
         cmocka_unit_test_setup_teardown(rude_clients_by_tcp_leak_no_descriptors,
                                         security_box_set_up, security_box_tear_down),
         cmocka_unit_test_setup_teardown(client_by_tcp_that_never_reads_is_cut_off,

@@ -91,6 +91,7 @@ tear_down(void **state)
     if (f->connection)
         ptier_unix_connection_close(f->connection);
     assert_int_equal(atomic_load(&f->front.busy), 0);
+    assert_int_equal(atomic_load(&f->front.unsent), 0);
     assert_int_equal(atomic_load(&f->gate.count), 0);
     close(f->peer);
     close(f->epoll);
@@ -304,6 +305,8 @@ replies_that_were_stuck_go_out_later(void **state)
         assert_true(read_once(f));
     }
     assert_true(f->connection->out.length > 100000); /* more than goes out at once */
+    assert_int_equal(atomic_load(&f->front.unsent),
+                     f->connection->out.length - f->connection->out_sent);
     for (; answered < id; answered++) {
         set_id(f, answered);
         assert_answered(f, f->frame + PTIER_SP_HEAD_BYTES, PTIER_SP_ID_BYTES);
