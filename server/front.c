@@ -16,6 +16,7 @@ ptier_front_init(ptier_front *front, ptier_service *service)
     atomic_init(&front->busy, 0);
     atomic_init(&front->unsent, 0);
     atomic_init(&front->last_sent_ms, 0);
+    front->cut_off = (ptier_log_pace){0};
     front->drained = false;
     pthread_mutex_init(&front->idle_lock, NULL);
     pthread_condattr_t monotonic;
@@ -54,6 +55,15 @@ ptier_front_is_crowded(const ptier_front *front, unsigned own)
 {
     return own > PTIER_CONNECTION_LIMIT ||
            (own > PTIER_CONNECTION_LIMIT_CROWDED && atomic_load(&front->busy) > PTIER_BUSY_CROWDED);
+}
+
+void
+ptier_front_tell_cut_off(ptier_front *front, const char *why)
+{
+    unsigned long long count = ptier_log_count(&front->cut_off, ptier_monotonic_ms());
+    if (count)
+        ptier_log_write(front->service->log, PTIER_LOG_WARN, "peer_cut_off",
+                        "%s; %llu cut off since the last such line", why, count);
 }
 
 void

@@ -27,6 +27,7 @@ typedef struct ptier_front {
     atomic_uint busy;         /* calls that came in and are not answered */
     atomic_size_t unsent;     /* bytes of replies that wait to be taken; of the unix door only */
     _Atomic int64_t last_sent_ms;
+    ptier_log_pace cut_off;
     pthread_mutex_t idle_lock;
     pthread_cond_t idle;
     bool drained; /* under idle_lock */
@@ -41,6 +42,9 @@ void ptier_front_leave(ptier_front *front);
 
 /* Whether a connection that has `own` calls under way may not have another one. */
 bool ptier_front_is_crowded(const ptier_front *front, unsigned own);
+
+/* Into the log: a connection is closed for what its peer does, or does not. */
+void ptier_front_tell_cut_off(ptier_front *front, const char *why);
 
 /* Waits until no call is under way, once the service is stopping. */
 void ptier_front_wait_idle(ptier_front *front, int64_t patience_ms);

@@ -5,8 +5,6 @@
 
 #include "listen.h"
 
-#define LOG_PAUSE_MS 1000 /* a flood of refusals must not become a flood of lines */
-
 void
 ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
                 ptier_handshakes *handshakes, ptier_log *log)
@@ -18,8 +16,7 @@ ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
     gate->events = (ptier_gate_side){gate, true};
     gate->limit = limit;
     atomic_init(&gate->count, 0);
-    atomic_init(&gate->unlogged, 0);
-    atomic_init(&gate->logged_ms, 0);
+    gate->refusals = (ptier_log_pace){0};
     pthread_mutex_init(&gate->lock, NULL);
     gate->strangers = NULL;
     gate->stranger_count = gate->stranger_room = 0;
@@ -37,13 +34,9 @@ static void
 tell_refusal(ptier_gate *gate, const ptier_peer *stranger)
 {
     char who[PTIER_PEER_TEXT];
-    atomic_fetch_add(&gate->unlogged, 1);
-    int64_t now = ptier_monotonic_ms();
-    int64_t last = atomic_load(&gate->logged_ms);
-    if ((last != 0 && now - last < LOG_PAUSE_MS) ||
-        !atomic_compare_exchange_strong(&gate->logged_ms, &last, now))
+    unsigned long long count = ptier_log_count(&gate->refusals, ptier_monotonic_ms());
+    if (count == 0)
         return;
-    unsigned long long count = atomic_exchange(&gate->unlogged, 0);
     if (stranger) {
         ptier_peer_text(stranger, who);
         ptier_log_write(gate->log, PTIER_LOG_WARN, "peer_refused",

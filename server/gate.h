@@ -32,9 +32,8 @@ typedef struct ptier_gate {
     ptier_handshakes *handshakes; /* borrowed */
     ptier_gate_side calls, events;
     uint64_t limit;
-    _Atomic uint64_t count;    /* connections, those being refused included */
-    _Atomic uint64_t unlogged; /* refused since the last line about it */
-    _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
+    _Atomic uint64_t count; /* connections, those being refused included */
+    ptier_log_pace refusals;
 
     pthread_mutex_t lock; /* guards the rest */
     uint32_t *strangers;  /* owned: ids of peers without a role of their own */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 2048
+#define PAUSE_MS       1000 /* of what may come as a flood */
 
 struct ptier_log {
     int fd;
@@ -117,6 +118,17 @@ ptier_log_write(ptier_log *log, ptier_log_level level, const char *event, const 
     int more = vsnprintf(line + length, sizeof line - length, format, args);
     va_end(args);
     write_line(log, line, length + (more > 0 ? (size_t)more : 0));
+}
+
+uint64_t
+ptier_log_count(ptier_log_pace *pace, int64_t now_ms)
+{
+    atomic_fetch_add(&pace->untold, 1);
+    int64_t last = atomic_load(&pace->told_ms);
+    if ((last != 0 && now_ms - last < PAUSE_MS) ||
+        !atomic_compare_exchange_strong(&pace->told_ms, &last, now_ms))
+        return 0;
+    return atomic_exchange(&pace->untold, 0);
 }
 
 void

@@ -168,8 +168,7 @@ sent(nng_door_context *context, int result)
         /* It does not read its replies: without this it would park every context. */
         nng_pipe pipe = {.id = pipe_of(context)};
         (void)nng_pipe_close(pipe); /* it may be gone already */
-        ptier_log_write(context->front->service->log, PTIER_LOG_WARN, "peer_cut_off",
-                        "a client did not read its replies");
+        ptier_front_tell_cut_off(context->front, "a client did not read its replies");
     }
     atomic_store(&context->front->last_sent_ms, ptier_monotonic_ms());
     ptier_front_leave(context->front);

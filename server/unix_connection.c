@@ -244,7 +244,7 @@ static void
 doom(ptier_unix_connection *c, const char *why)
 {
     if (!c->doomed)
-        ptier_log_write(c->front->service->log, PTIER_LOG_WARN, "peer_cut_off", "%s", why);
+        ptier_front_tell_cut_off(c->front, why);
     c->doomed = true;
 }
 

@@ -168,6 +168,19 @@ client_that_never_reads_is_cut_off(void **state)
     never_read(f, &(door){.url = f->daemon.url});
 }
 
+/* Each is cut off, and few are told. */
+static void
+clients_that_talk_rubbish_do_not_flood_the_log(void **state)
+{
+    fixture *f = *state;
+    int64_t before = ptier_test_now();
+    storm_run(f->daemon.url, false, STORM_OVERSIZE, 500);
+    put_one(f, "http://10.0.0.6:6", "", "", -1, NULL);
+    int64_t seconds = (ptier_test_now() - before) / 1000 + 1;
+    test_daemon_await_log(&f->daemon, "peer_cut_off", 1);
+    assert_true(test_daemon_log_count(&f->daemon, "peer_cut_off") <= (size_t)seconds + 1);
+}
+
 /* How many frames come before the end, all of them whole. */
 static size_t
 count_frames(int fd)
@@ -239,6 +252,7 @@ main(void)
         WITH_DAEMON(three_thousand_connect_and_close_leave_the_service_up),
         WITH_DAEMON(rude_clients_leak_no_descriptors),
         WITH_DAEMON(client_that_never_reads_is_cut_off),
+        WITH_DAEMON(clients_that_talk_rubbish_do_not_flood_the_log),
         WITH_DAEMON(client_that_reads_late_gets_its_replies_from_a_stopping_daemon),
         cmocka_unit_test_setup_teardown(rude_clients_by_tcp_leak_no_descriptors,
                                         security_box_set_up, security_box_tear_down),
