@@ -3,9 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +17,9 @@
 #define IPC "ipc://"
 #define TCP "tcp://"
 #define TLS "tls+tcp://"
+
+#define LOCK_TRIES    100
+#define LOCK_PAUSE_MS 10
 
 ptier_status
 ptier_status_from_nng(int code)
@@ -237,6 +243,38 @@ ptier_listen_prepare(const char *url, bool make_directory, ptier_error *error)
     return status == PTIER_OK ? check_path(url, error) : status;
 }
 
+/*
+ * Daemons that start at once look, replace and listen one after the other: a socket that does not
+ * listen yet looks like a dead daemon's. Returns what is to be closed then, or -1: it cannot be
+ * had, or somebody who is none of ours keeps it, and things go on without.
+ */
+static int
+lock_directory(const char *url)
+{
+    char directory[sizeof((struct sockaddr_un *)0)->sun_path];
+    if (ptier_door_of(url) != PTIER_DOOR_IPC)
+        return -1;
+    const char *path = url + strlen(IPC);
+    int length = (int)(strrchr(path, '/') - path);
+    (void)snprintf(directory, sizeof directory, "%.*s", length ? length : 1, path); /* fits */
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++)
+        if (errno != EWOULDBLOCK || i == LOCK_TRIES) {
+            (void)close(fd); /* nothing was written */
+            fd = -1;
+        } else {
+            (void)poll(NULL, 0, LOCK_PAUSE_MS); /* only to pass the time */
+        }
+    return fd;
+}
+
+static void
+unlock_directory(int lock)
+{
+    if (lock >= 0)
+        (void)close(lock); /* nothing was written */
+}
+
 /* Members of the group come in by it, so it is set before anybody is told that we listen. */
 static ptier_status
 give_to_group(const char *url, const ptier_listen_options *options, ptier_error *error)
@@ -281,9 +319,9 @@ start_listener(nng_socket socket, const char *url, const ptier_listen_options *o
     return rv;
 }
 
-ptier_status
-ptier_listen(nng_socket socket, const char *url, const ptier_listen_options *options,
-             nng_listener *listener, ptier_error *error)
+static ptier_status
+listen_by_nng(nng_socket socket, const char *url, const ptier_listen_options *options,
+              nng_listener *listener, ptier_error *error)
 {
     ptier_status status = ptier_listen_prepare(url, false, error);
     if (status != PTIER_OK)
@@ -302,9 +340,18 @@ ptier_listen(nng_socket socket, const char *url, const ptier_listen_options *opt
     return status;
 }
 
-/* Nobody can connect before it listens, so that its mode and group count from the beginning. */
+ptier_status
+ptier_listen(nng_socket socket, const char *url, const ptier_listen_options *options,
+             nng_listener *listener, ptier_error *error)
+{
+    int lock = lock_directory(url);
+    ptier_status status = listen_by_nng(socket, url, options, listener, error);
+    unlock_directory(lock);
+    return status;
+}
+
 static ptier_status
-bind_path(int fd, const char *url, const ptier_listen_options *options, ptier_error *error)
+bind_path(int fd, const char *url, ptier_error *error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *path = url + strlen(IPC);
@@ -318,18 +365,32 @@ bind_path(int fd, const char *url, const ptier_listen_options *options, ptier_er
                    : ptier_fail(error,
                                 errno == EACCES ? PTIER_PERMISSION_DENIED : PTIER_UNAVAILABLE,
                                 "cannot listen on %s: %s", url, strerror(errno));
+    return PTIER_OK;
+}
+
+/* Nobody can connect before it listens, so that its mode and group count from the beginning. */
+static ptier_status
+listen_at_path(int fd, const char *url, const ptier_listen_options *options, struct stat *there,
+               ptier_error *error)
+{
+    const char *path = url + strlen(IPC);
     if (chmod(path, (mode_t)options->socket_mode) != 0)
         return ptier_fail(error, PTIER_UNAVAILABLE, "cannot set the mode of %s: %s", path,
                           strerror(errno));
-    return give_to_group(url, options, error);
+    ptier_status status = give_to_group(url, options, error);
+    if (status == PTIER_OK && (lstat(path, there) != 0 || listen(fd, SOMAXCONN) != 0))
+        status =
+            ptier_fail(error, PTIER_UNAVAILABLE, "cannot listen on %s: %s", url, strerror(errno));
+    if (status != PTIER_OK)
+        (void)unlink(path); /* or the next one replaces it */
+    return status;
 }
 
-ptier_status
-ptier_listen_unix(const char *url, const ptier_listen_options *options,
-                  ptier_listen_socket *listening, ptier_error *error)
+static ptier_status
+listen_by_ourselves(const char *url, const ptier_listen_options *options,
+                    ptier_listen_socket *listening, ptier_error *error)
 {
     struct stat there;
-    *listening = (ptier_listen_socket){.fd = -1};
     ptier_status status = ptier_listen_prepare(url, false, error);
     if (status != PTIER_OK)
         return status;
@@ -337,16 +398,26 @@ ptier_listen_unix(const char *url, const ptier_listen_options *options,
     if (fd < 0)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot open a socket: %s",
                           strerror(errno));
-    status = bind_path(fd, url, options, error);
-    if (status == PTIER_OK && (lstat(url + strlen(IPC), &there) != 0 || listen(fd, SOMAXCONN) != 0))
-        status =
-            ptier_fail(error, PTIER_UNAVAILABLE, "cannot listen on %s: %s", url, strerror(errno));
+    status = bind_path(fd, url, error);
+    if (status == PTIER_OK)
+        status = listen_at_path(fd, url, options, &there, error);
     if (status != PTIER_OK) {
         (void)close(fd); /* nobody was told of it */
         return status;
     }
     *listening = (ptier_listen_socket){.fd = fd, .device = there.st_dev, .inode = there.st_ino};
     return PTIER_OK;
+}
+
+ptier_status
+ptier_listen_unix(const char *url, const ptier_listen_options *options,
+                  ptier_listen_socket *listening, ptier_error *error)
+{
+    *listening = (ptier_listen_socket){.fd = -1};
+    int lock = lock_directory(url);
+    ptier_status status = listen_by_ourselves(url, options, listening, error);
+    unlock_directory(lock);
+    return status;
 }
 
 void

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -131,6 +132,74 @@ directory_is_made_only_when_asked_for(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+typedef struct starter {
+    const place *p;
+    pthread_barrier_t *barrier;
+    ptier_listen_socket socket;
+} starter;
+
+static void *
+start(void *argument)
+{
+    starter *s = argument;
+    const ptier_listen_options options = {.socket_mode = 0600, .socket_group = UINT32_MAX};
+    (void)pthread_barrier_wait(s->barrier);
+    if (ptier_listen_unix(s->p->url, &options, &s->socket, NULL) != PTIER_OK)
+        assert_int_equal(s->socket.fd, -1);
+    return NULL;
+}
+
+/* As daemons do that are started at the same time. One of them gets the path, and keeps it. */
+static void
+of_those_that_start_at_once_one_listens(void **state)
+{
+    enum { STARTERS = 4, ROUNDS = 300 };
+    const place *p = *state;
+    pthread_barrier_t barrier;
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, STARTERS), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        pthread_t threads[STARTERS];
+        starter starters[STARTERS];
+        struct stat there;
+        size_t count = 0;
+        for (int i = 0; i < STARTERS; i++) {
+            starters[i] = (starter){.p = p, .barrier = &barrier};
+            assert_int_equal(pthread_create(&threads[i], NULL, start, &starters[i]), 0);
+        }
+        for (int i = 0; i < STARTERS; i++)
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(stat(p->path, &there), 0);
+        for (int i = 0; i < STARTERS; i++)
+            if (starters[i].socket.fd >= 0) {
+                count++;
+                assert_int_equal(starters[i].socket.inode, there.st_ino);
+                (void)close(starters[i].socket.fd); /* and leaves a dead one's behind */
+            }
+        assert_int_equal(count, 1);
+    }
+    assert_int_equal(pthread_barrier_destroy(&barrier), 0);
+}
+
+/* Nobody is to wonder whose socket it is. */
+static void
+a_start_that_fails_leaves_no_socket_behind(void **state)
+{
+    const uid_t nobody = 65534;
+    const place *p = *state;
+    const ptier_listen_options options = {.socket_mode = 0600, .socket_group = 1}; /* not ours */
+    ptier_listen_socket listening;
+    bool root = geteuid() == 0;
+    if (root) { /* nothing fails for root */
+        assert_int_equal(chown(p->directory, nobody, nobody), 0);
+        assert_int_equal(seteuid(nobody), 0);
+    }
+    ptier_status status = ptier_listen_unix(p->url, &options, &listening, NULL);
+    if (root)
+        assert_int_equal(seteuid(0), 0);
+    assert_int_equal(status, PTIER_PERMISSION_DENIED);
+    assert_int_equal(access(p->path, F_OK), -1);
+}
+
 int
 main(void)
 {
@@ -139,6 +208,8 @@ main(void)
         TEST(live_socket_is_in_use_and_a_stale_one_is_free),
         TEST(socket_with_a_full_backlog_is_live),
         TEST(directory_is_made_only_when_asked_for),
+        TEST(of_those_that_start_at_once_one_listens),
+        TEST(a_start_that_fails_leaves_no_socket_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
