@@ -132,6 +132,15 @@ note_progress_locked(ptier_unix_connection *c, bool all, bool some)
         watch_locked(c);
 }
 
+/* The loop hears of it, and closes; the peer, if it is there still, has to know that a reply is
+ * missing. */
+static void
+give_up_locked(ptier_unix_connection *c)
+{
+    c->lost = true;
+    (void)shutdown(c->fd, SHUT_RDWR);
+}
+
 /* Sends what the kernel takes at once. How many bytes; -1: the connection is lost. */
 static ssize_t
 send_some_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
@@ -143,7 +152,7 @@ send_some_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         sent = 0;
     if (sent < 0) {
-        (void)shutdown(c->fd, SHUT_RDWR); /* the loop hears of it, and closes */
+        give_up_locked(c);
         return -1;
     }
     note_progress_locked(c, (size_t)sent == length, sent > 0);
@@ -172,7 +181,7 @@ static bool
 put_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
 {
     size_t sent = 0;
-    if (c->fd < 0)
+    if (c->fd < 0 || c->lost)
         return false;
     if (c->out.length == 0 && !c->corked) {
         ssize_t count = send_some_locked(c, bytes, length);
@@ -184,7 +193,7 @@ put_locked(ptier_unix_connection *c, const uint8_t *bytes, size_t length)
         return true;
     uint8_t *at = ptier_bytes_reserve(&c->out, length - sent);
     if (!at) {
-        (void)shutdown(c->fd, SHUT_RDWR); /* a reply is missing: the peer has to know */
+        give_up_locked(c);
         return false;
     }
     memcpy(at, bytes + sent, length - sent);
@@ -313,7 +322,7 @@ begin_call(ptier_unix_connection *c, const uint8_t *frame, size_t length, bool m
     run(c, r);
 }
 
-/* A read may bring thousands of calls, which all would be answered although nobody takes it. */
+/* A read may bring thousands of calls, which all would be run although nobody takes a reply. */
 static bool
 on_frame(void *context, const uint8_t *frame, size_t length, bool more)
 {
@@ -322,6 +331,7 @@ on_frame(void *context, const uint8_t *frame, size_t length, bool more)
     begin_call(c, frame, length, more);
     pthread_mutex_lock(&c->lock);
     bool stuck = is_stuck(c);
+    c->doomed |= c->lost;
     pthread_mutex_unlock(&c->lock);
     return !stuck && !c->doomed;
 }

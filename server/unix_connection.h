@@ -47,6 +47,7 @@ struct ptier_unix_connection {
 
     pthread_mutex_t lock; /* guards the rest; a leaf, but for sends that do not wait */
     int fd;               /* -1: closed */
+    bool lost;            /* a reply could not be sent */
     int epoll;            /* borrowed */
     ptier_bytes out;      /* replies that are not sent yet, */
     size_t out_sent;      /* but for so many bytes */

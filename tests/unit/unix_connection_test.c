@@ -21,7 +21,7 @@
 #include "proxytier/v1/rpc.pb-c.h"
 #include "unix_connection.h"
 
-#define SCRATCH  65536
+#define SCRATCH  131072
 #define SECOND   ((int64_t)1000)
 #define FIRST_ID 0x80000001u
 
@@ -33,15 +33,16 @@ typedef struct fixture {
     ptier_unix_connection *connection; /* NULL: closed */
     int epoll, peer;
     uint8_t scratch[SCRATCH];
-    uint8_t frame[1024]; /* a call of Health.Check, without id */
+    uint8_t frame[1024]; /* a call of Health.Check, or of another method; without id */
     size_t frame_length;
+    size_t shutdowns;
 } fixture;
 
 static void
-make_frame(fixture *f)
+make_frame(fixture *f, const char *method)
 {
     Proxytier__V1__RequestHeader header = PROXYTIER__V1__REQUEST_HEADER__INIT;
-    header.method = (char *)(uintptr_t) "/proxytier.v1.Health/Check";
+    header.method = (char *)(uintptr_t)method;
     uint8_t *message = f->frame + PTIER_SP_HEAD_BYTES + PTIER_SP_ID_BYTES;
     size_t length = proxytier__v1__request_header__pack(&header, message + PTIER_FRAME_PREFIX);
     ptier_frame_prefix(message, length);
@@ -71,7 +72,7 @@ set_up(void **state)
     assert_int_equal(ptier_dispatch_start(&f->service, &limits, &f->front.dispatch, NULL),
                      PTIER_OK);
     ptier_unix_requests_init(&f->requests);
-    make_frame(f);
+    make_frame(f, "/proxytier.v1.Health/Check");
     f->epoll = epoll_create1(EPOLL_CLOEXEC);
     assert_true(f->epoll >= 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
@@ -317,22 +318,31 @@ replies_that_were_stuck_go_out_later(void **state)
     assert_nothing_comes(f);
 }
 
+/* Of calls, in one piece. Returns how many; their ids begin with FIRST_ID. */
+static uint32_t
+send_a_read_full(fixture *f)
+{
+    static uint8_t batch[SCRATCH];
+    uint32_t count = 0;
+    size_t length = 0;
+    for (; length + f->frame_length <= sizeof batch; length += f->frame_length) {
+        set_id(f, FIRST_ID + count++);
+        memcpy(batch + length, f->frame, f->frame_length);
+    }
+    send_bytes(f, batch, length);
+    return count;
+}
+
 /* One read brings a thousand calls: those behind replies that are not taken are not begun. */
 static void
 calls_wait_while_replies_are_not_taken(void **state)
 {
     fixture *f = *state;
-    static uint8_t batch[SCRATCH];
     const int room = 16 * 1024; /* less than what the replies take */
-    uint32_t id = FIRST_ID, answered = FIRST_ID;
-    size_t length = 0;
+    uint32_t answered = FIRST_ID;
     greet(f, PTIER_SP_REQ);
     assert_int_equal(setsockopt(f->connection->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
-    for (; length + f->frame_length <= sizeof batch; length += f->frame_length) {
-        set_id(f, id++);
-        memcpy(batch + length, f->frame, f->frame_length);
-    }
-    send_bytes(f, batch, length);
+    uint32_t id = FIRST_ID + send_a_read_full(f);
     assert_true(read_once(f));
     assert_true(f->connection->stuck_since_ms != 0);
     assert_true(f->connection->ahead.length > 0);
@@ -345,6 +355,27 @@ calls_wait_while_replies_are_not_taken(void **state)
     assert_int_equal(f->connection->ahead.length, 0);
     assert_int_equal(f->connection->stuck_since_ms, 0);
     assert_nothing_comes(f);
+}
+
+static void
+count_shutdown(void *context)
+{
+    fixture *f = context;
+    f->shutdowns++;
+}
+
+static void
+a_peer_that_is_gone_is_not_worked_for(void **state)
+{
+    fixture *f = *state;
+    greet(f, PTIER_SP_REQ);
+    f->service.on_shutdown = count_shutdown;
+    f->service.shutdown_context = f;
+    make_frame(f, "/proxytier.v1.Admin/Shutdown");
+    uint32_t count = send_a_read_full(f);
+    assert_int_equal(shutdown(f->peer, SHUT_RD), 0);
+    assert_false(read_once(f));
+    assert_in_range(f->shutdowns, 1, count - 1); /* those until a reply could not be sent */
 }
 
 static void
@@ -374,6 +405,7 @@ main(void)
         cmocka_unit_test_setup_teardown(replies_that_are_not_taken_end_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(replies_that_were_stuck_go_out_later, set_up, tear_down),
         cmocka_unit_test_setup_teardown(calls_wait_while_replies_are_not_taken, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_peer_that_is_gone_is_not_worked_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_end_of_the_peer_ends_it, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
