@@ -42,10 +42,12 @@ ptier_front_enter(ptier_front *front)
 void
 ptier_front_leave(ptier_front *front)
 {
+    bool stopping = atomic_load(&front->service->stopping);
     if (atomic_fetch_sub(&front->busy, 1) != 1 || !atomic_load(&front->service->stopping))
         return;
     pthread_mutex_lock(&front->idle_lock);
-    front->drained = true; /* whatever comes now is refused: no need to see a quiet moment again */
+    if (stopping) /* whatever has come since is refused: no need to see a quiet moment again */
+        front->drained = true;
     pthread_cond_signal(&front->idle);
     pthread_mutex_unlock(&front->idle_lock);
 }

@@ -317,29 +317,37 @@ ptier_status
 ptier_unix_door_reopen(ptier_unix_door *door, const char *url, const ptier_listen_options *options,
                        ptier_error *error)
 {
-    ptier_status status = PTIER_NOT_FOUND;
+    ptier_listen_socket made;
+    listener *one = door->listeners;
+    while (one < door->listeners + door->listener_count && strcmp(one->url, url) != 0)
+        one++;
+    if (one == door->listeners + door->listener_count)
+        return PTIER_NOT_FOUND;
     pthread_mutex_lock(&door->lock);
-    for (size_t i = 0; i < door->listener_count; i++) {
-        listener *one = &door->listeners[i];
-        if (strcmp(one->url, url) != 0)
-            continue;
-        ptier_listen_unix_close(&one->socket, url);
-        status = ptier_listen_unix(url, options, &one->socket, error);
-        for (size_t j = 0; status == PTIER_OK && j < door->loop_count; j++)
-            watch_listener(&door->loops[j], one);
-    }
+    ptier_listen_unix_close(&one->socket, url);
+    pthread_mutex_unlock(&door->lock);
+    ptier_status status = ptier_listen_unix(url, options, &made, error); /* may take a moment */
+    pthread_mutex_lock(&door->lock);
+    one->socket = made;
+    for (size_t i = 0; i < door->loop_count; i++)
+        watch_listener(&door->loops[i], one);
     pthread_mutex_unlock(&door->lock);
     return status;
 }
 
 static void
-stop_loop(loop *l)
+stop_loop(const loop *l)
 {
     uint64_t one = 1;
-    if (l->running) {
-        (void)!write(l->wake, &one, sizeof one); /* an eventfd takes it */
-        pthread_join(l->thread, NULL);
-    }
+    if (!l->running)
+        return;
+    (void)!write(l->wake, &one, sizeof one); /* an eventfd takes it */
+    pthread_join(l->thread, NULL);
+}
+
+static void
+fini_loop(loop *l)
+{
     if (l->epoll >= 0)
         (void)close(l->epoll);
     if (l->wake >= 0)
@@ -360,6 +368,8 @@ ptier_unix_door_close(ptier_unix_door *door)
     pthread_mutex_unlock(&door->lock);
     for (size_t i = 0; i < door->loop_count; i++)
         stop_loop(&door->loops[i]);
+    for (size_t i = 0; i < door->loop_count; i++)
+        fini_loop(&door->loops[i]); /* one loop may answer the double of a call of another one */
     pthread_mutex_destroy(&door->lock);
     free(door);
 }
