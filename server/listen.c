@@ -420,16 +420,20 @@ ptier_listen_unix(const char *url, const ptier_listen_options *options,
     return status;
 }
 
+bool
+ptier_listen_unix_is_there(const ptier_listen_socket *listening, const char *url)
+{
+    struct stat there;
+    return listening->fd >= 0 && lstat(url + strlen(IPC), &there) == 0 &&
+           there.st_dev == listening->device && there.st_ino == listening->inode;
+}
+
 void
 ptier_listen_unix_close(ptier_listen_socket *listening, const char *url)
 {
-    struct stat there;
-    const char *path = url + strlen(IPC);
-    if (listening->fd < 0)
-        return;
-    if (lstat(path, &there) == 0 && there.st_dev == listening->device &&
-        there.st_ino == listening->inode)
-        (void)unlink(path);     /* whoever comes next replaces it, too */
-    (void)close(listening->fd); /* nothing was written */
+    if (ptier_listen_unix_is_there(listening, url))
+        (void)unlink(url + strlen(IPC)); /* whoever comes next replaces it, too */
+    if (listening->fd >= 0)
+        (void)close(listening->fd); /* nothing was written */
     listening->fd = -1;
 }

@@ -58,6 +58,8 @@ typedef struct ptier_listen_socket {
 PTIER_MUST_CHECK ptier_status ptier_listen_unix(const char *url,
                                                 const ptier_listen_options *options,
                                                 ptier_listen_socket *listening, ptier_error *error);
+/* Whether its path still leads to it. */
+bool ptier_listen_unix_is_there(const ptier_listen_socket *listening, const char *url);
 /* Closes it and removes its path. */
 void ptier_listen_unix_close(ptier_listen_socket *listening, const char *url);
 

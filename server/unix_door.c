@@ -324,8 +324,14 @@ ptier_unix_door_reopen(ptier_unix_door *door, const char *url, const ptier_liste
     if (one == door->listeners + door->listener_count)
         return PTIER_NOT_FOUND;
     pthread_mutex_lock(&door->lock);
-    ptier_listen_unix_close(&one->socket, url);
+    bool there = ptier_listen_unix_is_there(&one->socket, url);
+    if (!there)
+        ptier_listen_unix_close(&one->socket, url);
     pthread_mutex_unlock(&door->lock);
+    if (there)
+        return ptier_fail(error, PTIER_FAILED_PRECONDITION,
+                          "its socket is in its place: the daemon has no descriptors left, or too "
+                          "much to do");
     ptier_status status = ptier_listen_unix(url, options, &made, error); /* may take a moment */
     pthread_mutex_lock(&door->lock);
     one->socket = made;

@@ -26,7 +26,8 @@ PTIER_MUST_CHECK ptier_status ptier_unix_door_listen(ptier_unix_door *door, cons
 PTIER_MUST_CHECK ptier_status ptier_unix_door_start(ptier_unix_door *door, ptier_error *error);
 
 /* Listens anew at an address that it has already, whose socket was removed or replaced; who is
- * connected stays. Any thread, one at a time. */
+ * connected stays. FAILED_PRECONDITION: it is there; another one would help nobody, and those who
+ * wait to be accepted would be lost. Any thread, one at a time. */
 PTIER_MUST_CHECK ptier_status ptier_unix_door_reopen(ptier_unix_door *door, const char *url,
                                                      const ptier_listen_options *options,
                                                      ptier_error *error);

@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -149,6 +150,27 @@ deleted_sockets_are_made_anew(void **state)
     assert_int_equal(access(box->daemon.events_url + strlen("ipc://"), R_OK | W_OK), 0);
 }
 
+/* That it cannot call itself is no reason to give up a socket that it could not have again. */
+static void
+without_descriptors_the_socket_for_calls_stays(void **state)
+{
+    security_box *box = *state;
+    const char *path = box->daemon.url + strlen("ipc://");
+    struct stat before, now;
+    struct rlimit usual, none;
+    security_box_start(box, false, WITH("--self-probe", "100ms", "--core-dumps", "on"));
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(prlimit(box->daemon.pid, RLIMIT_NOFILE, NULL, &usual), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = usual.rlim_max};
+    assert_int_equal(prlimit(box->daemon.pid, RLIMIT_NOFILE, &none, NULL), 0);
+    test_daemon_await_log(&box->daemon, "cannot be opened anew", 2); /* calls and events */
+    assert_int_equal(stat(path, &now), 0);
+    assert_int_equal(now.st_ino, before.st_ino);
+    assert_int_equal(prlimit(box->daemon.pid, RLIMIT_NOFILE, &usual, NULL), 0);
+    test_daemon_await_log(&box->daemon, "endpoint_recovered", 2);
+    expect_answer(box->daemon.url, NULL);
+}
+
 /* The daemon's listening socket of a port, as a descriptor of ours; -1: the system does not let us.
  */
 static int
@@ -236,6 +258,7 @@ main(void)
         TEST(addresses_without_any_token_are_well),
         TEST(taken_sockets_are_told_by_health_and_come_back),
         TEST(deleted_sockets_are_made_anew),
+        TEST(without_descriptors_the_socket_for_calls_stays),
         TEST(dead_listeners_are_opened_anew),
         TEST(certificates_of_others_are_refused_all_the_same),
     };
