@@ -18,8 +18,8 @@
 #define LISTENERS_MAX 16
 #define LOOPS_MAX     8
 #define EVENTS_MAX    64
-#define SCRATCH_BYTES ((size_t)256 * 1024) /* read at a time */
-#define TICK_MS       200                  /* while there are connections */
+#define SCRATCH_BYTES ((size_t)64 * 1024) /* read at a time: the turn of one connection */
+#define TICK_MS       200                 /* while there are connections */
 #define GREETING_MAX  256 /* connections of one loop that have not greeted: the oldest one goes */
 #define ACCEPTS_MAX   16  /* in one round */
 
