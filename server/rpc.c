@@ -89,6 +89,15 @@ destroy(ptier_rpc *rpc)
     free(rpc);
 }
 
+/* Either door may be answering the double of a call that came in by the other one. */
+static void
+close_doors(ptier_rpc *rpc)
+{
+    ptier_unix_door_stop(rpc->unix_door);
+    ptier_nng_door_close(rpc->nng_door);
+    ptier_unix_door_close(rpc->unix_door);
+}
+
 ptier_status
 ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_count,
                 const ptier_listen_options *options, ptier_rpc **rpc, ptier_error *error)
@@ -103,8 +112,10 @@ ptier_rpc_start(ptier_service *service, const char *const *urls, size_t url_coun
     if (status == PTIER_OK && made->unix_door)
         status = ptier_unix_door_start(made->unix_door, error);
     if (status != PTIER_OK) {
-        ptier_unix_door_close(made->unix_door);
-        ptier_nng_door_close(made->nng_door);
+        ptier_unix_door_stop(made->unix_door);
+        if (made->dispatch)
+            ptier_dispatch_drain(made->dispatch); /* a loop may have begun already */
+        close_doors(made);
         destroy(made);
         return status;
     }
@@ -139,7 +150,6 @@ ptier_rpc_stop(ptier_rpc *rpc, int64_t drain_ms)
     ptier_dispatch_drain(rpc->dispatch);
     ptier_front_wait_sent(&rpc->front);
     linger(rpc);
-    ptier_unix_door_close(rpc->unix_door);
-    ptier_nng_door_close(rpc->nng_door);
+    close_doors(rpc);
     destroy(rpc);
 }

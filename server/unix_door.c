@@ -342,13 +342,28 @@ ptier_unix_door_reopen(ptier_unix_door *door, const char *url, const ptier_liste
 }
 
 static void
-stop_loop(const loop *l)
+stop_loop(loop *l)
 {
     uint64_t one = 1;
     if (!l->running)
         return;
     (void)!write(l->wake, &one, sizeof one); /* an eventfd takes it */
     pthread_join(l->thread, NULL);
+    l->running = false;
+}
+
+void
+ptier_unix_door_stop(ptier_unix_door *door)
+{
+    if (!door)
+        return;
+    atomic_store(&door->stopping, true);
+    pthread_mutex_lock(&door->lock);
+    for (size_t i = 0; i < door->listener_count; i++)
+        ptier_listen_unix_close(&door->listeners[i].socket, door->listeners[i].url);
+    pthread_mutex_unlock(&door->lock);
+    for (size_t i = 0; i < door->loop_count; i++)
+        stop_loop(&door->loops[i]);
 }
 
 static void
@@ -367,15 +382,9 @@ ptier_unix_door_close(ptier_unix_door *door)
 {
     if (!door)
         return;
-    atomic_store(&door->stopping, true);
-    pthread_mutex_lock(&door->lock);
-    for (size_t i = 0; i < door->listener_count; i++)
-        ptier_listen_unix_close(&door->listeners[i].socket, door->listeners[i].url);
-    pthread_mutex_unlock(&door->lock);
+    ptier_unix_door_stop(door);
     for (size_t i = 0; i < door->loop_count; i++)
-        stop_loop(&door->loops[i]);
-    for (size_t i = 0; i < door->loop_count; i++)
-        fini_loop(&door->loops[i]); /* one loop may answer the double of a call of another one */
+        fini_loop(&door->loops[i]);
     pthread_mutex_destroy(&door->lock);
     free(door);
 }

@@ -32,7 +32,12 @@ PTIER_MUST_CHECK ptier_status ptier_unix_door_reopen(ptier_unix_door *door, cons
                                                      const ptier_listen_options *options,
                                                      ptier_error *error);
 
-/* When no worker has a call of it any more. NULL is fine. */
+/* From here on nothing comes in; all connections end, and replies to their calls are dropped. NULL
+ * is fine. */
+void ptier_unix_door_stop(ptier_unix_door *door);
+
+/* Stops it, too. When nobody has a call of it any more, be it for another door that has a double of
+ * one. NULL is fine. */
 void ptier_unix_door_close(ptier_unix_door *door);
 
 #endif
