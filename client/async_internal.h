@@ -65,7 +65,9 @@ struct ptier_async {
 typedef struct ptier_async_start {
     ptier_method method;
     bool once; /* as in ptier_call */
-    const ProtobufCMessage *request;
+    const ProtobufCMessage *request; /* NULL: `raw` is the packed one, borrowed as well */
+    const void *raw;
+    size_t raw_length;
     const ProtobufCMessageDescriptor *reply_type;
     ptier_async_read_fn read;
     const char *const *keys; /* that it changes; entries may be NULL */

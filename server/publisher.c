@@ -24,6 +24,10 @@ struct ptier_publisher {
     nng_socket socket;
     pthread_t thread;
     atomic_bool stopping;
+    pthread_mutex_t lock;    /* guards the connections: */
+    nng_pipe *pipes;         /* some of them have ended */
+    size_t pipe_count, pipe_room;
+    bool pipes_unknown; /* there was no memory for one */
     uint64_t published[PTIER_STREAM_COUNT]; /* last sequence sent */
     uint64_t published_revision;            /* of the last change that was */
     /* When everything up to then had been sent: what heartbeats promise. */
@@ -107,6 +111,31 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
     return i;
 }
 
+/* Whether anybody is connected. nng tells of a connection's end only once, and that is the gate's:
+ * here it is seen when the connection is looked for. */
+static bool
+followed(ptier_publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    while (publisher->pipe_count &&
+           nng_listener_id(nng_pipe_listener(publisher->pipes[publisher->pipe_count - 1])) < 0)
+        publisher->pipe_count--;
+    bool any = publisher->pipe_count > 0 || publisher->pipes_unknown;
+    pthread_mutex_unlock(&publisher->lock);
+    return any;
+}
+
+/* As if they had been sent. */
+static void
+pass_over(ptier_publisher *publisher, ptier_stream stream)
+{
+    const ptier_journal_bounds bounds =
+        ptier_journal_get_bounds(publisher->service->journal, stream);
+    publisher->published[stream] = bounds.last;
+    if (stream == PTIER_STREAM_CHANGES)
+        publisher->published_revision = bounds.revision;
+}
+
 /* Sends what the journal had at one instant, and only then moves the promise of the heartbeats to
  * that instant. */
 static void
@@ -120,6 +149,8 @@ drain(ptier_publisher *publisher)
         target[i] = ptier_journal_get_bounds(journal, (ptier_stream)i).last;
     for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++) {
         ptier_stream stream = (ptier_stream)i;
+        if (publisher->published[i] < target[i] && !followed(publisher))
+            pass_over(publisher, stream);
         while (publisher->published[i] < target[i]) {
             ptier_journal_bounds bounds;
             size_t count = ptier_journal_read(journal, stream, publisher->published[i],
@@ -178,6 +209,40 @@ publisher_main(void *argument)
     return NULL;
 }
 
+static size_t
+keep_live(nng_pipe *pipes, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (nng_listener_id(nng_pipe_listener(pipes[i])) >= 0)
+            pipes[kept++] = pipes[i];
+    return kept;
+}
+
+/* It may have been sent something already: a heartbeat, behind which it then sees a gap. */
+static void
+on_connected(nng_pipe pipe, nng_pipe_ev event, void *context)
+{
+    ptier_publisher *publisher = context;
+    (void)event;
+    pthread_mutex_lock(&publisher->lock);
+    if (publisher->pipe_count == publisher->pipe_room)
+        publisher->pipe_count = keep_live(publisher->pipes, publisher->pipe_count);
+    if (publisher->pipe_count > publisher->pipe_room / 2 || !publisher->pipe_room) {
+        size_t room = publisher->pipe_room ? publisher->pipe_room * 2 : 16;
+        nng_pipe *grown = realloc(publisher->pipes, room * sizeof *grown);
+        if (grown) {
+            publisher->pipes = grown;
+            publisher->pipe_room = room;
+        }
+    }
+    if (publisher->pipe_count < publisher->pipe_room)
+        publisher->pipes[publisher->pipe_count++] = pipe;
+    else
+        publisher->pipes_unknown = true;
+    pthread_mutex_unlock(&publisher->lock);
+}
+
 static ptier_status
 open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_count,
             const ptier_listen_options *options, ptier_error *error)
@@ -188,6 +253,8 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
         return ptier_fail(error, ptier_status_from_nng(rv), "cannot open a socket: %s",
                           nng_strerror(rv));
     rv = nng_socket_set_int(publisher->socket, NNG_OPT_SENDBUF, SEND_BUFFER);
+    if (rv == 0)
+        rv = nng_pipe_notify(publisher->socket, NNG_PIPE_EV_ADD_POST, on_connected, publisher);
     ptier_status status = PTIER_OK;
     if (rv != 0)
         status = ptier_fail(error, ptier_status_from_nng(rv), "cannot set up the event socket: %s",
@@ -205,6 +272,17 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
     return status;
 }
 
+/* Its socket is closed. */
+static void
+release(ptier_publisher *publisher)
+{
+    ptier_bytes_fini(&publisher->batch);
+    ptier_bytes_fini(&publisher->event);
+    pthread_mutex_destroy(&publisher->lock);
+    free(publisher->pipes);
+    free(publisher);
+}
+
 ptier_status
 ptier_publisher_start(ptier_service *service, const char *const *urls, size_t url_count,
                       const ptier_listen_options *options, ptier_publisher **publisher,
@@ -214,13 +292,14 @@ ptier_publisher_start(ptier_service *service, const char *const *urls, size_t ur
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     made->service = service;
+    pthread_mutex_init(&made->lock, NULL);
     ptier_status status = open_socket(made, urls, url_count, options, error);
     if (status == PTIER_OK && pthread_create(&made->thread, NULL, publisher_main, made) != 0) {
         (void)nng_close(made->socket); /* fails only for a bad handle */
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the event thread");
     }
     if (status != PTIER_OK) {
-        free(made);
+        release(made);
         return status;
     }
     *publisher = made;
@@ -236,7 +315,5 @@ ptier_publisher_stop(ptier_publisher *publisher)
     ptier_journal_wake(publisher->service->journal);
     pthread_join(publisher->thread, NULL);
     (void)nng_close(publisher->socket); /* fails only for a bad handle */
-    ptier_bytes_fini(&publisher->batch);
-    ptier_bytes_fini(&publisher->event);
-    free(publisher);
+    release(publisher);
 }

@@ -8,7 +8,7 @@
 #include "cache/put_item.h"
 
 enum {
-    CHUNK = 64,
+    CHUNK = 16,
     ATTEMPTS = 1000, /* of one chunk: each makes at least one record visible */
 };
 
