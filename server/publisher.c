@@ -28,6 +28,7 @@ struct ptier_publisher {
     nng_pipe *pipes;         /* some of them have ended */
     size_t pipe_count, pipe_room;
     bool pipes_unknown; /* there was no memory for one */
+    bool following; /* somebody was connected before the last drain */
     uint64_t published[PTIER_STREAM_COUNT]; /* last sequence sent */
     uint64_t published_revision;            /* of the last change that was */
     /* When everything up to then had been sent: what heartbeats promise. */
@@ -111,7 +112,7 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
     return i;
 }
 
-/* Whether anybody is connected. nng tells of a connection's end only once, and that is the gate's:
+/* Whether anybody is connected: else nothing is packed. nng tells of a connection's end only once, and that is the gate's:
  * here it is seen when the connection is looked for. */
 static bool
 followed(ptier_publisher *publisher)
@@ -125,15 +126,17 @@ followed(ptier_publisher *publisher)
     return any;
 }
 
-/* As if they had been sent. */
+/* What came before anybody did is as good as sent. */
 static void
-pass_over(ptier_publisher *publisher, ptier_stream stream)
+pass_over(ptier_publisher *publisher)
 {
-    const ptier_journal_bounds bounds =
-        ptier_journal_get_bounds(publisher->service->journal, stream);
-    publisher->published[stream] = bounds.last;
-    if (stream == PTIER_STREAM_CHANGES)
-        publisher->published_revision = bounds.revision;
+    for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++) {
+        const ptier_journal_bounds bounds =
+            ptier_journal_get_bounds(publisher->service->journal, (ptier_stream)i);
+        publisher->published[i] = bounds.last;
+        if (i == PTIER_STREAM_CHANGES)
+            publisher->published_revision = bounds.revision;
+    }
 }
 
 /* Sends what the journal had at one instant, and only then moves the promise of the heartbeats to
@@ -145,12 +148,13 @@ drain(ptier_publisher *publisher)
     int64_t boottime_ms = ptier_boottime_ms();
     uint64_t revision = ptier_cache_revision(publisher->service->cache);
     uint64_t target[PTIER_STREAM_COUNT];
+    if (!publisher->following)
+        pass_over(publisher);
+    publisher->following = followed(publisher);
     for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++)
         target[i] = ptier_journal_get_bounds(journal, (ptier_stream)i).last;
     for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++) {
         ptier_stream stream = (ptier_stream)i;
-        if (publisher->published[i] < target[i] && !followed(publisher))
-            pass_over(publisher, stream);
         while (publisher->published[i] < target[i]) {
             ptier_journal_bounds bounds;
             size_t count = ptier_journal_read(journal, stream, publisher->published[i],
@@ -188,12 +192,15 @@ static void *
 publisher_main(void *argument)
 {
     ptier_publisher *publisher = argument;
+    /* That far the journal never comes: the wait is for the heartbeat, or who connects. */
+    static const uint64_t nothing[PTIER_STREAM_COUNT] = {[PTIER_STREAM_CHANGES] = UINT64_MAX / 2};
     ptier_journal *journal = publisher->service->journal;
     int64_t next = ptier_monotonic_ms();
     while (!atomic_load(&publisher->stopping)) {
         int64_t left = next - ptier_monotonic_ms();
         if (left > 0)
-            ptier_journal_wait(journal, publisher->published, left, GATHER_MS);
+            ptier_journal_wait(journal, publisher->following ? publisher->published : nothing,
+                               left, GATHER_MS);
         bool due = ptier_monotonic_ms() >= next;
         if (due)
             ptier_journal_tick(journal);
@@ -241,6 +248,7 @@ on_connected(nng_pipe pipe, nng_pipe_ev event, void *context)
     else
         publisher->pipes_unknown = true;
     pthread_mutex_unlock(&publisher->lock);
+    ptier_journal_wake(publisher->service->journal);
 }
 
 static ptier_status
