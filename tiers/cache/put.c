@@ -174,7 +174,10 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     if (!options)
         options = &defaults;
     uint64_t start = ptier_now_ns();
-    ptier_put_item *items = malloc((count < CHUNK ? count + 1 : CHUNK) * sizeof *items);
+    /* Memory of their size would come anew, page by page, with each call. */
+    ptier_put_item *items = atomic_exchange(&cache->put_items, NULL);
+    if (!items)
+        items = malloc(CHUNK * sizeof *items);
     if (!items)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the put");
     uint64_t last = 0;
@@ -194,7 +197,7 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     }
     for (size_t i = done; results && i < count; i++)
         results[i] = (ptier_put_result){.outcome = PTIER_PUT_REJECTED, .message = "not tried"};
-    free(items);
+    free(atomic_exchange(&cache->put_items, items)); /* wiped as they were dropped */
     ptier_commit(cache, last, false, options->durability, written);
     if (!status)
         ptier_count_latency(&cache->count, operation_of(cache, options->durability), start);
