@@ -141,12 +141,14 @@ put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_p
     size_t left = count;
     ptier_status status = PTIER_OK;
     for (int attempt = 0; !status && left && attempt < ATTEMPTS; attempt++) {
-        uint64_t now = ptier_cache_revision(cache); /* before the look */
+        const ptier_put_time now = {ptier_clock_wall(&cache->clock),
+                                    ptier_clock_boot(&cache->clock)};
+        uint64_t seen = ptier_cache_revision(cache); /* before the look */
         look_ahead(cache, items, count);
         for (size_t i = 0; i < count; i++) {
-            items[i].seen = now;
+            items[i].seen = seen;
             if (!items[i].done)
-                ptier_put_item_prepare(cache, &items[i], options);
+                ptier_put_item_prepare(cache, &items[i], options, &now);
         }
         status = publish(cache, items, count, options, &left, last, error);
     }

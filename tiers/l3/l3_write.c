@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AHEAD        4 /* changes */
+#define AHEAD        8 /* changes */
 #define FAR_AHEAD    16
 #define CACHE_LINE   64
 #define ENTRY_LINES  4 /* of a usual entry, */
