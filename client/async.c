@@ -83,9 +83,8 @@ ptier_async_create(ptier_client *client, const ptier_async_start *start, unsigne
     call->attempt.client = client;
     call->attempt.twice = call->attempt.twice && !start->once;
     call->attempt.deadline = ptier_monotonic_ms() + client->timeout_ms;
-    call->attempt.body_length = start->request
-                                    ? protobuf_c_message_get_packed_size(start->request)
-                                    : start->raw_length;
+    call->attempt.body_length =
+        start->request ? protobuf_c_message_get_packed_size(start->request) : start->raw_length;
     call->body = malloc(call->attempt.body_length + 1);
     if (!call->body ||
         (client->near && start->keys && !copy_keys(call, start->keys, start->count))) {

@@ -152,10 +152,10 @@ static bool
 add_record(ptier_packed *packed, const ptier_record *record)
 {
     for (;;) {
-        size_t written =
-            packed->room ? ptier_record_encode(record, true, 1, packed->bytes + packed->length,
-                                               packed->room - packed->length)
-                         : 0;
+        size_t written = packed->room
+                             ? ptier_record_encode(record, true, 1, packed->bytes + packed->length,
+                                                   packed->room - packed->length)
+                             : 0;
         packed->length += written;
         if (written)
             return true;
@@ -175,8 +175,7 @@ add_options(ptier_packed *packed, const ptier_put_call *put)
     if (packed->room - packed->length < proxytier__v1__put_many_request__get_packed_size(&rest) &&
         !grow(packed))
         return false;
-    packed->length +=
-        proxytier__v1__put_many_request__pack(&rest, packed->bytes + packed->length);
+    packed->length += proxytier__v1__put_many_request__pack(&rest, packed->bytes + packed->length);
     return true;
 }
 

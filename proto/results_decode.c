@@ -71,8 +71,7 @@ decode(ptier_arena *arena, const uint8_t *data, size_t length, ptier_error *erro
 }
 
 ProtobufCMessage *
-ptier_put_results_unpack(ptier_arena *arena, const uint8_t *data, size_t length,
-                         ptier_error *error)
+ptier_put_results_unpack(ptier_arena *arena, const uint8_t *data, size_t length, ptier_error *error)
 {
     ProtobufCMessage *reply = decode(arena, data, length, error);
     if (reply)

@@ -245,8 +245,8 @@ unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
     if (schema == &proxytier__v1__get_many_request__descriptor)
         message = ptier_keys_decode(&call->arena, call->body, call->body_length);
     else if (schema == &proxytier__v1__put_many_request__descriptor)
-        message = ptier_puts_decode(&call->arena, call->body, call->body_length,
-                                    &call->records, &call->record_count);
+        message = ptier_puts_decode(&call->arena, call->body, call->body_length, &call->records,
+                                    &call->record_count);
     if (!message) {
         call->records = NULL;
         ptier_arena_reset(&call->arena, budget);

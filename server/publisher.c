@@ -24,11 +24,11 @@ struct ptier_publisher {
     nng_socket socket;
     pthread_t thread;
     atomic_bool stopping;
-    pthread_mutex_t lock;    /* guards the connections: */
-    nng_pipe *pipes;         /* some of them have ended */
+    pthread_mutex_t lock; /* guards the connections: */
+    nng_pipe *pipes;      /* some of them have ended */
     size_t pipe_count, pipe_room;
-    bool pipes_unknown; /* there was no memory for one */
-    bool following; /* somebody was connected before the last drain */
+    bool pipes_unknown;                     /* there was no memory for one */
+    bool following;                         /* somebody was connected before the last drain */
     uint64_t published[PTIER_STREAM_COUNT]; /* last sequence sent */
     uint64_t published_revision;            /* of the last change that was */
     /* When everything up to then had been sent: what heartbeats promise. */
@@ -112,8 +112,8 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
     return i;
 }
 
-/* Whether anybody is connected: else nothing is packed. nng tells of a connection's end only once, and that is the gate's:
- * here it is seen when the connection is looked for. */
+/* Whether anybody is connected: else nothing is packed. nng tells of a connection's end only once,
+ * and that is the gate's: here it is seen when the connection is looked for. */
 static bool
 followed(ptier_publisher *publisher)
 {
@@ -199,8 +199,8 @@ publisher_main(void *argument)
     while (!atomic_load(&publisher->stopping)) {
         int64_t left = next - ptier_monotonic_ms();
         if (left > 0)
-            ptier_journal_wait(journal, publisher->following ? publisher->published : nothing,
-                               left, GATHER_MS);
+            ptier_journal_wait(journal, publisher->following ? publisher->published : nothing, left,
+                               GATHER_MS);
         bool due = ptier_monotonic_ms() >= next;
         if (due)
             ptier_journal_tick(journal);

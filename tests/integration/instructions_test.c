@@ -225,8 +225,7 @@ run_call(subject *s, const message *m)
 {
     const ptier_peer peer = {.role = s->role};
     ptier_bytes reply = {0};
-    need(ptier_call_begin(&s->call, &peer, ptier_monotonic_ms(), m->bytes, m->length) ==
-                 PTIER_OK &&
+    need(ptier_call_begin(&s->call, &peer, ptier_monotonic_ms(), m->bytes, m->length) == PTIER_OK &&
              ptier_call_admit(&s->call),
          "begin a call");
     ptier_call_run(&s->call);

@@ -51,8 +51,8 @@ static sqlite3 *
 open_database(const fixture *f, const char *vfs)
 {
     sqlite3 *db;
-    assert_int_equal(
-        sqlite3_open_v2(f->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs), SQLITE_OK);
+    assert_int_equal(sqlite3_open_v2(f->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs),
+                     SQLITE_OK);
     return db;
 }
 
@@ -89,8 +89,8 @@ check(const fixture *f)
     sqlite3 *db = open_database(f, "unix");
     sqlite3_stmt *rows;
     size_t at = 0;
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT id, number FROM t ORDER BY id", -1, &rows, NULL),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(db, "SELECT id, number FROM t ORDER BY id", -1, &rows, NULL), SQLITE_OK);
     while (sqlite3_step(rows) == SQLITE_ROW) {
         for (; (int64_t)at < sqlite3_column_int64(rows, 0); at++)
             assert_int_equal(f->expected[at], 0);

@@ -197,8 +197,7 @@ no_more_records_than_a_call_may_have(void **state)
         memcpy(many + at, "\x0a\x03\x0a\x01k", 5);
     ptier_arena_init(&arena);
     ptier_arena_reset(&arena, BUDGET);
-    assert_non_null(
-        ptier_puts_decode(&arena, many, 5 * (size_t)PTIER_BATCH_MAX, &records, &count));
+    assert_non_null(ptier_puts_decode(&arena, many, 5 * (size_t)PTIER_BATCH_MAX, &records, &count));
     assert_int_equal(count, PTIER_BATCH_MAX);
     assert_null(ptier_puts_decode(&arena, many, sizeof many, &records, &count));
     ptier_arena_reset(&arena, ROOM); /* too little for so many */

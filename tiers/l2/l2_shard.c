@@ -15,7 +15,7 @@
 enum {
     ALLOCATION_STEP = 1 << 20, /* room is taken from the disk in pieces of this size */
     HAND_OVER_STEP = 1 << 20,
-    BLOCK = 4096,              /* what a disk loses, it loses in such pieces */
+    BLOCK = 4096, /* what a disk loses, it loses in such pieces */
 };
 #define NUMBER_MAX 4000000000UL
 

@@ -1,7 +1,8 @@
 /*
- * SQLite's own VFS, but for two things. The WAL is written in larger pieces (l3_wal.c). And it calls a read that fails with EIO a corrupt file system,
- * and that becomes SQLITE_CORRUPT on its way up. For us a disk that fails to read is one that may
- * work again, and nothing is given up for it: such a read is SQLITE_IOERR_READ.
+ * SQLite's own VFS, but for two things. The WAL is written in larger pieces (l3_wal.c). And it
+ * calls a read that fails with EIO a corrupt file system, and that becomes SQLITE_CORRUPT on its
+ * way up. For us a disk that fails to read is one that may work again, and nothing is given up for
+ * it: such a read is SQLITE_IOERR_READ.
  */
 #include "l3/l3_internal.h"
 #include "l3/l3_wal.h"
