@@ -83,7 +83,8 @@ ptier_async_create(ptier_client *client, const ptier_async_start *start, unsigne
     call->attempt.client = client;
     call->attempt.twice = call->attempt.twice && !start->once;
     call->attempt.deadline = ptier_monotonic_ms() + client->timeout_ms;
-    call->attempt.body_length = protobuf_c_message_get_packed_size(start->request);
+    call->attempt.body_length =
+        start->request ? protobuf_c_message_get_packed_size(start->request) : start->raw_length;
     call->body = malloc(call->attempt.body_length + 1);
     if (!call->body ||
         (client->near && start->keys && !copy_keys(call, start->keys, start->count))) {
@@ -91,7 +92,10 @@ ptier_async_create(ptier_client *client, const ptier_async_start *start, unsigne
         (void)ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory"); /* NULL says it */
         return NULL;
     }
-    (void)protobuf_c_message_pack(start->request, call->body); /* its size is known */
+    if (start->request)
+        (void)protobuf_c_message_pack(start->request, call->body); /* its size is known */
+    else
+        memcpy(call->body, start->raw, start->raw_length);
     call->attempt.raw = call->body;
     return call;
 }

@@ -64,8 +64,10 @@ struct ptier_async {
 /* What is not 0 of a call to be started; `request` is borrowed during the start. */
 typedef struct ptier_async_start {
     ptier_method method;
-    bool once; /* as in ptier_call */
-    const ProtobufCMessage *request;
+    bool once;                       /* as in ptier_call */
+    const ProtobufCMessage *request; /* NULL: `raw` is the packed one, borrowed as well */
+    const void *raw;
+    size_t raw_length;
     const ProtobufCMessageDescriptor *reply_type;
     ptier_async_read_fn read;
     const char *const *keys; /* that it changes; entries may be NULL */

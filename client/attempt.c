@@ -10,9 +10,11 @@
 #include "client_internal.h"
 #include "monotonic.h"
 #include "near_client.h"
+#include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
 #include "record_list.h"
+#include "results_decode.h"
 #include "unpack.h"
 
 #define REQUEST_ID_BYTES PTIER_REQUEST_ID_BYTES
@@ -199,9 +201,13 @@ ptier_attempt_unpack(const ptier_attempt *a, const ProtobufCMessageDescriptor *t
     ptier_error detail = {.message = ""};
     const uint8_t *body = a->frame.body;
     size_t length = a->frame.body_length;
-    void *message = ptier_record_list_type(type)
-                        ? (void *)ptier_record_list_unpack(type, *arena, body, length, &detail)
-                        : (void *)ptier_unpack_reply(type, *arena, body, length, &detail);
+    void *message;
+    if (ptier_record_list_type(type))
+        message = ptier_record_list_unpack(type, *arena, body, length, &detail);
+    else if (type == &proxytier__v1__put_many_response__descriptor)
+        message = ptier_put_results_unpack(*arena, body, length, &detail);
+    else
+        message = ptier_unpack_reply(type, *arena, body, length, &detail);
     if (!message) {
         ptier_arena_destroy(*arena);
         *arena = NULL;

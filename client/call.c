@@ -136,11 +136,12 @@ ptier_call_perform(ptier_client *client, const ptier_call *call, ptier_arena **a
     ptier_status status = ptier_client_enter(client, error);
     if (status != PTIER_OK)
         return status;
-    ptier_attempt a = {.client = client, .request = call->request};
+    ptier_attempt a = {.client = client, .request = call->request, .raw = call->raw};
     ptier_call_describe(call->method, &a);
     a.twice = a.twice && !call->once;
     uint32_t timeout_ms = call->timeout_ms ? call->timeout_ms : client->timeout_ms;
-    a.body_length = protobuf_c_message_get_packed_size(call->request);
+    a.body_length =
+        call->request ? protobuf_c_message_get_packed_size(call->request) : call->raw_length;
     a.deadline = ptier_monotonic_ms() + timeout_ms;
     status = check_size(&a, error);
     if (status == PTIER_OK)

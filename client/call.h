@@ -48,7 +48,9 @@ typedef enum ptier_method {
 /* Start from { .method = …, .request = &….base }: all else 0. */
 typedef struct ptier_call {
     ptier_method method;
-    const ProtobufCMessage *request;
+    const ProtobufCMessage *request; /* NULL: `raw` is the packed one */
+    const void *raw;
+    size_t raw_length;
     const ProtobufCMessageDescriptor *reply_type;
     bool once;           /* not to be done twice, although the method usually may */
     uint32_t timeout_ms; /* 0: the client's */

@@ -179,32 +179,23 @@ start_puts(ptier_client *client, const ptier_record *records, size_t count,
            ptier_async **call, ptier_error *error)
 {
     static const ptier_put_call defaults = {0};
-    Proxytier__V1__PutManyRequest request = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
-    ptier_proxy_list messages;
+    ptier_packed packed;
     if (!put)
         put = &defaults;
-    if (count > PTIER_BATCH_MAX)
-        return refuse(call, ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                                       "%zu records in one call, at most %d are allowed", count,
-                                       PTIER_BATCH_MAX));
-    const char **keys = calloc(count + 1, sizeof *keys);
-    if (!keys)
-        return refuse(call, ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory"));
-    ptier_status status = ptier_proxy_list_init(&messages, records, count, error);
-    if (status != PTIER_OK) {
-        free(keys);
+    ptier_status status = ptier_puts_pack(&packed, records, count, put, error);
+    if (status != PTIER_OK)
         return refuse(call, status);
+    const char **keys = calloc(count + 1, sizeof *keys);
+    if (!keys) {
+        ptier_packed_fini(&packed);
+        return refuse(call, ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory"));
     }
     for (size_t i = 0; i < count; i++)
         keys[i] = records[i].key;
-    request.proxies = messages.list;
-    request.n_proxies = count;
-    request.durability = (Proxytier__V1__Durability)put->durability;
-    request.mode = (Proxytier__V1__PutMode)put->mode;
-    request.restore = put->restore;
     const ptier_async_start start = {.method = PTIER_METHOD_PUT_MANY,
                                      .once = put->restore,
-                                     .request = &request.base,
+                                     .raw = packed.bytes,
+                                     .raw_length = packed.length,
                                      .reply_type = &proxytier__v1__put_many_response__descriptor,
                                      .read = read_puts,
                                      .keys = keys,
@@ -213,7 +204,7 @@ start_puts(ptier_client *client, const ptier_record *records, size_t count,
                                      .done = done,
                                      .context = context};
     status = ptier_async_begin(client, &start, call, error);
-    ptier_proxy_list_fini(&messages);
+    ptier_packed_fini(&packed);
     free(keys);
     return status;
 }

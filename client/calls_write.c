@@ -55,13 +55,14 @@ put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *
 {
     Proxytier__V1__PutRequest request = PROXYTIER__V1__PUT_REQUEST__INIT;
     Proxytier__V1__PutResponse *reply;
-    ptier_proxy_list messages;
+    ptier_proxy_message message;
     ptier_arena *arena;
 
-    ptier_status status = ptier_proxy_list_init(&messages, record, 1, error);
+    ptier_status status = ptier_record_checked(record, 0, error);
     if (status != PTIER_OK)
         return status;
-    request.proxy = messages.list[0];
+    ptier_proxy_from_record(&message, record, true);
+    request.proxy = &message.proxy;
     request.durability = (Proxytier__V1__Durability)put->durability;
     ptier_near_client *near = near_of(client);
     const ptier_near_start start = ptier_near_client_start(near);
@@ -70,7 +71,6 @@ put_one(ptier_client *client, const ptier_record *record, const ptier_put_call *
                        .request = &request.base,
                        .reply_type = &proxytier__v1__put_response__descriptor};
     status = ptier_call_perform(client, &call, &arena, &reply, error);
-    ptier_proxy_list_fini(&messages);
     if (status != PTIER_OK) {
         ptier_near_client_forget(near, record->key);
         return status;
@@ -117,34 +117,25 @@ ptier_status
 ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
                const ptier_put_call *put, ptier_put_results *results, ptier_error *error)
 {
-    Proxytier__V1__PutManyRequest request = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
     Proxytier__V1__PutManyResponse *reply;
     ptier_put_results filled = {0};
-    ptier_proxy_list messages;
+    ptier_packed packed;
     ptier_arena *arena;
 
     if (results)
         memset(results, 0, sizeof *results);
     if (!put)
         put = &put_defaults;
-    if (count > PTIER_BATCH_MAX)
-        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                          "%zu records in one call, at most %d are allowed", count,
-                          PTIER_BATCH_MAX);
-    ptier_status status = ptier_proxy_list_init(&messages, records, count, error);
+    ptier_status status = ptier_puts_pack(&packed, records, count, put, error);
     if (status != PTIER_OK)
         return status;
-    request.proxies = messages.list;
-    request.n_proxies = count;
-    request.durability = (Proxytier__V1__Durability)put->durability;
-    request.mode = (Proxytier__V1__PutMode)put->mode;
-    request.restore = put->restore;
     ptier_call call = {.method = PTIER_METHOD_PUT_MANY,
-                       .request = &request.base,
+                       .raw = packed.bytes,
+                       .raw_length = packed.length,
                        .reply_type = &proxytier__v1__put_many_response__descriptor,
                        .once = put->restore};
     status = ptier_call_perform(client, &call, &arena, &reply, error);
-    ptier_proxy_list_fini(&messages);
+    ptier_packed_fini(&packed);
     for (size_t i = 0; status != PTIER_OK && i < count; i++)
         ptier_near_client_forget(near_of(client), records[i].key);
     if (status != PTIER_OK)

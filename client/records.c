@@ -3,6 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxytier/v1/cache.pb-c.h"
+#include "record_encode.h"
+
+#define FIRST_ROOM ((size_t)4096) /* of a packed request; doubles */
+
 /* Whom the records of a result belong to. In the arena itself, or on the heap, with the near
  * records' references and then the records behind it. */
 typedef struct owner {
@@ -115,66 +120,92 @@ ptier_report_results_free(ptier_report_results *results)
     memset(results, 0, sizeof *results);
 }
 
-static ptier_status
-check_records(const ptier_record *records, size_t count, size_t *labels, ptier_error *error)
+ptier_status
+ptier_record_checked(const ptier_record *record, size_t number, ptier_error *error)
 {
-    *labels = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (!records[i].url)
-            return ptier_fail(error, PTIER_INVALID_ARGUMENT, "record %zu has no URL", i);
-        if (records[i].label_count > PTIER_LABELS_MAX)
-            return ptier_fail(error, PTIER_INVALID_ARGUMENT,
-                              "record %zu has %zu labels, at most %d are allowed", i,
-                              records[i].label_count, PTIER_LABELS_MAX);
-        *labels += records[i].label_count;
-    }
+    if (!record->url)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT, "record %zu has no URL", number);
+    if (record->label_count > PTIER_LABELS_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "record %zu has %zu labels, at most %d are allowed", number,
+                          record->label_count, PTIER_LABELS_MAX);
     return PTIER_OK;
 }
 
-/* The labels go to shared arrays: room for PTIER_LABELS_MAX in every record would be 2 KiB each. */
-static void
-add_record(ptier_proxy_list *messages, const ptier_record *record, size_t *labels_used)
+static bool
+grow(ptier_packed *packed)
 {
-    ptier_proxy_message one;
-    size_t i = messages->count++;
-    ptier_proxy_from_record(&one, record, true);
-    messages->proxies[i] = one.proxy;
-    messages->proxies[i].labels = &messages->label_list[*labels_used];
-    messages->list[i] = &messages->proxies[i];
-    for (size_t l = 0; l < one.proxy.n_labels; l++, (*labels_used)++) {
-        messages->labels[*labels_used] = *one.proxy.labels[l];
-        messages->label_list[*labels_used] = &messages->labels[*labels_used];
+    size_t room = packed->room ? packed->room * 2 : FIRST_ROOM;
+    uint8_t *bytes = malloc(room); /* not realloc: the old copy must be wiped */
+    if (!bytes)
+        return false;
+    if (packed->length)
+        memcpy(bytes, packed->bytes, packed->length);
+    const size_t length = packed->length;
+    ptier_packed_fini(packed);
+    *packed = (ptier_packed){.bytes = bytes, .length = length, .room = room};
+    return true;
+}
+
+/* False: out of memory. */
+static bool
+add_record(ptier_packed *packed, const ptier_record *record)
+{
+    for (;;) {
+        size_t written = packed->room
+                             ? ptier_record_encode(record, true, 1, packed->bytes + packed->length,
+                                                   packed->room - packed->length)
+                             : 0;
+        packed->length += written;
+        if (written)
+            return true;
+        if (!grow(packed))
+            return false;
     }
+}
+
+/* Its other fields. */
+static bool
+add_options(ptier_packed *packed, const ptier_put_call *put)
+{
+    Proxytier__V1__PutManyRequest rest = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
+    rest.durability = (Proxytier__V1__Durability)put->durability;
+    rest.mode = (Proxytier__V1__PutMode)put->mode;
+    rest.restore = put->restore;
+    if (packed->room - packed->length < proxytier__v1__put_many_request__get_packed_size(&rest) &&
+        !grow(packed))
+        return false;
+    packed->length += proxytier__v1__put_many_request__pack(&rest, packed->bytes + packed->length);
+    return true;
 }
 
 ptier_status
-ptier_proxy_list_init(ptier_proxy_list *messages, const ptier_record *records, size_t count,
-                      ptier_error *error)
+ptier_puts_pack(ptier_packed *packed, const ptier_record *records, size_t count,
+                const ptier_put_call *put, ptier_error *error)
 {
-    size_t labels, used = 0;
-    memset(messages, 0, sizeof *messages);
-    ptier_status status = check_records(records, count, &labels, error);
+    *packed = (ptier_packed){0};
+    if (count > PTIER_BATCH_MAX)
+        return ptier_fail(error, PTIER_INVALID_ARGUMENT,
+                          "%zu records in one call, at most %d are allowed", count,
+                          PTIER_BATCH_MAX);
+    ptier_status status = PTIER_OK;
+    for (size_t i = 0; i < count && status == PTIER_OK; i++)
+        status = ptier_record_checked(&records[i], i, error);
+    bool room = grow(packed);
+    for (size_t i = 0; i < count && status == PTIER_OK && room; i++)
+        room = add_record(packed, &records[i]);
+    if (status == PTIER_OK && !(room && add_options(packed, put)))
+        status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     if (status != PTIER_OK)
-        return status;
-    messages->list = calloc(count + 1, sizeof *messages->list);
-    messages->proxies = calloc(count + 1, sizeof *messages->proxies);
-    messages->labels = calloc(labels + 1, sizeof *messages->labels);
-    messages->label_list = calloc(labels + 1, sizeof *messages->label_list);
-    if (!messages->list || !messages->proxies || !messages->labels || !messages->label_list) {
-        ptier_proxy_list_fini(messages);
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    }
-    for (size_t i = 0; i < count; i++)
-        add_record(messages, &records[i], &used);
-    return PTIER_OK;
+        ptier_packed_fini(packed);
+    return status;
 }
 
 void
-ptier_proxy_list_fini(ptier_proxy_list *messages)
+ptier_packed_fini(ptier_packed *packed)
 {
-    free(messages->list);
-    free(messages->proxies);
-    free(messages->labels);
-    free(messages->label_list);
-    memset(messages, 0, sizeof *messages);
+    if (packed->bytes)
+        explicit_bzero(packed->bytes, packed->length);
+    free(packed->bytes);
+    *packed = (ptier_packed){0};
 }

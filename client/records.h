@@ -29,20 +29,21 @@ PTIER_MUST_CHECK bool ptier_records_merge(ptier_records *result, const char *con
                                           ptier_near_record *const *near, size_t count,
                                           int64_t now);
 
-/* Messages for packing a list of records, borrowed from them. Free with ptier_proxy_list_fini. */
-typedef struct ptier_proxy_list {
-    Proxytier__V1__Proxy **list;
-    size_t count;
-    Proxytier__V1__Proxy *proxies;
-    Proxytier__V1__Label *labels;
-    Proxytier__V1__Label **label_list;
-} ptier_proxy_list;
+/* A packed message with credentials in it. Start from zero bytes; fini wipes it. */
+typedef struct ptier_packed {
+    uint8_t *bytes;
+    size_t length, room;
+} ptier_packed;
 
-/* INVALID_ARGUMENT: a record without URL, or with too many labels. A failed init leaves nothing to
- * free. */
-PTIER_MUST_CHECK ptier_status ptier_proxy_list_init(ptier_proxy_list *messages,
-                                                    const ptier_record *records, size_t count,
-                                                    ptier_error *error);
-void ptier_proxy_list_fini(ptier_proxy_list *messages);
+/* The PutManyRequest of these records. INVALID_ARGUMENT: too many, one without URL, or with too
+ * many labels. A failure leaves nothing to free. */
+PTIER_MUST_CHECK ptier_status ptier_puts_pack(ptier_packed *packed, const ptier_record *records,
+                                              size_t count, const ptier_put_call *put,
+                                              ptier_error *error);
+void ptier_packed_fini(ptier_packed *packed);
+
+/* INVALID_ARGUMENT: record `number` of the call has no URL, or too many labels. */
+PTIER_MUST_CHECK ptier_status ptier_record_checked(const ptier_record *record, size_t number,
+                                                   ptier_error *error);
 
 #endif

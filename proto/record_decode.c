@@ -7,15 +7,23 @@
 #include <math.h>
 #include <string.h>
 
+#include "proxytier/v1/cache.pb-c.h"
 #include "wire_read.h"
 
-enum { LABELS_AT_ONCE = 128, FIELDS_OF_REPLIES = 3, FIELDS_OF_RECORDS = 21, FIELDS_OF_LABELS = 2 };
+enum {
+    LABELS_AT_ONCE = 128,
+    FIELDS_OF_REPLIES = 3,
+    FIELDS_OF_RECORDS = 21,
+    FIELDS_OF_LABELS = 2,
+    TOKEN_MAX = 2048, /* as in convert.c */
+};
 
 typedef struct decoder {
     ptier_arena *arena;
     wire_copy bytes;
     ptier_label *labels; /* room for some more */
     size_t labels_left;
+    bool request; /* newer fields are counted elsewhere: here there may be none */
 } decoder;
 
 /* ---- parts of the wire format ---- */
@@ -134,7 +142,7 @@ decode_label(const decoder *d, wire_span in, ptier_label *label)
     label->name = label->value = "";
     return text(d, &in, 1, PTIER_LABEL_NAME_MAX, &label->name) &&
            text(d, &in, 2, PTIER_LABEL_VALUE_MAX, &label->value) &&
-           skip_newer(&in, FIELDS_OF_LABELS) && *label->name;
+           (d->request ? in.at == in.end : skip_newer(&in, FIELDS_OF_LABELS)) && *label->name;
 }
 
 static bool
@@ -199,12 +207,17 @@ decode_figures(wire_span *in, ptier_record *r)
 }
 
 static bool
-decode_record(decoder *d, wire_span in, ptier_record *record)
+decode_fields(decoder *d, wire_span *in, ptier_record *record)
 {
     ptier_record_init(record);
-    return decode_texts(d, &in, record) && decode_state(&in, record) &&
-           decode_labels(d, &in, record) && decode_figures(&in, record) &&
-           skip_newer(&in, FIELDS_OF_RECORDS) && record->key;
+    return decode_texts(d, in, record) && decode_state(in, record) &&
+           decode_labels(d, in, record) && decode_figures(in, record);
+}
+
+static bool
+decode_record(decoder *d, wire_span in, ptier_record *record)
+{
+    return decode_fields(d, &in, record) && skip_newer(&in, FIELDS_OF_RECORDS) && record->key;
 }
 
 /* ---- the reply ---- */
@@ -248,4 +261,49 @@ ptier_record_decode(const ptier_list_layout *layout, ptier_arena *arena, const u
             return false;
     }
     return true;
+}
+
+/* ---- the request ---- */
+
+static bool
+decode_put(decoder *d, wire_span in, ptier_record *r)
+{
+    return decode_fields(d, &in, r) && stated(d, &in, 20, TOKEN_MAX, &r->username_token) &&
+           stated(d, &in, 21, TOKEN_MAX, &r->password_token) && in.at == in.end;
+}
+
+/* What is behind the records. */
+static ProtobufCMessage *
+decode_options(ptier_arena *arena, wire_span in)
+{
+    const ProtobufCMessageDescriptor *schema = &proxytier__v1__put_many_request__descriptor;
+    size_t length = (size_t)(in.end - in.at);
+    ptier_error ignored; /* the long way says it */
+    if (ptier_wire_check(schema, in.at, length, &ignored) != PTIER_OK)
+        return NULL;
+    Proxytier__V1__PutManyRequest *request =
+        (void *)protobuf_c_message_unpack(schema, &arena->allocator, length, in.at);
+    return request && !request->n_proxies ? &request->base : NULL;
+}
+
+ProtobufCMessage *
+ptier_puts_decode(ptier_arena *arena, const uint8_t *data, size_t length, ptier_record **records,
+                  size_t *count)
+{
+    wire_span in = {data, data + length}, part;
+    decoder d = {.arena = arena, .bytes = {data, NULL}, .request = true};
+    for (*count = 0; wire_next_is(&in, WIRE_TAG(1, DELIMITED)); ++*count)
+        if (*count == PTIER_BATCH_MAX || !wire_delimited(&in, &part))
+            return NULL;
+    ProtobufCMessage *request = decode_options(arena, in);
+    d.bytes.copy = ptier_arena_copy(arena, data, (size_t)(in.at - data));
+    *records = ptier_arena_array(arena, *count, sizeof **records);
+    if (!request || !d.bytes.copy || !*records)
+        return NULL;
+    in.at = data;
+    for (size_t i = 0; i < *count; i++)
+        if (!wire_next_is(&in, WIRE_TAG(1, DELIMITED)) || !wire_delimited(&in, &part) ||
+            !decode_put(&d, part, &(*records)[i]))
+            return NULL;
+    return request;
 }

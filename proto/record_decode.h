@@ -1,6 +1,7 @@
 /*
- * For record_list.c and its tests: the two ways from the bytes of a reply to records. Both give the
- * same. Thread-safe (no state).
+ * Records from the wire in one pass: of replies that are lists of them (for record_list.c and its
+ * tests, beside the way over protobuf-c; both give the same) and of PutMany's requests. Thread-safe
+ * (no state).
  */
 #ifndef PTIER_RECORD_DECODE_H
 #define PTIER_RECORD_DECODE_H
@@ -31,5 +32,14 @@ PTIER_MUST_CHECK ptier_status ptier_record_convert(const ptier_list_layout *layo
                                                    ptier_arena *arena, const uint8_t *data,
                                                    size_t length, ptier_record_list *list,
                                                    ptier_error *error);
+
+/*
+ * A Proxytier__V1__PutManyRequest without its records, which are in *records instead. NULL: as
+ * above, but that newer fields are not skipped; the bytes are then to be checked and unpacked as
+ * those of any other message.
+ */
+PTIER_MUST_CHECK ProtobufCMessage *ptier_puts_decode(ptier_arena *arena, const uint8_t *data,
+                                                     size_t length, ptier_record **records,
+                                                     size_t *count);
 
 #endif

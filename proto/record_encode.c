@@ -136,19 +136,37 @@ body(uint8_t *at, const uint8_t *end, const ptier_record *r, bool credentials)
     return at;
 }
 
+enum { HEAD_ROOM = 1 + 2 }; /* of tag and length, where the length is 128 to 16383 */
+
+/* Tag and length in front of what was written behind HEAD_ROOM, which moves where they take another
+ * size. Returns the size of it all. */
+static size_t
+enclose(unsigned field, uint8_t *out, const uint8_t *end)
+{
+    size_t length = (size_t)(end - out) - HEAD_ROOM, head = 1 + number_size(length);
+    if (head != HEAD_ROOM)
+        memmove(out + head, out + HEAD_ROOM, length);
+    (void)number(tag(out, field, DELIMITED), length); /* `head` bytes */
+    return head + length;
+}
+
 size_t
 ptier_record_encode(const ptier_record *record, bool credentials, unsigned field, uint8_t *out,
                     size_t room)
 {
-    const size_t usual = 1 + 2; /* of tag and length, where the length is 128 to 16383 */
-    if (room < usual + 2)
+    if (room < HEAD_ROOM + 2)
         return 0;
-    const uint8_t *end = body(out + usual, out + room - 2, record, credentials);
-    if (!end)
-        return 0;
-    size_t length = (size_t)(end - out) - usual, head = 1 + number_size(length);
-    if (head != usual)
-        memmove(out + head, out + usual, length);
-    (void)number(tag(out, field, DELIMITED), length); /* `head` bytes */
-    return head + length;
+    const uint8_t *end = body(out + HEAD_ROOM, out + room - 2, record, credentials);
+    return end ? enclose(field, out, end) : 0;
+}
+
+size_t
+ptier_put_result_encode(const ptier_put_words *result, unsigned field,
+                        uint8_t out[PTIER_PUT_RESULT_ROOM])
+{
+    const uint8_t *limit = out + PTIER_PUT_RESULT_ROOM;
+    uint8_t *at = text(out + HEAD_ROOM, limit, 1, result->key);
+    at = figure(at, 2, result->revision);
+    at = figure(at, 3, result->outcome);
+    return enclose(field, out, text(at, limit, 4, result->message));
 }

@@ -8,6 +8,7 @@
 #include "keys_decode.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
+#include "record_decode.h"
 #include "wire_check.h"
 
 /* Unpacking takes 2 to 16 times the message, hostile ones up to 50; small messages get a fixed
@@ -189,6 +190,7 @@ ptier_call_begin(ptier_call *call, const ptier_peer *peer, int64_t received_ms, 
     call->has_id = call->retry = call->other_run = false;
     call->executed = call->must_not_wait = call->put_off = false;
     call->request = NULL;
+    call->records = NULL;
     call->found = (ptier_found){.entries = NULL};
     call->items = 0;
     call->started_us =
@@ -242,7 +244,11 @@ unpack_body(ptier_call *call, const ProtobufCMessageDescriptor *schema)
     ptier_arena_reset(&call->arena, budget);
     if (schema == &proxytier__v1__get_many_request__descriptor)
         message = ptier_keys_decode(&call->arena, call->body, call->body_length);
+    else if (schema == &proxytier__v1__put_many_request__descriptor)
+        message = ptier_puts_decode(&call->arena, call->body, call->body_length, &call->records,
+                                    &call->record_count);
     if (!message) {
+        call->records = NULL;
         ptier_arena_reset(&call->arena, budget);
         message = check_and_unpack(call, schema);
     }

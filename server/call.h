@@ -105,6 +105,8 @@ typedef struct ptier_call {
     const uint8_t *body;   /* borrowed from the message until the reply is written */
     size_t body_length;
     const ProtobufCMessage *request; /* the body unpacked, in the arena; NULL: not yet */
+    ptier_record *records;           /* that were taken out of it: PutMany's */
+    size_t record_count;             /* of them */
     bool must_not_wait;              /* for a disk: the handler calls ptier_call_put_off instead */
     bool put_off;
     ptier_found found;

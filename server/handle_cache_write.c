@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "convert.h"
+#include "record_encode.h"
 #include "report_log.h"
 #include "wire_check.h"
 
@@ -13,7 +14,7 @@
 /* Records of one put with their labels and results, all in the call's arena. */
 typedef struct put_batch {
     ptier_record *records; /* the valid ones, first to last */
-    size_t *positions;     /* of each in the request */
+    size_t *positions;     /* of each in the request; NULL: it is the same */
     size_t valid;
     ptier_put_result *results; /* in the order of the request */
     ptier_put_result *written; /* in the order of `records` */
@@ -62,6 +63,18 @@ convert_batch(ptier_call *call, put_batch *batch, Proxytier__V1__Proxy *const *p
     return true;
 }
 
+/* The same where all are valid, as records that were decoded are. */
+static bool
+take_batch(ptier_call *call, put_batch *batch)
+{
+    memset(batch, 0, sizeof *batch);
+    batch->records = call->records;
+    batch->valid = call->record_count;
+    batch->results = batch->written =
+        ptier_arena_array(&call->arena, batch->valid, sizeof *batch->results);
+    return batch->results != NULL;
+}
+
 /* False: the call has failed. */
 static bool
 put_records(ptier_call *call, put_batch *batch, Proxytier__V1__Proxy *const *proxies, size_t count,
@@ -70,7 +83,7 @@ put_records(ptier_call *call, put_batch *batch, Proxytier__V1__Proxy *const *pro
     ptier_error error = {0};
     memset(written, 0, sizeof *written);
     call->items = count;
-    if (!convert_batch(call, batch, proxies, count)) {
+    if (!(call->records ? take_batch(call, batch) : convert_batch(call, batch, proxies, count))) {
         ptier_call_no_memory(call);
         return false;
     }
@@ -82,7 +95,7 @@ put_records(ptier_call *call, put_batch *batch, Proxytier__V1__Proxy *const *pro
         ptier_call_fail_as(call, status, &error);
         return false;
     }
-    for (size_t i = 0; i < batch->valid; i++)
+    for (size_t i = 0; batch->positions && i < batch->valid; i++)
         batch->results[batch->positions[i]] = batch->written[i];
     return true;
 }
@@ -132,6 +145,24 @@ PTIER_HANDLER(ProxyCache, put, PutRequest, PutResponse)
     closure(&response, call);
 }
 
+static bool
+reply_results(ptier_call *call, const ptier_put_result *results, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const ptier_put_words words = {.key = results[i].key,
+                                       .revision = results[i].revision,
+                                       .outcome = results[i].outcome,
+                                       .message = results[i].message};
+        uint8_t *out = ptier_bytes_reserve(&call->reply, PTIER_PUT_RESULT_ROOM);
+        if (!out) {
+            ptier_call_no_memory(call);
+            return false;
+        }
+        call->reply.length += ptier_put_result_encode(&words, 1, out);
+    }
+    return true;
+}
+
 PTIER_HANDLER(ProxyCache, put_many, PutManyRequest, PutManyResponse)
 {
     (void)service;
@@ -154,16 +185,10 @@ PTIER_HANDLER(ProxyCache, put_many, PutManyRequest, PutManyResponse)
         ptier_call_fail(call, PTIER_PERMISSION_DENIED, "PutMany with restore needs the role admin");
         return;
     }
-    if (!put_records(call, &batch, request->proxies, request->n_proxies, &options, &written))
+    size_t count = call->records ? call->record_count : request->n_proxies;
+    if (!put_records(call, &batch, request->proxies, count, &options, &written) ||
+        !reply_results(call, batch.results, count))
         return;
-    for (size_t i = 0; i < request->n_proxies; i++) {
-        Proxytier__V1__PutResult result;
-        fill_result(&result, &batch.results[i]);
-        if (ptier_bytes_append_field(&call->reply, 1, &result.base) != PTIER_OK) {
-            ptier_call_no_memory(call);
-            return;
-        }
-    }
     response.durability = (Proxytier__V1__Durability)written.durability;
     response.n_tiers = ptier_tiers_from_mask(written.tiers, tiers);
     response.tiers = tiers;

@@ -135,11 +135,13 @@ raise_descriptor_limit(void)
 }
 
 /* Large messages go back to the system when they are freed: otherwise glibc learns from the first
- * ones to keep such pieces, in the heap of every thread that ever received one. */
+ * ones to keep such pieces, in the heap of every thread that ever received one. What is below is
+ * kept: a call's memory would come anew, page by page, with each call. */
 static void
 return_large_messages(void)
 {
-    (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024); /* if not, only memory is wasted */
+    (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024); /* if not, only memory is wasted, */
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024); /* ... or time */
 }
 
 /*

@@ -24,6 +24,11 @@ struct ptier_publisher {
     nng_socket socket;
     pthread_t thread;
     atomic_bool stopping;
+    pthread_mutex_t lock; /* guards the connections: */
+    nng_pipe *pipes;      /* some of them have ended */
+    size_t pipe_count, pipe_room;
+    bool pipes_unknown;                     /* there was no memory for one */
+    bool following;                         /* somebody was connected before the last drain */
     uint64_t published[PTIER_STREAM_COUNT]; /* last sequence sent */
     uint64_t published_revision;            /* of the last change that was */
     /* When everything up to then had been sent: what heartbeats promise. */
@@ -107,6 +112,33 @@ pack_items(ptier_publisher *publisher, size_t from, size_t count)
     return i;
 }
 
+/* Whether anybody is connected: else nothing is packed. nng tells of a connection's end only once,
+ * and that is the gate's: here it is seen when the connection is looked for. */
+static bool
+followed(ptier_publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    while (publisher->pipe_count &&
+           nng_listener_id(nng_pipe_listener(publisher->pipes[publisher->pipe_count - 1])) < 0)
+        publisher->pipe_count--;
+    bool any = publisher->pipe_count > 0 || publisher->pipes_unknown;
+    pthread_mutex_unlock(&publisher->lock);
+    return any;
+}
+
+/* What came before anybody did is as good as sent. */
+static void
+pass_over(ptier_publisher *publisher)
+{
+    for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++) {
+        const ptier_journal_bounds bounds =
+            ptier_journal_get_bounds(publisher->service->journal, (ptier_stream)i);
+        publisher->published[i] = bounds.last;
+        if (i == PTIER_STREAM_CHANGES)
+            publisher->published_revision = bounds.revision;
+    }
+}
+
 /* Sends what the journal had at one instant, and only then moves the promise of the heartbeats to
  * that instant. */
 static void
@@ -116,6 +148,9 @@ drain(ptier_publisher *publisher)
     int64_t boottime_ms = ptier_boottime_ms();
     uint64_t revision = ptier_cache_revision(publisher->service->cache);
     uint64_t target[PTIER_STREAM_COUNT];
+    if (!publisher->following)
+        pass_over(publisher);
+    publisher->following = followed(publisher);
     for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++)
         target[i] = ptier_journal_get_bounds(journal, (ptier_stream)i).last;
     for (int i = PTIER_STREAM_CHANGES; i < PTIER_STREAM_COUNT; i++) {
@@ -157,12 +192,15 @@ static void *
 publisher_main(void *argument)
 {
     ptier_publisher *publisher = argument;
+    /* That far the journal never comes: the wait is for the heartbeat, or who connects. */
+    static const uint64_t nothing[PTIER_STREAM_COUNT] = {[PTIER_STREAM_CHANGES] = UINT64_MAX / 2};
     ptier_journal *journal = publisher->service->journal;
     int64_t next = ptier_monotonic_ms();
     while (!atomic_load(&publisher->stopping)) {
         int64_t left = next - ptier_monotonic_ms();
         if (left > 0)
-            ptier_journal_wait(journal, publisher->published, left, GATHER_MS);
+            ptier_journal_wait(journal, publisher->following ? publisher->published : nothing, left,
+                               GATHER_MS);
         bool due = ptier_monotonic_ms() >= next;
         if (due)
             ptier_journal_tick(journal);
@@ -178,6 +216,41 @@ publisher_main(void *argument)
     return NULL;
 }
 
+static size_t
+keep_live(nng_pipe *pipes, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (nng_listener_id(nng_pipe_listener(pipes[i])) >= 0)
+            pipes[kept++] = pipes[i];
+    return kept;
+}
+
+/* It may have been sent something already: a heartbeat, behind which it then sees a gap. */
+static void
+on_connected(nng_pipe pipe, nng_pipe_ev event, void *context)
+{
+    ptier_publisher *publisher = context;
+    (void)event;
+    pthread_mutex_lock(&publisher->lock);
+    if (publisher->pipe_count == publisher->pipe_room)
+        publisher->pipe_count = keep_live(publisher->pipes, publisher->pipe_count);
+    if (publisher->pipe_count > publisher->pipe_room / 2 || !publisher->pipe_room) {
+        size_t room = publisher->pipe_room ? publisher->pipe_room * 2 : 16;
+        nng_pipe *grown = realloc(publisher->pipes, room * sizeof *grown);
+        if (grown) {
+            publisher->pipes = grown;
+            publisher->pipe_room = room;
+        }
+    }
+    if (publisher->pipe_count < publisher->pipe_room)
+        publisher->pipes[publisher->pipe_count++] = pipe;
+    else
+        publisher->pipes_unknown = true;
+    pthread_mutex_unlock(&publisher->lock);
+    ptier_journal_wake(publisher->service->journal);
+}
+
 static ptier_status
 open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_count,
             const ptier_listen_options *options, ptier_error *error)
@@ -188,6 +261,8 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
         return ptier_fail(error, ptier_status_from_nng(rv), "cannot open a socket: %s",
                           nng_strerror(rv));
     rv = nng_socket_set_int(publisher->socket, NNG_OPT_SENDBUF, SEND_BUFFER);
+    if (rv == 0)
+        rv = nng_pipe_notify(publisher->socket, NNG_PIPE_EV_ADD_POST, on_connected, publisher);
     ptier_status status = PTIER_OK;
     if (rv != 0)
         status = ptier_fail(error, ptier_status_from_nng(rv), "cannot set up the event socket: %s",
@@ -209,6 +284,17 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
     return status;
 }
 
+/* Its socket is closed. */
+static void
+release(ptier_publisher *publisher)
+{
+    ptier_bytes_fini(&publisher->batch);
+    ptier_bytes_fini(&publisher->event);
+    pthread_mutex_destroy(&publisher->lock);
+    free(publisher->pipes);
+    free(publisher);
+}
+
 ptier_status
 ptier_publisher_start(ptier_service *service, const char *const *urls, size_t url_count,
                       const ptier_listen_options *options, ptier_publisher **publisher,
@@ -218,13 +304,14 @@ ptier_publisher_start(ptier_service *service, const char *const *urls, size_t ur
     if (!made)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     made->service = service;
+    pthread_mutex_init(&made->lock, NULL);
     ptier_status status = open_socket(made, urls, url_count, options, error);
     if (status == PTIER_OK && pthread_create(&made->thread, NULL, publisher_main, made) != 0) {
         (void)nng_close(made->socket); /* fails only for a bad handle */
         status = ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the event thread");
     }
     if (status != PTIER_OK) {
-        free(made);
+        release(made);
         return status;
     }
     *publisher = made;
@@ -240,7 +327,5 @@ ptier_publisher_stop(ptier_publisher *publisher)
     ptier_journal_wake(publisher->service->journal);
     pthread_join(publisher->thread, NULL);
     (void)nng_close(publisher->socket); /* fails only for a bad handle */
-    ptier_bytes_fini(&publisher->batch);
-    ptier_bytes_fini(&publisher->event);
-    free(publisher);
+    release(publisher);
 }

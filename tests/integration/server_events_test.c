@@ -82,6 +82,58 @@ changes_are_published_in_order_without_credentials(void **state)
     (void)nng_close(socket); /* fails only for a bad handle */
 }
 
+/* Up to a heartbeat that tells of `changes`. */
+static void
+follow_behind(nng_socket socket, uint64_t changes)
+{
+    for (bool there = false; !there;) {
+        Proxytier__V1__EventBatch *batch = next_batch(socket, "event-secret");
+        uint64_t last = batch->heartbeat->streams[0]->last_sequence;
+        assert_true(last <= changes);
+        there = last == changes;
+        if (there)
+            assert_true(batch->heartbeat->revision >= changes);
+        proxytier__v1__event_batch__free_unpacked(batch, NULL);
+    }
+}
+
+static void
+expect_next_event(fixture *f, nng_socket socket, const char *url, uint64_t sequence)
+{
+    char key[300];
+    put_one(f, url, "event-user", "event-secret", 0, key);
+    for (bool seen = false; !seen;) {
+        Proxytier__V1__EventBatch *batch = next_batch(socket, "event-secret");
+        seen = batch->n_events != 0;
+        if (seen) {
+            assert_int_equal(batch->n_events, 1);
+            assert_int_equal(batch->events[0]->sequence, sequence);
+            assert_string_equal(batch->events[0]->key, key);
+            assert_int_equal(batch->heartbeat->streams[0]->last_sequence, sequence);
+        }
+        proxytier__v1__event_batch__free_unpacked(batch, NULL);
+    }
+}
+
+/* Those are not packed: who comes, or comes again, goes on behind them. */
+static void
+changes_that_nobody_follows_are_passed_over(void **state)
+{
+    fixture *f = *state;
+    nng_socket socket;
+    char key[300];
+    put_many(f, 700);
+    subscribe(f, &socket);
+    follow_behind(socket, 700);
+    expect_next_event(f, socket, "http://10.0.0.9:9", 701);
+    (void)nng_close(socket); /* fails only for a bad handle */
+    put_one(f, "http://10.0.0.10:9", "event-user", "event-secret", 0, key);
+    subscribe(f, &socket);
+    follow_behind(socket, 702);
+    expect_next_event(f, socket, "http://10.0.0.11:9", 703);
+    (void)nng_close(socket); /* fails only for a bad handle */
+}
+
 static raw_reply
 replay(fixture *f, ProtobufCBinaryData boot_id, uint64_t after, uint32_t page_size)
 {
@@ -155,6 +207,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_DAEMON(changes_are_published_in_order_without_credentials),
+        WITH_DAEMON(changes_that_nobody_follows_are_passed_over),
         WITH_DAEMON(replay_gives_what_was_missed_page_by_page),
         WITH_DAEMON(replay_older_than_the_journal_is_truncated),
     };

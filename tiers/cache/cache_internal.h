@@ -115,6 +115,8 @@ struct ptier_cache {
     size_t l3_queue_max;
     bool quick_start_always;
 
+    struct ptier_put_item *_Atomic put_items; /* room for a put's; NULL: in use, or none yet */
+
     pthread_mutex_t lock;
     ptier_start_report start_report;
     ptier_state state;

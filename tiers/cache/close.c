@@ -45,6 +45,7 @@ free_cache(ptier_cache *cache)
     ptier_map_fini(&cache->settled);
     ptier_map_fini(&cache->removals_waiting);
     free(cache->missed);
+    free(atomic_load(&cache->put_items));
     ptier_quarantine_fini(cache);
     ptier_op_list_fini(&cache->log_queue);
     ptier_op_list_fini(&cache->l3_queue);

@@ -12,6 +12,7 @@ enum {
     L3_BATCH = 100000,
     LOG_BATCH = 20000, /* read from the log at a time: these are in memory */
     FORGET_STEP = 512,
+    AHEAD = 8, /* changes that are taken out while the map's memory comes for a later one */
     RETRY_PAUSE_MS = 50,
     LOG_PATIENCE = 1200, /* times that the log cannot be read, a minute in all */
     USAGE_BATCH = 256,
@@ -26,9 +27,12 @@ enum {
 static void
 forget_some_locked(ptier_cache *cache, const ptier_op *ops, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count && ops[i + AHEAD].kind == PTIER_OP_PUT)
+            ptier_map_prefetch(&cache->pending, ops[i + AHEAD].entry->hash);
         if (ops[i].kind == PTIER_OP_PUT)
             ptier_map_remove(&cache->pending, ops[i].entry->hash, ops[i].entry);
+    }
 }
 
 /* What is in the queues' PUTs is not waited for in memory any longer. */
@@ -189,7 +193,7 @@ apply_queue(ptier_cache *cache, bool sync)
     cache->l3_batch = (ptier_op_list){0};
     pthread_cond_broadcast(&cache->progress);
     pthread_mutex_unlock(&cache->lock);
-    forget_list(cache, &done);
+    ptier_op_list_fini(&done);
 }
 
 /* ---- from the log ---- */

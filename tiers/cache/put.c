@@ -8,7 +8,7 @@
 #include "cache/put_item.h"
 
 enum {
-    CHUNK = 64,
+    CHUNK = 16,
     ATTEMPTS = 1000, /* of one chunk: each makes at least one record visible */
 };
 
@@ -141,12 +141,14 @@ put_chunk(ptier_cache *cache, ptier_put_item *items, size_t count, const ptier_p
     size_t left = count;
     ptier_status status = PTIER_OK;
     for (int attempt = 0; !status && left && attempt < ATTEMPTS; attempt++) {
-        uint64_t now = ptier_cache_revision(cache); /* before the look */
+        const ptier_put_time now = {ptier_clock_wall(&cache->clock),
+                                    ptier_clock_boot(&cache->clock)};
+        uint64_t seen = ptier_cache_revision(cache); /* before the look */
         look_ahead(cache, items, count);
         for (size_t i = 0; i < count; i++) {
-            items[i].seen = now;
+            items[i].seen = seen;
             if (!items[i].done)
-                ptier_put_item_prepare(cache, &items[i], options);
+                ptier_put_item_prepare(cache, &items[i], options, &now);
         }
         status = publish(cache, items, count, options, &left, last, error);
     }
@@ -174,7 +176,10 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     if (!options)
         options = &defaults;
     uint64_t start = ptier_now_ns();
-    ptier_put_item *items = malloc((count < CHUNK ? count + 1 : CHUNK) * sizeof *items);
+    /* Memory of their size would come anew, page by page, with each call. */
+    ptier_put_item *items = atomic_exchange(&cache->put_items, NULL);
+    if (!items)
+        items = malloc(CHUNK * sizeof *items);
     if (!items)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for the put");
     uint64_t last = 0;
@@ -194,7 +199,7 @@ ptier_cache_put(ptier_cache *cache, const ptier_record *records, size_t count,
     }
     for (size_t i = done; results && i < count; i++)
         results[i] = (ptier_put_result){.outcome = PTIER_PUT_REJECTED, .message = "not tried"};
-    free(items);
+    free(atomic_exchange(&cache->put_items, items)); /* wiped as they were dropped */
     ptier_commit(cache, last, false, options->durability, written);
     if (!status)
         ptier_count_latency(&cache->count, operation_of(cache, options->durability), start);

@@ -6,6 +6,10 @@
 
 #include "cache/cache_internal.h"
 
+typedef struct ptier_put_time {
+    int64_t wall, boot;
+} ptier_put_time;
+
 typedef struct ptier_put_item {
     const ptier_record *record;
     ptier_url url;
@@ -27,10 +31,10 @@ typedef struct ptier_put_item {
 /* Checks a record and derives its key. What is wrong with it is in the result: then it is done. */
 void ptier_put_item_take(ptier_cache *cache, ptier_put_item *item, const ptier_record *record);
 
-/* Reads the current state of the key, merges, encrypts; may be called again when that has changed.
- * Done if it fails. */
+/* Reads the current state of the key, merges as of `now`, encrypts; may be called again when that
+ * state has changed. Done if it fails. */
 void ptier_put_item_prepare(ptier_cache *cache, ptier_put_item *item,
-                            const ptier_put_options *options);
+                            const ptier_put_options *options, const ptier_put_time *now);
 
 void ptier_put_item_finish(ptier_put_item *item, ptier_put_outcome outcome, const char *message);
 

@@ -304,14 +304,14 @@ merge(const ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
 }
 
 static ptier_status
-build_entry(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *options)
+build_entry(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *options,
+            const ptier_put_time *now)
 {
     ptier_record merged;
-    int64_t wall = ptier_clock_wall(&cache->clock), boot = ptier_clock_boot(&cache->clock);
-    merge(cache, item, options, wall, &merged);
+    merge(cache, item, options, now->wall, &merged);
     int64_t expires_boot =
-        merged.expires_at_ms ? boot + (merged.expires_at_ms - wall) : PTIER_NEVER;
-    if (expires_boot <= boot && options->restore) {
+        merged.expires_at_ms ? now->boot + (merged.expires_at_ms - now->wall) : PTIER_NEVER;
+    if (expires_boot <= now->boot && options->restore) {
         ptier_put_item_finish(item, PTIER_PUT_SKIPPED_EXPIRED, "");
         return PTIER_OK;
     }
@@ -328,11 +328,12 @@ build_entry(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *o
 }
 
 void
-ptier_put_item_prepare(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *options)
+ptier_put_item_prepare(ptier_cache *cache, ptier_put_item *item, const ptier_put_options *options,
+                       const ptier_put_time *now)
 {
     ptier_status status = load_old(cache, item);
     if (!status)
-        status = build_entry(cache, item, options);
+        status = build_entry(cache, item, options, now);
     if (status)
         ptier_put_item_finish(item, PTIER_PUT_REJECTED, ptier_status_text(status));
 }

@@ -42,8 +42,10 @@ ptier_fernet_init(ptier_fernet *fernet, const ptier_fernet_algorithms *algorithm
         return false;
     take_padded(&fernet->inner, key, INNER_PAD);
     take_padded(&fernet->outer, key, OUTER_PAD);
-    const uint8_t *secret = key + SIGN_BYTES;
-    return EVP_EncryptInit_ex2(fernet->encrypt, algorithms->aes, secret, NULL, NULL) &&
+    const uint8_t *secret = key + SIGN_BYTES, first[BLOCK] = {0};
+    memcpy(fernet->chain, first, sizeof fernet->chain);
+    return EVP_EncryptInit_ex2(fernet->encrypt, algorithms->aes, secret, first, NULL) &&
+           EVP_CIPHER_CTX_set_padding(fernet->encrypt, 0) &&
            EVP_DecryptInit_ex2(fernet->decrypt, algorithms->aes, secret, NULL, NULL);
 }
 
@@ -67,6 +69,31 @@ sign(const ptier_fernet *fernet, const uint8_t *raw, size_t length, uint8_t mac[
     OPENSSL_cleanse(&digest, sizeof digest);
 }
 
+/*
+ * CBC over whole blocks, in place. The context goes on behind the block that it encrypted last:
+ * with that taken out of the first block, and the IV put in, the outcome is what a context that
+ * begins with the IV gives, without the calls that set one.
+ */
+static bool
+encrypt(ptier_fernet *fernet, const uint8_t iv[PTIER_FERNET_IV_BYTES], uint8_t *blocks,
+        size_t length)
+{
+    static const uint8_t anew[BLOCK];
+    int written;
+    for (int i = 0; i < BLOCK; i++)
+        blocks[i] ^= (uint8_t)(iv[i] ^ fernet->chain[i]);
+    bool ok = EVP_EncryptUpdate(fernet->encrypt, blocks, &written, blocks, (int)length) &&
+              (size_t)written == length;
+    if (ok) {
+        memcpy(fernet->chain, blocks + length - BLOCK, sizeof fernet->chain);
+        return true;
+    }
+    OPENSSL_cleanse(blocks, length);
+    memcpy(fernet->chain, anew, sizeof fernet->chain);
+    (void)EVP_EncryptInit_ex2(fernet->encrypt, NULL, NULL, anew, NULL); /* or it fails again */
+    return false;
+}
+
 bool
 ptier_fernet_seal(ptier_fernet *fernet, const uint8_t iv[PTIER_FERNET_IV_BYTES], uint64_t time_s,
                   const void *plain, size_t length, char *token)
@@ -80,11 +107,9 @@ ptier_fernet_seal(ptier_fernet *fernet, const uint8_t iv[PTIER_FERNET_IV_BYTES],
         raw[1 + i] = (uint8_t)(time_s >> (56 - 8 * i));
     memcpy(raw + 9, iv, PTIER_FERNET_IV_BYTES);
     uint8_t *cipher = raw + HEADER_BYTES;
-    int first, last;
-    if (!EVP_EncryptInit_ex2(fernet->encrypt, NULL, NULL, iv, NULL) ||
-        !EVP_EncryptUpdate(fernet->encrypt, cipher, &first, plain, (int)length) ||
-        !EVP_EncryptFinal_ex(fernet->encrypt, cipher + first, &last) ||
-        (size_t)first + (size_t)last != cipher_bytes) {
+    memcpy(cipher, plain, length);
+    memset(cipher + length, (int)(cipher_bytes - length), cipher_bytes - length); /* PKCS #7 */
+    if (!encrypt(fernet, iv, cipher, cipher_bytes)) {
         token[0] = '\0';
         return false;
     }

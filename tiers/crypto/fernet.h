@@ -26,6 +26,7 @@ typedef struct ptier_fernet_algorithms {
 typedef struct ptier_fernet {
     EVP_CIPHER_CTX *encrypt;
     EVP_CIPHER_CTX *decrypt;
+    uint8_t chain[PTIER_FERNET_IV_BYTES]; /* the block that `encrypt` gave last */
     SHA256_CTX inner, outer; /* HMAC's two digests, which have taken in the key: as secret as it */
 } ptier_fernet;
 

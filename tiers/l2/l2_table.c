@@ -140,12 +140,12 @@ clear_locked(l2_tier *l2, uint64_t revision)
 static l2_node *
 add_node(l2_tier *l2, uint64_t hash)
 {
-    l2_node *n = calloc(1, sizeof *n);
+    l2_node *n = malloc(sizeof *n); /* glibc has no quick way for calloc */
     if (!n || !ptier_map_insert(&l2->map, hash, n)) {
         free(n);
         return NULL;
     }
-    n->hash = hash;
+    *n = (l2_node){.hash = hash};
     return n;
 }
 

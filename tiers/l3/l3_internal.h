@@ -100,6 +100,7 @@ typedef struct ptier_l3_conn {
     sqlite3_stmt *statements[L3_STATEMENTS]; /* NULL: the damage does not let it be prepared */
     ptier_l3_source sources[PTIER_L3_SOURCES];
     uint8_t canon[PTIER_L3_CANON_MAX];
+    uint8_t check[PTIER_CHECK_BYTES]; /* of the row that is being written */
 } ptier_l3_conn;
 
 /*

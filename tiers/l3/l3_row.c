@@ -127,7 +127,7 @@ ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement, const ptier_op *op, int
 {
     ptier_l3_row row;
     row_of_op(l3, op, &row);
-    uint8_t check[PTIER_CHECK_BYTES];
+    uint8_t *check = l3->writer.check; /* as long as the statement looks at it */
     ptier_status status = ptier_l3_row_check(l3, &row, l3->writer.canon, check);
     if (status != PTIER_OK)
         return status;
@@ -142,7 +142,7 @@ ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement, const ptier_op *op, int
     codes |= sqlite3_bind_int64(statement, 8, source);
     codes |= sqlite3_bind_int64(statement, 9, row.fetch_time);
     codes |= sqlite3_bind_int64(statement, 10, row.ttl);
-    codes |= sqlite3_bind_blob(statement, 11, check, sizeof check, SQLITE_TRANSIENT);
+    codes |= sqlite3_bind_blob(statement, 11, check, PTIER_CHECK_BYTES, SQLITE_STATIC);
     codes |= bind_string(statement, 12, row.url);
     codes |= bind_string(statement, 13, row.username);
     codes |= bind_string(statement, 14, row.password);

@@ -1,9 +1,11 @@
 /*
- * SQLite's own VFS, but for one thing: it calls a read that fails with EIO a corrupt file system,
- * and that becomes SQLITE_CORRUPT on its way up. For us a disk that fails to read is one that may
- * work again, and nothing is given up for it: such a read is SQLITE_IOERR_READ.
+ * SQLite's own VFS, but for two things. The WAL is written in larger pieces (l3_wal.c). And it
+ * calls a read that fails with EIO a corrupt file system, and that becomes SQLITE_CORRUPT on its
+ * way up. For us a disk that fails to read is one that may work again, and nothing is given up for
+ * it: such a read is SQLITE_IOERR_READ.
  */
 #include "l3/l3_internal.h"
+#include "l3/l3_wal.h"
 
 #define VFS_NAME "proxytier"
 
@@ -29,10 +31,11 @@ read_file(sqlite3_file *file, void *data, int length, sqlite3_int64 offset)
 
 /* A file of yet another kind keeps what it has. */
 static void
-take_over(sqlite3_file *file)
+take_over(sqlite3_file *file, int flags)
 {
     pthread_mutex_lock(&methods_mutex);
-    for (int i = 0; i < KINDS; i++) {
+    bool done = (flags & SQLITE_OPEN_WAL) && ptier_l3_wal_take_over(file, real->szOsFile);
+    for (int i = 0; i < KINDS && !done; i++) {
         if (!real_methods[i]) {
             methods[i] = *file->pMethods;
             methods[i].xRead = read_file;
@@ -52,7 +55,7 @@ open_file(sqlite3_vfs *self, sqlite3_filename name, sqlite3_file *file, int flag
     (void)self;
     int code = real->xOpen(real, name, file, flags, out_flags);
     if (code == SQLITE_OK && file->pMethods)
-        take_over(file);
+        take_over(file, flags);
     return code;
 }
 
@@ -66,6 +69,7 @@ make(void)
     vfs.pNext = NULL;
     vfs.zName = VFS_NAME;
     vfs.xOpen = open_file;
+    vfs.szOsFile += ptier_l3_wal_bytes();
     if (sqlite3_vfs_register(&vfs, 0) != SQLITE_OK)
         real = NULL;
 }

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AHEAD        4 /* changes */
+#define AHEAD        8 /* changes */
+#define FAR_AHEAD    16
 #define CACHE_LINE   64
 #define ENTRY_LINES  4 /* of a usual entry, */
 #define SEALED_LINES 4 /* ... and of its tokens */
@@ -346,8 +347,11 @@ apply_sorted(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error
     ranked *sorted = malloc(count * sizeof *sorted);
     if (!sorted)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if (i + FAR_AHEAD < count)
+            __builtin_prefetch(&ops[i + FAR_AHEAD].entry->hash);
         sorted[i] = (ranked){.hash = ops[i].entry->hash, .op = &ops[i]};
+    }
     qsort(sorted, count, sizeof *sorted, by_key_then_revision);
     ptier_status status = PTIER_OK;
     for (size_t i = 0; status == PTIER_OK && i < count; i++) {
