@@ -1,16 +1,18 @@
 /*
  * l1_get and l1_get_1m: one thread reads uniformly random keys of 10,000 and of 1,000,000 entries
- * (--quick: 200,000) that are all in L1. Time of one get and release.
+ * (--quick: 200,000) that are all in L1. Time of one get and release; the keys of the next ones are
+ * fetched before the clock runs, so that the benchmark's own array is no part of it.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "library.h"
 #include "result.h"
 
 #define ROUNDS 9
 
-/* Packed, so that the benchmark's own array costs the measured cache as little memory traffic as
- * can be. */
+#define BATCH 256
+
 typedef char packed_key[17];
 
 typedef struct fixture {
@@ -20,23 +22,34 @@ typedef struct fixture {
     uint64_t seed;
 } fixture;
 
+/* Seconds of a batch of gets. */
+static double
+batch(fixture *f, size_t *missed)
+{
+    packed_key keys[BATCH];
+    for (size_t i = 0; i < BATCH; i++)
+        memcpy(keys[i], f->keys[bench_random(&f->seed) % f->entries], sizeof keys[i]);
+    double start = bench_seconds();
+    for (size_t i = 0; i < BATCH; i++) {
+        ptier_entry *entry;
+        if (ptier_cache_get(f->cache, keys[i], &entry, NULL) == PTIER_OK)
+            ptier_entry_release(entry);
+        else
+            ++*missed;
+    }
+    return bench_seconds() - start;
+}
+
 static double
 round_ns(fixture *f)
 {
-    size_t missed = 0;
-    double start = bench_seconds();
-    for (size_t i = 0; i < f->gets; i++) {
-        ptier_entry *entry;
-        const char *key = f->keys[bench_random(&f->seed) % f->entries];
-        if (ptier_cache_get(f->cache, key, &entry, NULL) == PTIER_OK)
-            ptier_entry_release(entry);
-        else
-            missed++;
-    }
-    double seconds = bench_seconds() - start;
+    size_t missed = 0, batches = f->gets / BATCH;
+    double seconds = 0;
+    for (size_t i = 0; i < batches; i++)
+        seconds += batch(f, &missed);
     if (missed)
         bench_fail("l1_get: %zu entries are missing", missed);
-    return seconds / (double)f->gets * 1e9;
+    return seconds / (double)(batches * BATCH) * 1e9;
 }
 
 static void
