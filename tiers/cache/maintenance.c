@@ -368,6 +368,8 @@ do_round(ptier_cache *cache)
     ptier_heal_l2(cache);
     more |= compact(cache);
     ptier_enforce_bound(cache, PTIER_TIER_L2);
+    if (!more && cache->tiers[PTIER_TIER_L1])
+        ptier_l1_gather(cache->tiers[PTIER_TIER_L1]);
     return more;
 }
 

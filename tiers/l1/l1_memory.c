@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hash.h"
+#include "l1/huge_pages.h"
 #include "l1/l1_policy.h"
 #include "map.h"
 
@@ -20,6 +22,8 @@ enum {
     CACHE_LINE = 64,
     FETCHED_BYTES = 256, /* of an entry: most are no larger */
     USES = 16,           /* that may wait in a shard */
+    SAMPLES = 32,        /* of a shard's cells, for huge pages */
+    FORGET_STEPS = 9000, /* about a quarter of an hour */
 };
 
 /*
@@ -51,6 +55,10 @@ typedef struct l1_tier {
      * looks at all of them does not meet the lines that readers write to. */
     _Alignas(CACHE_LINE) load loads[MAX_SHARDS];
     _Atomic uint64_t entries, bytes; /* of the tier, tables and all */
+
+    /* Of the one thread that gathers. */
+    _Alignas(CACHE_LINE) ptier_huge_pages pages;
+    uint64_t steps;
 
     _Alignas(CACHE_LINE) unsigned char shards[];
 } l1_tier;
@@ -204,6 +212,41 @@ clear_all(l1_tier *l1)
         clear_locked(l1, s, i);
         pthread_mutex_unlock(&s->lock);
     }
+}
+
+/* ---- huge pages ---- */
+
+/* Where cells, and the entries that they lead to, lie. Nothing there is looked at. */
+static size_t
+sample(shard *s, uint64_t random, uintptr_t addresses[2 * SAMPLES])
+{
+    size_t count = 0;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; s->map.cells && i < SAMPLES; i++) {
+        const ptier_map_cell *cell = &s->map.cells[(random + i * i * i) & s->map.mask];
+        addresses[count++] = (uintptr_t)cell;
+        if (cell->value)
+            addresses[count++] = (uintptr_t)cell->value;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return count;
+}
+
+void
+ptier_l1_gather(ptier_tier *tier)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    uintptr_t addresses[2 * SAMPLES];
+    if (read_figure(&l1->bytes) < PTIER_L1_HUGE_FROM || !ptier_huge_pages_wanted(&l1->pages))
+        return;
+    if (++l1->steps % FORGET_STEPS == 0)
+        ptier_huge_pages_forget(&l1->pages);
+    uint64_t random = ptier_hash_pair(l1->steps, 0);
+    shard *s = shard_at(l1, l1->steps & (l1->shard_count - 1));
+    size_t count = sample(s, random, addresses);
+    for (size_t i = 0; i < count; i++)
+        if (ptier_huge_pages_gather(&l1->pages, addresses[i]))
+            return;
 }
 
 /* ---- the contract ---- */
@@ -446,6 +489,7 @@ l1_close(ptier_tier *tier)
 {
     l1_tier *l1 = (l1_tier *)tier;
     clear_all(l1);
+    ptier_huge_pages_fini(&l1->pages);
     for (size_t i = 0; i < l1->shard_count; i++)
         pthread_mutex_destroy(&shard_at(l1, i)->lock);
     free(l1);
@@ -523,6 +567,7 @@ ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier, ptier_error *e
     l1->shard_count = count;
     l1->shard_bytes = shard_bytes;
     atomic_init(&l1->bytes, size);
+    ptier_huge_pages_init(&l1->pages);
     for (size_t i = 0; i < count; i++) {
         pthread_mutex_init(&shard_at(l1, i)->lock, NULL);
         ptier_map_init(&shard_at(l1, i)->map);
