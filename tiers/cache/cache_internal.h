@@ -272,6 +272,10 @@ PTIER_MUST_CHECK ptier_status ptier_load_revision(ptier_cache *cache, uint64_t h
 PTIER_MUST_CHECK ptier_status ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash,
                                                  ptier_entry **entry, ptier_tier_id *tier);
 
+/* The same, where L1 has just been found not to have it. */
+ptier_status ptier_load_below(ptier_cache *cache, const char *key, uint64_t hash,
+                              ptier_entry **entry, ptier_tier_id *tier);
+
 /* ---- lost.c: records that cannot be read ---- */
 
 /*
