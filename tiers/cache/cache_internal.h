@@ -171,6 +171,7 @@ struct ptier_cache {
     uint64_t rewrites;        /* how often it was done, or tried */
     ptier_error rewrite_error;         /* of the last time */
     int64_t state_retry_ms;            /* after a failure; maintenance thread only */
+    int64_t writeback_ms; /* the next write-back: not before; of the maintenance thread */
     bool reserve_missing;              /* reserve.h; at open and close only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_gathers;  /* L3's thread lets more come: it is to be woken for what is urgent only */
