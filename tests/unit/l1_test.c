@@ -536,7 +536,7 @@ large_l1_moves_to_huge_pages(void **state)
     size_t before = huge_memory();
     for (int i = 0; i < STEPS; i++)
         ptier_l1_gather(l1);
-    assert_true(huge_memory() >= before + (PTIER_L1_HUGE_FROM >> 11)); /* half of it */
+    assert_true(huge_memory() >= before + (PTIER_L1_HUGE_FROM >> 12)); /* a quarter of it */
     for (uint64_t i = 1; i <= count; i++) {
         snprintf(key, sizeof key, "k%" PRIu64, i);
         assert_int_equal(get(l1, key, ptier_hash_key(key)), i);

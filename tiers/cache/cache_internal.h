@@ -169,10 +169,10 @@ struct ptier_cache {
     ptier_l3_job *l3_job;     /* for L3's thread; NULL: none */
     bool rewrite_wanted;      /* L3's thread is asked to write its file anew, without free space */
     uint64_t rewrites;        /* how often it was done, or tried */
-    ptier_error rewrite_error;         /* of the last time */
-    int64_t state_retry_ms;            /* after a failure; maintenance thread only */
-    int64_t writeback_ms; /* the next write-back: not before; of the maintenance thread */
-    bool reserve_missing;              /* reserve.h; at open and close only */
+    ptier_error rewrite_error; /* of the last time */
+    int64_t state_retry_ms;    /* after a failure; maintenance thread only */
+    int64_t writeback_ms;      /* the next write-back: not before; of the maintenance thread */
+    bool reserve_missing;      /* reserve.h; at open and close only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_gathers;  /* L3's thread lets more come: it is to be woken for what is urgent only */
     bool l3_may_stop; /* once the others have stopped */

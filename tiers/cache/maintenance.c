@@ -11,7 +11,7 @@
 enum {
     EXPIRY_BATCH = 128, /* changed in one hold of the change lock */
     WRITEBACK_BATCH = 256,
-    EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
+    EXPIRY_ROUNDS = 64,   /* batches before other work gets its turn */
     WRITEBACK_ROUNDS = 8, /* in a period: 20,000 entries a second */
     STATE_RETRY_MS = 1000,
     STATE_PATIENCE_MS = 5000, /* of those who wait for it */

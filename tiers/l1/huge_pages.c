@@ -1,12 +1,12 @@
 #include "l1/huge_pages.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#define SETTING "/sys/kernel/mm/transparent_hugepage/enabled"
-#define BLOCK   ((uintptr_t)1 << 21)
+#define SETTING      "/sys/kernel/mm/transparent_hugepage/enabled"
+#define BLOCK        ((uintptr_t)1 << 21)
+#define FAILURES_MAX 32
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* since Linux 6.1 */
@@ -65,11 +65,13 @@ ptier_huge_pages_gather(ptier_huge_pages *pages, uintptr_t address)
         return false;
     if (!ptier_map_insert(&pages->seen, hash, block))
         return false;
-    /* What was freed and unmapped since, or has a neighbour's mapping in it, fails: no harm. */
+    /* What was freed and unmapped since, or has a neighbour's mapping in it, fails: no harm. Where
+     * all fails, the kernel is an older one. */
     if (madvise(block, BLOCK, MADV_COLLAPSE) == 0)
         pages->gathered++;
-    else if (errno == EINVAL && pages->gathered == 0)
-        pages->refused = true; /* an older kernel */
+    else
+        pages->failed++;
+    pages->refused = pages->gathered == 0 && pages->failed >= FAILURES_MAX;
     return true;
 }
 

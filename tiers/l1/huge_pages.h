@@ -16,7 +16,7 @@ typedef struct ptier_huge_pages {
     bool refused;   /* the administrator or the kernel will not */
     bool asked;     /* whether the administrator does */
     ptier_map seen; /* blocks that were gathered, or cannot be */
-    unsigned gathered;
+    unsigned gathered, failed;
 } ptier_huge_pages;
 
 void ptier_huge_pages_init(ptier_huge_pages *pages);
