@@ -132,12 +132,12 @@ look_up(ptier_near_table *table, uint64_t hash, const char *key, const ptier_nea
     uint32_t at = ptier_near_table_find(table, hash, key);
     if (at == PTIER_NEAR_NONE)
         return NULL;
-    ptier_near_record *record = table->slots[at].record;
+    ptier_near_record *record = table->cells[at].record;
     if (!ptier_near_valid(record, v)) {
         ptier_near_table_remove(table, at);
         return NULL;
     }
-    table->slots[at].used = true;
+    record->used = true;
     return record;
 }
 
@@ -212,7 +212,7 @@ store_locked(ptier_near_shard *shard, ptier_near_record *record, const ptier_nea
         uint32_t at = ptier_near_table_find(tables[i], record->hash, key);
         if (at == PTIER_NEAR_NONE)
             continue;
-        const ptier_near_record *old = tables[i]->slots[at].record;
+        const ptier_near_record *old = tables[i]->cells[at].record;
         if (ptier_near_valid(old, v) && old->as_of >= record->as_of)
             return true;
         ptier_near_table_remove(tables[i], at);

@@ -38,7 +38,7 @@ static void
 touch_present_locked(ptier_near *near, ptier_near_shard *shard, uint32_t at,
                      const ptier_event *event)
 {
-    ptier_near_record *fresh = NULL, *old = shard->present.slots[at].record;
+    ptier_near_record *fresh = NULL, *old = shard->present.cells[at].record;
     if (event && event->type == PTIER_EVENT_HEALTH && may_patch(near, old))
         fresh = patched(old, event);
     shard->count.patches += fresh != NULL;
@@ -58,10 +58,10 @@ ptier_near_touch(ptier_near *near, const char *key, uint64_t revision, const pti
     if (*stripe < revision)
         *stripe = revision;
     uint32_t at = ptier_near_table_find(&shard->present, hash, key);
-    if (at != PTIER_NEAR_NONE && shard->present.slots[at].record->as_of < revision)
+    if (at != PTIER_NEAR_NONE && shard->present.cells[at].record->as_of < revision)
         touch_present_locked(near, shard, at, event);
     at = ptier_near_table_find(&shard->absent, hash, key);
-    if (at != PTIER_NEAR_NONE && shard->absent.slots[at].record->as_of < revision &&
+    if (at != PTIER_NEAR_NONE && shard->absent.cells[at].record->as_of < revision &&
         !(event && event->type == PTIER_EVENT_REMOVED)) {
         shard->count.invalidations++;
         ptier_near_table_remove(&shard->absent, at);

@@ -51,14 +51,16 @@ ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of
         ptier_record_init(&copy);
         copy.key = record->key;
     }
-    size_t room = copy.label_count * sizeof *copy.labels;
+    size_t room = 0;
     list_strings(&copy, strings);
     for (size_t i = 0; i < STRINGS; i++)
         room += text_bytes(*strings[i]);
     for (size_t i = 0; i < copy.label_count; i++)
         room += text_bytes(copy.labels[i].name) + text_bytes(copy.labels[i].value);
+    const size_t step = _Alignof(ptier_label);
+    const size_t labels_at = (sizeof(ptier_near_record) + room + step - 1) / step * step;
 
-    ptier_near_record *near = malloc(sizeof *near + room);
+    ptier_near_record *near = malloc(labels_at + copy.label_count * sizeof *copy.labels);
     if (!near)
         return NULL;
     memset(near, 0, sizeof *near);
@@ -69,8 +71,8 @@ ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of
     near->expires = expires;
     near->absent = absent;
     near->record = copy;
-    ptier_label *labels = (ptier_label *)near->room;
-    char *text = near->room + copy.label_count * sizeof *labels;
+    ptier_label *labels = (ptier_label *)((char *)near + labels_at);
+    char *text = near->room;
     list_strings(&near->record, strings);
     for (size_t i = 0; i < STRINGS; i++)
         *strings[i] = keep(&text, *strings[i]);
@@ -81,18 +83,9 @@ ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of
     return near;
 }
 
-ptier_near_record *
-ptier_near_record_retain(ptier_near_record *record)
-{
-    atomic_fetch_add_explicit(&record->refs, 1, memory_order_relaxed);
-    return record;
-}
-
 void
-ptier_near_record_release(ptier_near_record *record)
+ptier_near_record_destroy(ptier_near_record *record)
 {
-    if (!record || atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) != 1)
-        return;
     explicit_bzero(record, malloc_usable_size(record));
     free(record);
 }

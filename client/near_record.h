@@ -25,12 +25,19 @@ typedef struct ptier_near_record {
 
     /* Under the lock of the shard that has it. */
     bool touched; /* in the shard's list of what was used */
+    bool used;    /* since the hand of its table last came by */
     uint32_t hits;
     int64_t last_hit;
 
     ptier_record record; /* strings and labels are in this allocation */
-    _Alignas(ptier_label) char room[];
+    char room[];         /* the key first */
 } ptier_near_record;
+
+static inline const char *
+ptier_near_record_key(const ptier_near_record *record)
+{
+    return record->room;
+}
 
 /*
  * A copy of `record` with one reference. `absent`: only its key counts. `expires`: on the near
@@ -39,8 +46,21 @@ typedef struct ptier_near_record {
 ptier_near_record *ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of,
                                             int64_t expires);
 
-ptier_near_record *ptier_near_record_retain(ptier_near_record *record);
-void ptier_near_record_release(ptier_near_record *record); /* NULL is fine */
+static inline ptier_near_record *
+ptier_near_record_retain(ptier_near_record *record)
+{
+    atomic_fetch_add_explicit(&record->refs, 1, memory_order_relaxed);
+    return record;
+}
+
+void ptier_near_record_destroy(ptier_near_record *record); /* by the last release */
+
+static inline void
+ptier_near_record_release(ptier_near_record *record) /* NULL is fine */
+{
+    if (record && atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) == 1)
+        ptier_near_record_destroy(record);
+}
 
 /* The record as of `now`; strings are borrowed while the caller keeps its reference. */
 void ptier_near_record_view(const ptier_near_record *near, int64_t now, ptier_record *record);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROOM_FIRST 16
+enum { ROOM_FIRST = 16, CELLS_PER_SLOT = 2, CACHE_LINE = 64 };
 
 void
 ptier_near_table_init(ptier_near_table *table, size_t capacity, size_t bytes_max)
@@ -17,8 +17,8 @@ ptier_near_table_fini(ptier_near_table *table)
 {
     for (uint32_t i = 0; i < table->high; i++)
         ptier_near_record_release(table->slots[i].record);
+    free(table->cells);
     free(table->slots);
-    free(table->buckets);
     ptier_near_table_init(table, 0, 0);
 }
 
@@ -26,20 +26,20 @@ ptier_near_table_fini(ptier_near_table *table)
 static size_t
 weight(const ptier_near_record *record)
 {
-    return record->bytes + sizeof(ptier_near_slot) + sizeof(uint32_t);
+    return record->bytes + sizeof(ptier_near_slot) + CELLS_PER_SLOT * sizeof(ptier_near_cell);
 }
 
 /* The upper half of the hash: the lower chooses shards and stripes. */
-static uint32_t *
-bucket_of(const ptier_near_table *table, uint64_t hash)
-{
-    return &table->buckets[(uint32_t)(hash >> 32) & (table->room - 1)];
-}
-
-static uint16_t
+static uint32_t
 mark_of(uint64_t hash)
 {
-    return (uint16_t)(hash >> 16); /* neither a bucket's bits nor a shard's */
+    return (uint32_t)(hash >> 32);
+}
+
+static uint32_t
+mask_of(const ptier_near_table *table)
+{
+    return CELLS_PER_SLOT * table->room - 1;
 }
 
 uint32_t
@@ -47,23 +47,28 @@ ptier_near_table_find(const ptier_near_table *table, uint64_t hash, const char *
 {
     if (table->count == 0)
         return PTIER_NEAR_NONE;
-    uint32_t at = *bucket_of(table, hash);
-    while (at != PTIER_NEAR_NONE) {
-        const ptier_near_slot *slot = &table->slots[at];
-        if (slot->mark == mark_of(hash) && slot->record->hash == hash &&
-            strcmp(slot->record->record.key, key) == 0)
-            break;
-        at = slot->next;
+    const uint32_t mask = mask_of(table), mark = mark_of(hash);
+    for (uint32_t at = mark & mask; table->cells[at].record; at = (at + 1) & mask) {
+        const ptier_near_record *record = table->cells[at].record;
+        if (table->cells[at].mark != mark)
+            continue;
+        /* All that a hit reads of it, side by side. */
+        for (size_t ahead = 0; ahead < sizeof *record; ahead += CACHE_LINE)
+            __builtin_prefetch((const char *)record + ahead);
+        if (strcmp(ptier_near_record_key(record), key) == 0)
+            return at;
     }
-    return at;
+    return PTIER_NEAR_NONE;
 }
 
 static void
-link_slot(ptier_near_table *table, uint32_t at)
+place(ptier_near_table *table, ptier_near_cell cell)
 {
-    uint32_t *bucket = bucket_of(table, table->slots[at].record->hash);
-    table->slots[at].next = *bucket;
-    *bucket = at;
+    const uint32_t mask = mask_of(table);
+    uint32_t at = cell.mark & mask;
+    while (table->cells[at].record)
+        at = (at + 1) & mask;
+    table->cells[at] = cell;
 }
 
 static bool
@@ -74,14 +79,17 @@ grow(ptier_near_table *table)
     if (!slots)
         return false;
     table->slots = slots;
-    uint32_t *buckets = realloc(table->buckets, room * sizeof *buckets);
-    if (!buckets)
+    ptier_near_cell *old = table->cells;
+    uint32_t old_cells = CELLS_PER_SLOT * table->room;
+    ptier_near_cell *cells = calloc((size_t)CELLS_PER_SLOT * room, sizeof *cells);
+    if (!cells)
         return false;
-    table->buckets = buckets;
+    table->cells = cells;
     table->room = room;
-    memset(buckets, 0xff, room * sizeof *buckets);
-    for (uint32_t i = 0; i < table->high; i++) /* all are taken: else it would not grow */
-        link_slot(table, i);
+    for (uint32_t i = 0; i < old_cells; i++)
+        if (old[i].record)
+            place(table, old[i]);
+    free(old);
     return true;
 }
 
@@ -89,47 +97,70 @@ grow(ptier_near_table *table)
 static uint32_t
 take_slot(ptier_near_table *table)
 {
-    uint32_t at = table->free;
-    if (at != PTIER_NEAR_NONE) {
-        table->free = table->slots[at].next;
-        return at;
+    uint32_t slot = table->free;
+    if (slot != PTIER_NEAR_NONE) {
+        table->free = table->slots[slot].next;
+        return slot;
     }
     if (table->high == table->room && !grow(table))
         return PTIER_NEAR_NONE;
     return table->high++;
 }
 
+/* Shifts back whatever may not stay behind the hole: its search would end there. */
+static void
+empty_cell(ptier_near_table *table, uint32_t hole)
+{
+    const uint32_t mask = mask_of(table);
+    for (uint32_t at = (hole + 1) & mask; table->cells[at].record; at = (at + 1) & mask) {
+        uint32_t home = table->cells[at].mark & mask;
+        if (((at - home) & mask) >= ((at - hole) & mask)) {
+            table->cells[hole] = table->cells[at];
+            hole = at;
+        }
+    }
+    table->cells[hole] = (ptier_near_cell){.record = NULL};
+}
+
 void
 ptier_near_table_remove(ptier_near_table *table, uint32_t at)
 {
-    ptier_near_slot *slot = &table->slots[at];
-    uint32_t *link = bucket_of(table, slot->record->hash);
-    while (*link != at)
-        link = &table->slots[*link].next;
-    *link = slot->next;
+    ptier_near_record *record = table->cells[at].record;
+    uint32_t slot = table->cells[at].slot;
+    empty_cell(table, at);
+    table->slots[slot] = (ptier_near_slot){.next = table->free};
+    table->free = slot;
     table->count--;
-    table->bytes -= weight(slot->record);
-    ptier_near_record_release(slot->record);
-    *slot = (ptier_near_slot){.next = table->free};
-    table->free = at;
+    table->bytes -= weight(record);
+    ptier_near_record_release(record);
+}
+
+/* The cell of a slot that is taken. */
+static uint32_t
+cell_of(const ptier_near_table *table, uint32_t slot)
+{
+    uint32_t at = mark_of(table->slots[slot].record->hash) & mask_of(table);
+    while (table->cells[at].slot != slot || !table->cells[at].record)
+        at = (at + 1) & mask_of(table);
+    return at;
 }
 
 static void
 evict_one(ptier_near_table *table, const ptier_near_validity *v, uint64_t *evicted)
 {
     for (;;) {
-        uint32_t at = table->hand < table->high ? table->hand : 0;
-        ptier_near_slot *slot = &table->slots[at];
-        table->hand = at + 1;
-        if (!slot->record)
+        uint32_t slot = table->hand < table->high ? table->hand : 0;
+        ptier_near_record *record = table->slots[slot].record;
+        table->hand = slot + 1;
+        if (!record)
             continue;
-        bool valid = ptier_near_valid(slot->record, v);
-        if (valid && slot->used) {
-            slot->used = false;
+        bool valid = ptier_near_valid(record, v);
+        if (valid && record->used) {
+            record->used = false;
             continue;
         }
         *evicted += valid;
-        ptier_near_table_remove(table, at);
+        ptier_near_table_remove(table, cell_of(table, slot));
         return;
     }
 }
@@ -142,11 +173,12 @@ ptier_near_table_add(ptier_near_table *table, ptier_near_record *record,
         return false;
     while (table->count >= table->capacity || table->bytes + weight(record) > table->bytes_max)
         evict_one(table, v, evicted);
-    uint32_t at = take_slot(table);
-    if (at == PTIER_NEAR_NONE)
+    uint32_t slot = take_slot(table);
+    if (slot == PTIER_NEAR_NONE)
         return false;
-    table->slots[at] = (ptier_near_slot){.record = record, .mark = mark_of(record->hash)};
-    link_slot(table, at);
+    record->used = false;
+    table->slots[slot] = (ptier_near_slot){.record = record};
+    place(table, (ptier_near_cell){record, mark_of(record->hash), slot});
     table->count++;
     table->bytes += weight(record);
     return true;
@@ -155,8 +187,10 @@ ptier_near_table_add(ptier_near_table *table, ptier_near_record *record,
 void
 ptier_near_table_replace(ptier_near_table *table, uint32_t at, ptier_near_record *record)
 {
-    ptier_near_slot *slot = &table->slots[at];
-    table->bytes = table->bytes - weight(slot->record) + weight(record);
-    ptier_near_record_release(slot->record);
-    slot->record = record;
+    ptier_near_record *old = table->cells[at].record;
+    table->bytes = table->bytes - weight(old) + weight(record);
+    record->used = old->used;
+    table->slots[table->cells[at].slot].record = record;
+    table->cells[at].record = record;
+    ptier_near_record_release(old);
 }

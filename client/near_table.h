@@ -1,7 +1,9 @@
 /*
  * Near records by key, within a bound of entries and one of bytes. Eviction is CLOCK: a hand goes
- * round the slots; what was used since it last came by stays, and a hit sets one flag. Not
- * thread-safe; owns the references of what it holds.
+ * round the slots, in which records stay where they came in; what was used since it last came by
+ * stays, and a hit sets one flag. A look-up goes from a cell straight to the record: each step that
+ * has to wait for the one before may be a miss of the processor's cache. Not thread-safe; owns the
+ * references of what it holds.
  */
 #ifndef PTIER_NEAR_TABLE_H
 #define PTIER_NEAR_TABLE_H
@@ -12,17 +14,21 @@
 
 #define PTIER_NEAR_NONE UINT32_MAX
 
+typedef struct ptier_near_cell {
+    ptier_near_record *record; /* NULL: free */
+    uint32_t mark;             /* of its hash: others need not be looked at */
+    uint32_t slot;
+} ptier_near_cell;
+
 typedef struct ptier_near_slot {
     ptier_near_record *record; /* NULL: free */
-    uint32_t next;             /* in its bucket, or among the free ones */
-    uint16_t mark;             /* of its hash: others in the bucket need not be looked at */
-    bool used;
+    uint32_t next;             /* free */
 } ptier_near_slot;
 
 typedef struct ptier_near_table {
-    ptier_near_slot *slots;
-    uint32_t *buckets; /* as many as slots: a power of two */
-    uint32_t room, high, free, hand;
+    ptier_near_cell *cells;          /* open addressing, linear probing; twice as many as slots */
+    ptier_near_slot *slots;          /* a power of two */
+    uint32_t room, high, free, hand; /* of slots */
     size_t count, bytes;
     size_t capacity, bytes_max;
 } ptier_near_table;
@@ -43,7 +49,7 @@ ptier_near_valid(const ptier_near_record *record, const ptier_near_validity *v)
 void ptier_near_table_init(ptier_near_table *table, size_t capacity, size_t bytes_max);
 void ptier_near_table_fini(ptier_near_table *table);
 
-/* PTIER_NEAR_NONE: not there. */
+/* Its cell, until the table changes. PTIER_NEAR_NONE: not there. */
 uint32_t ptier_near_table_find(const ptier_near_table *table, uint64_t hash, const char *key);
 
 /*
@@ -54,7 +60,7 @@ uint32_t ptier_near_table_find(const ptier_near_table *table, uint64_t hash, con
 PTIER_MUST_CHECK bool ptier_near_table_add(ptier_near_table *table, ptier_near_record *record,
                                            const ptier_near_validity *v, uint64_t *evicted);
 
-/* The record of a slot gives way to another of the same key (moved). */
+/* The record of a cell gives way to another of the same key (moved). */
 void ptier_near_table_replace(ptier_near_table *table, uint32_t at, ptier_near_record *record);
 
 void ptier_near_table_remove(ptier_near_table *table, uint32_t at);

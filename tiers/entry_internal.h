@@ -1,7 +1,7 @@
 /*
  * For tiers/ only: the inside of an entry. One allocation: this header, then NUL-terminated strings
- * at 16-bit offsets. Everything but the atomics is immutable once the entry is published (its
- * revision is set under the change lock just before that).
+ * at 16-bit offsets. Everything but the atomics and L1's links is immutable once the entry is
+ * published (its revision is set under the change lock just before that).
  */
 #ifndef PTIER_ENTRY_INTERNAL_H
 #define PTIER_ENTRY_INTERNAL_H
@@ -36,7 +36,12 @@ struct ptier_entry {
      * entries each line of memory is a miss of the processor's cache. */
     _Atomic uint32_t refs;
     _Atomic uint8_t usage_dirty; /* usage at rest is older than this */
-    int64_t expires_boot_ms;     /* PTIER_NEVER never; decides while this kernel runs */
+    /* Its place in L1's order of eviction (l1/l1_policy.h): under the lock of its shard there. An
+     * entry is in one L1 at most. Both links are always in one line. */
+    uint8_t l1_uses, l1_list;
+    _Alignas(16) ptier_entry *l1_newer;
+    ptier_entry *l1_older;
+    int64_t expires_boot_ms; /* PTIER_NEVER never; decides while this kernel runs */
     _Atomic int64_t last_access_ms;
     _Atomic uint64_t access_count;
     char text[]; /* the key first */

@@ -52,7 +52,7 @@ static inline void *
 ptier_map_find(const ptier_map *map, uint64_t hash,
                bool (*match)(const void *value, const void *key), const void *key)
 {
-    if (!map->cells)
+    if (map->count == 0) /* also one that was large once, and whose cells are far away */
         return NULL;
     for (size_t i = hash & map->mask; map->cells[i].value; i = (i + 1) & map->mask)
         if (map->cells[i].hash == hash && (!match || match(map->cells[i].value, key)))

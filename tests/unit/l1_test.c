@@ -1,6 +1,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
+#include "hash.h"
 #include "l1/l1_memory.h"
 #include "support/sample_entry.h"
 
@@ -483,6 +486,64 @@ l1_takes_a_get_of_many_for_uses_in_their_order(void **state)
     l1->ops->close(l1);
 }
 
+/* In kB. */
+static size_t
+huge_memory(void)
+{
+    char line[200];
+    size_t kb = 0;
+    FILE *file = fopen("/proc/self/smaps_rollup", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "AnonHugePages: %zu", &kb) == 1)
+            break;
+    if (file)
+        (void)fclose(file); /* only read from */
+    return kb;
+}
+
+static bool
+kernel_gathers(void)
+{
+    const size_t block = (size_t)2 << 20;
+    char setting[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+    bool agreed = file && fgets(setting, sizeof setting, file) && !strstr(setting, "[never]");
+    if (file)
+        (void)fclose(file); /* only read from */
+    void *memory = aligned_alloc(block, block);
+    assert_non_null(memory);
+    memset(memory, 1, block);
+    agreed = agreed && madvise(memory, block, 25 /* MADV_COLLAPSE */) == 0;
+    free(memory);
+    return agreed;
+}
+
+static void
+large_l1_moves_to_huge_pages(void **state)
+{
+    enum { STEPS = 1000 };
+    const uint64_t count = PTIER_L1_HUGE_FROM / 100;
+    (void)state;
+    char key[32];
+    if (!kernel_gathers())
+        skip();
+    ptier_tier *l1 = open_l1(count);
+    for (uint64_t i = 1; i <= count; i++) {
+        snprintf(key, sizeof key, "k%" PRIu64, i);
+        put(l1, key, ptier_hash_key(key), i);
+    }
+    assert_true(l1->ops->bytes(l1) >= PTIER_L1_HUGE_FROM);
+    size_t before = huge_memory();
+    for (int i = 0; i < STEPS; i++)
+        ptier_l1_gather(l1);
+    assert_true(huge_memory() >= before + (PTIER_L1_HUGE_FROM >> 12)); /* a quarter of it */
+    for (uint64_t i = 1; i <= count; i++) {
+        snprintf(key, sizeof key, "k%" PRIu64, i);
+        assert_int_equal(get(l1, key, ptier_hash_key(key)), i);
+    }
+    l1->ops->close(l1);
+}
+
 int
 main(void)
 {
@@ -498,6 +559,7 @@ main(void)
         cmocka_unit_test(l1_keeps_to_a_bound_in_bytes_and_never_gives_up_what_came_last),
         cmocka_unit_test(l1_keeps_to_the_bound_that_is_met_first),
         cmocka_unit_test(l1_refuses_bounds_and_policies_that_make_no_sense),
+        cmocka_unit_test(large_l1_moves_to_huge_pages),
         cmocka_unit_test(l1_stays_right_with_readers_writers_and_scans_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,36 @@ bounds_of_entries_and_bytes_hold(void **state)
     }
 }
 
+/* Removals shift others back in the table: none of these may get lost, and none come back. */
+static void
+removals_leave_all_others(void **state)
+{
+    enum { KEYS = 2000 };
+    near_box *b = *state;
+    bool here[KEYS] = {false};
+    unsigned random = 1;
+    ptier_near_destroy(b->near);
+    near_box_open(b, KEYS, 1 << 24);
+    near_hear(b, 1, 10);
+    for (int i = 0; i < 20 * KEYS; i++) {
+        char key[16];
+        random = random * 1103515245 + 12345;
+        unsigned number = random / 65536 % KEYS;
+        snprintf(key, sizeof key, "key-%u", number);
+        if (here[number])
+            ptier_near_forget(b->near, key);
+        else
+            assert_true(near_fill(b, key, 10));
+        here[number] = !here[number];
+        if (i % KEYS)
+            continue;
+        for (unsigned k = 0; k < KEYS; k++) {
+            snprintf(key, sizeof key, "key-%u", k);
+            assert_int_equal(near_look(b, key).outcome, here[k] ? PTIER_NEAR_HIT : PTIER_NEAR_MISS);
+        }
+    }
+}
+
 /* The daemon's clock reads whole milliseconds: of what it says is left, up to one may be over. */
 static void
 record_is_over_no_later_than_at_the_daemon(void **state)
@@ -164,6 +194,7 @@ main(void)
         CASE(hits_are_served_while_contact_is_fresh),
         CASE(record_is_over_when_its_time_is),
         CASE(bounds_of_entries_and_bytes_hold),
+        CASE(removals_leave_all_others),
         CASE(record_is_over_no_later_than_at_the_daemon),
         CASE(bounds_may_be_as_large_as_is_said),
         CASE(uses_are_collected_once),

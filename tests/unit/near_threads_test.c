@@ -59,6 +59,7 @@ read_and_fill(void *context)
             atomic_fetch_add(&s->served, 1);
             atomic_fetch_add(&s->wrong, record->record.revision < told);
         } else {
+            ptier_near_record_release(record); /* stale: between a resync and the next heartbeat */
             ptier_near_begin(s->near, key, &ticket);
             uint64_t as_of = atomic_load(&s->revision);
             record = make(key, atomic_load(&s->states[number]), as_of);

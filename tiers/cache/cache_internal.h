@@ -171,9 +171,10 @@ struct ptier_cache {
     ptier_l3_job *l3_job;     /* for L3's thread; NULL: none */
     bool rewrite_wanted;      /* L3's thread is asked to write its file anew, without free space */
     uint64_t rewrites;        /* how often it was done, or tried */
-    ptier_error rewrite_error;         /* of the last time */
-    int64_t state_retry_ms;            /* after a failure; maintenance thread only */
-    bool reserve_missing;              /* reserve.h; at open and close only */
+    ptier_error rewrite_error; /* of the last time */
+    int64_t state_retry_ms;    /* after a failure; maintenance thread only */
+    int64_t writeback_ms;      /* the next write-back: not before; of the maintenance thread */
+    bool reserve_missing;      /* reserve.h; at open and close only */
     unsigned log_tries, rebuild_tries; /* in vain, in a row; L3's thread only */
     bool l3_gathers;  /* L3's thread lets more come: it is to be woken for what is urgent only */
     bool l3_may_stop; /* once the others have stopped */
@@ -273,6 +274,10 @@ PTIER_MUST_CHECK ptier_status ptier_load_revision(ptier_cache *cache, uint64_t h
  */
 PTIER_MUST_CHECK ptier_status ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash,
                                                  ptier_entry **entry, ptier_tier_id *tier);
+
+/* The same, where L1 has just been found not to have it. */
+ptier_status ptier_load_below(ptier_cache *cache, const char *key, uint64_t hash,
+                              ptier_entry **entry, ptier_tier_id *tier);
 
 /* ---- lost.c: records that cannot be read ---- */
 

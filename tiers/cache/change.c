@@ -91,11 +91,8 @@ ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
     if (!ptier_any_disk_tier(cache) || cache->writeback.count >= WRITEBACK_MAX ||
         ptier_entry_in(&cache->writeback, entry->hash, entry->revision))
         return;
-    if (!ptier_map_insert(&cache->writeback, entry->hash, entry))
-        return;
-    ptier_entry_retain(entry);
-    if (cache->writeback.count == WRITEBACK_MAX / 4)
-        pthread_cond_signal(&cache->maintenance_work);
+    if (ptier_map_insert(&cache->writeback, entry->hash, entry))
+        ptier_entry_retain(entry);
 }
 
 /* Takes the entry that L1 wants to give up out of it. */

@@ -67,19 +67,25 @@ read_disk_tiers(ptier_cache *cache, const ptier_ref *ref, ptier_entry **entry, p
     return worst;
 }
 
-ptier_status
-ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry,
-                    ptier_tier_id *tier)
+/* `looked`: the index and memory were looked at just now, and L1 before: they need not be at first.
+ */
+static ptier_status
+load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, bool looked,
+              ptier_entry **entry, ptier_tier_id *tier)
 {
     const ptier_ref ref = {.hash = hash, .revision = revision, .quiet = true};
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_tier_id where = PTIER_TIER_L1;
-    ptier_status status = l1 ? l1->ops->get(l1, &ref, entry) : PTIER_NOT_FOUND;
+    ptier_status status = l1 && !looked ? l1->ops->get(l1, &ref, entry) : PTIER_NOT_FOUND;
     for (int attempt = 0; status && attempt < ATTEMPTS; attempt++) {
-        pthread_mutex_lock(&cache->lock);
-        bool current = ptier_index_find(cache->index, hash, revision) != PTIER_SLOT_NONE;
-        *entry = ptier_find_in_memory_locked(cache, hash, revision);
-        pthread_mutex_unlock(&cache->lock);
+        bool current = true;
+        *entry = NULL;
+        if (!looked || attempt > 0) {
+            pthread_mutex_lock(&cache->lock);
+            current = ptier_index_find(cache->index, hash, revision) != PTIER_SLOT_NONE;
+            *entry = ptier_find_in_memory_locked(cache, hash, revision);
+            pthread_mutex_unlock(&cache->lock);
+        }
         if (*entry) {
             where = upper_disk_tier(cache);
             status = PTIER_OK;
@@ -100,6 +106,13 @@ ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_
     if (tier)
         *tier = where;
     return status;
+}
+
+ptier_status
+ptier_load_revision(ptier_cache *cache, uint64_t hash, uint64_t revision, ptier_entry **entry,
+                    ptier_tier_id *tier)
+{
+    return load_revision(cache, hash, revision, false, entry, tier);
 }
 
 /* All revisions under a hash: in `few` when they fit, else malloc'ed. NULL: no memory for them. */
@@ -136,19 +149,30 @@ newest_first(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* One look: OK, NOT_FOUND for sure, ABORTED when something moved, or an error. */
+/* One look: OK, NOT_FOUND for sure, ABORTED when something moved, or an error. `below`: L1 has just
+ * been found not to have it. */
 static ptier_status
-look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
+look_once(ptier_cache *cache, const char *key, uint64_t hash, bool below, ptier_entry **entry,
           ptier_tier_id *tier)
 {
     uint64_t few[CANDIDATES];
     size_t count;
+    ptier_status worst = PTIER_NOT_FOUND;
     *entry = NULL;
-    ptier_status worst = ptier_settle_hash(cache, hash);
-    if (!worst || worst == PTIER_DATA_LOSS)
-        worst = PTIER_NOT_FOUND;
     pthread_mutex_lock(&cache->lock);
+    if (cache->indexing) {
+        pthread_mutex_unlock(&cache->lock);
+        worst = ptier_settle_hash(cache, hash);
+        if (!worst || worst == PTIER_DATA_LOSS)
+            worst = PTIER_NOT_FOUND;
+        pthread_mutex_lock(&cache->lock);
+    }
+    /* Three tables, none of which is in the processor's cache: side by side. */
+    ptier_map_prefetch(&cache->pending, hash);
+    ptier_map_prefetch(&cache->writeback, hash);
     uint64_t *revisions = candidates_locked(cache, hash, few, &count);
+    below &= revisions && count == 1;
+    ptier_entry *in_memory = below ? ptier_find_in_memory_locked(cache, hash, *revisions) : NULL;
     pthread_mutex_unlock(&cache->lock);
     if (!revisions)
         return PTIER_RESOURCE_EXHAUSTED;
@@ -156,7 +180,14 @@ look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entr
         qsort(revisions, count, sizeof *revisions, newest_first);
     bool moved = false;
     for (size_t i = 0; i < count && !*entry; i++) {
-        ptier_status status = ptier_load_revision(cache, hash, revisions[i], entry, tier);
+        ptier_status status = PTIER_OK;
+        if (in_memory) {
+            *entry = in_memory; /* the only one */
+            if (tier)
+                *tier = upper_disk_tier(cache);
+        } else {
+            status = load_revision(cache, hash, revisions[i], below, entry, tier);
+        }
         moved |= status == PTIER_NOT_FOUND;
         if (status == PTIER_DATA_LOSS)
             ptier_lose_record(cache, hash, revisions[i], count == 1 ? key : NULL);
@@ -176,12 +207,26 @@ look_once(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entr
     return moved ? PTIER_ABORTED : worst;
 }
 
+static ptier_status
+load_current(ptier_cache *cache, const char *key, uint64_t hash, bool below, ptier_entry **entry,
+             ptier_tier_id *tier)
+{
+    ptier_status status = PTIER_ABORTED;
+    for (int attempt = 0; status == PTIER_ABORTED && attempt < ATTEMPTS; attempt++)
+        status = look_once(cache, key, hash, below && attempt == 0, entry, tier);
+    return status == PTIER_ABORTED ? PTIER_NOT_FOUND : status;
+}
+
 ptier_status
 ptier_load_current(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
                    ptier_tier_id *tier)
 {
-    ptier_status status = PTIER_ABORTED;
-    for (int attempt = 0; status == PTIER_ABORTED && attempt < ATTEMPTS; attempt++)
-        status = look_once(cache, key, hash, entry, tier);
-    return status == PTIER_ABORTED ? PTIER_NOT_FOUND : status;
+    return load_current(cache, key, hash, false, entry, tier);
+}
+
+ptier_status
+ptier_load_below(ptier_cache *cache, const char *key, uint64_t hash, ptier_entry **entry,
+                 ptier_tier_id *tier)
+{
+    return load_current(cache, key, hash, true, entry, tier);
 }

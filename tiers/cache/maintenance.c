@@ -11,8 +11,8 @@
 enum {
     EXPIRY_BATCH = 128, /* changed in one hold of the change lock */
     WRITEBACK_BATCH = 256,
-    EXPIRY_ROUNDS = 64, /* batches before other work gets its turn */
-    WRITEBACK_ROUNDS = 4,
+    EXPIRY_ROUNDS = 64,   /* batches before other work gets its turn */
+    WRITEBACK_ROUNDS = 8, /* in a period: 20,000 entries a second */
     STATE_RETRY_MS = 1000,
     STATE_PATIENCE_MS = 5000, /* of those who wait for it */
     STATE_WAIT_MS = 200,
@@ -352,6 +352,17 @@ compact(ptier_cache *cache)
     return worked;
 }
 
+/* A few in a period: it is not urgent, and makes work for the log, compaction and L3. */
+static void
+write_back_in_turn(ptier_cache *cache)
+{
+    int64_t now_ms = ptier_monotonic_ms();
+    if (now_ms < cache->writeback_ms)
+        return;
+    cache->writeback_ms = now_ms + MAINTENANCE_PERIOD_MS;
+    PTIER_IGNORE(ptier_write_back(cache)); /* the rest in the next period */
+}
+
 /* Expiry first and fully, so that other work delays it by little. True: there is more to do. */
 static bool
 do_round(ptier_cache *cache)
@@ -364,10 +375,12 @@ do_round(ptier_cache *cache)
     ptier_flush_log(cache); /* also changes that nobody waits for */
     ptier_quarantine_flush(cache);
     bool more = expired != 0;
-    more |= ptier_write_back(cache);
+    write_back_in_turn(cache);
     ptier_heal_l2(cache);
     more |= compact(cache);
     ptier_enforce_bound(cache, PTIER_TIER_L2);
+    if (!more && cache->tiers[PTIER_TIER_L1])
+        ptier_l1_gather(cache->tiers[PTIER_TIER_L1]);
     return more;
 }
 

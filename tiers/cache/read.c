@@ -90,7 +90,7 @@ get_below(ptier_cache *cache, ptier_read_stripe *stripe, const ptier_ref *ref, u
           ptier_entry **entry, ptier_tier_id *tier)
 {
     int64_t now_ms;
-    ptier_status status = ptier_load_current(cache, ref->key, ref->hash, entry, tier);
+    ptier_status status = ptier_load_below(cache, ref->key, ref->hash, entry, tier);
     if (!status && expired(cache, *entry, &now_ms)) {
         ptier_entry_release(*entry);
         status = PTIER_NOT_FOUND;

@@ -6,11 +6,12 @@
  */
 #include "l1/l1_memory.h"
 
-#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hash.h"
+#include "l1/huge_pages.h"
 #include "l1/l1_policy.h"
 #include "map.h"
 
@@ -21,18 +22,20 @@ enum {
     CACHE_LINE = 64,
     FETCHED_BYTES = 256, /* of an entry: most are no larger */
     USES = 16,           /* that may wait in a shard */
+    SAMPLES = 32,        /* of a shard's cells, for huge pages */
+    FORGET_STEPS = 9000, /* about a quarter of an hour */
 };
 
 /*
- * A use that moves its node writes to its neighbours in the order, which are anywhere in memory: so
+ * A use that moves an entry writes to its neighbours in the order, which are anywhere in memory: so
  * they are only fetched at first, and the uses, in their order, made when they are there. Before
  * anything else looks at the order or changes it, all uses are made.
  */
 typedef struct shard {
     _Alignas(CACHE_LINE) pthread_mutex_t lock;
-    ptier_map map; /* of nodes */
+    ptier_map map; /* of entries, a reference each */
     size_t use_count;
-    ptier_l1_node *uses[USES];
+    ptier_entry *uses[USES];
     _Alignas(max_align_t) unsigned char order[];
 } shard;
 
@@ -52,6 +55,10 @@ typedef struct l1_tier {
      * looks at all of them does not meet the lines that readers write to. */
     _Alignas(CACHE_LINE) load loads[MAX_SHARDS];
     _Atomic uint64_t entries, bytes; /* of the tier, tables and all */
+
+    /* Of the one thread that gathers. */
+    _Alignas(CACHE_LINE) ptier_huge_pages pages;
+    uint64_t steps;
 
     _Alignas(CACHE_LINE) unsigned char shards[];
 } l1_tier;
@@ -91,28 +98,24 @@ count_locked(l1_tier *l1, size_t number, uint64_t entries, uint64_t bytes)
     add(&l1->bytes, bytes);
 }
 
-/* malloc's own share included. */
-static uint64_t
-node_bytes(ptier_l1_node *n)
-{
-    return malloc_usable_size(n) + sizeof(size_t) + ptier_entry_bytes(n->entry);
-}
-
 /* ---- one shard ---- */
 
 static bool
-node_matches(const void *value, const void *key)
+entry_matches(const void *value, const void *key)
 {
-    const ptier_l1_node *n = value;
+    const ptier_entry *entry = value;
     const ptier_ref *ref = key; /* its hash is what led here */
-    return (ref->revision == 0 || ref->revision == n->entry->revision) &&
-           (ref->key == NULL || strcmp(ref->key, ptier_entry_key(n->entry)) == 0);
+    if (!ref->key)
+        return ref->revision == 0 || ref->revision == entry->revision;
+    __builtin_prefetch(&entry->refs, 1); /* another line than the key's, mostly */
+    return strcmp(ref->key, ptier_entry_key(entry)) == 0 &&
+           (ref->revision == 0 || ref->revision == entry->revision);
 }
 
-static ptier_l1_node *
+static ptier_entry *
 find_locked(const shard *s, const ptier_ref *ref)
 {
-    return ptier_map_find(&s->map, ref->hash, node_matches, ref);
+    return ptier_map_find(&s->map, ref->hash, entry_matches, ref);
 }
 
 static void
@@ -124,67 +127,67 @@ make_uses_locked(const l1_tier *l1, shard *s)
 }
 
 static void
-use_locked(const l1_tier *l1, shard *s, ptier_l1_node *n)
+use_locked(const l1_tier *l1, shard *s, ptier_entry *entry)
 {
     if (!l1->policy->use_moves) {
-        l1->policy->use(s->order, n);
+        l1->policy->use(s->order, entry);
         return;
     }
-    __builtin_prefetch(n->newer, 1);
-    __builtin_prefetch(n->older, 1);
-    s->uses[s->use_count++] = n;
+    if (entry->l1_newer)
+        __builtin_prefetch(&entry->l1_newer->l1_newer, 1);
+    if (entry->l1_older)
+        __builtin_prefetch(&entry->l1_older->l1_newer, 1);
+    s->uses[s->use_count++] = entry;
     if (s->use_count == USES)
         make_uses_locked(l1, s);
-}
-
-static void
-free_node(ptier_l1_node *n)
-{
-    ptier_entry_release(n->entry);
-    free(n);
 }
 
 static ptier_status
 insert_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 {
     size_t table = ptier_map_bytes(&s->map);
-    ptier_l1_node *n = malloc(l1->policy->node_bytes);
-    if (!n || !ptier_map_insert(&s->map, entry->hash, n)) {
-        free(n);
+    if (!ptier_map_insert(&s->map, entry->hash, entry))
         return PTIER_RESOURCE_EXHAUSTED;
-    }
-    n->entry = ptier_entry_retain(entry);
     make_uses_locked(l1, s);
-    l1->policy->insert(s->order, n);
+    l1->policy->insert(s->order, ptier_entry_retain(entry));
     add(&l1->bytes, ptier_map_bytes(&s->map) - table);
-    count_locked(l1, number, 1, node_bytes(n));
+    count_locked(l1, number, 1, ptier_entry_bytes(entry));
     return PTIER_OK;
+}
+
+static void
+replace_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *old, ptier_entry *entry)
+{
+    make_uses_locked(l1, s);
+    (void)ptier_map_replace(&s->map, old->hash, old, entry); /* it was found there */
+    l1->policy->replace(s->order, old, ptier_entry_retain(entry));
+    count_locked(l1, number, 0, ptier_entry_bytes(entry) - ptier_entry_bytes(old));
+    ptier_entry_release(old);
 }
 
 static ptier_status
 put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 {
     const ptier_ref ref = {.hash = entry->hash, .key = ptier_entry_key(entry)};
-    ptier_l1_node *n = find_locked(s, &ref);
-    if (!n)
+    ptier_entry *old = find_locked(s, &ref);
+    if (!old)
         return insert_locked(l1, s, number, entry);
-    if (n->entry->revision > entry->revision)
+    if (old->revision > entry->revision)
         return PTIER_OK; /* a late promotion */
-    count_locked(l1, number, 0, ptier_entry_bytes(entry) - ptier_entry_bytes(n->entry));
-    ptier_entry_release(n->entry);
-    n->entry = ptier_entry_retain(entry);
-    use_locked(l1, s, n);
+    if (old != entry)
+        replace_locked(l1, s, number, old, entry);
+    use_locked(l1, s, entry);
     return PTIER_OK;
 }
 
 static void
-remove_locked(l1_tier *l1, shard *s, size_t number, ptier_l1_node *n)
+remove_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 {
     make_uses_locked(l1, s);
-    ptier_map_remove(&s->map, n->entry->hash, n);
-    l1->policy->remove(s->order, n);
-    count_locked(l1, number, -UINT64_C(1), -node_bytes(n));
-    free_node(n);
+    (void)ptier_map_remove(&s->map, entry->hash, entry); /* it was found there */
+    l1->policy->remove(s->order, entry);
+    count_locked(l1, number, -UINT64_C(1), -ptier_entry_bytes(entry));
+    ptier_entry_release(entry);
 }
 
 static void
@@ -192,8 +195,7 @@ clear_locked(l1_tier *l1, shard *s, size_t number)
 {
     const load *l = &l1->loads[number];
     for (size_t i = 0; s->map.cells && i <= s->map.mask; i++)
-        if (s->map.cells[i].value)
-            free_node(s->map.cells[i].value);
+        ptier_entry_release(s->map.cells[i].value);
     add(&l1->bytes, -(uint64_t)ptier_map_bytes(&s->map));
     count_locked(l1, number, -read_figure(&l->entries), -read_figure(&l->bytes));
     ptier_map_fini(&s->map);
@@ -212,6 +214,41 @@ clear_all(l1_tier *l1)
     }
 }
 
+/* ---- huge pages ---- */
+
+/* Where cells, and the entries that they lead to, lie. Nothing there is looked at. */
+static size_t
+sample(shard *s, uint64_t random, uintptr_t addresses[2 * SAMPLES])
+{
+    size_t count = 0;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; s->map.cells && i < SAMPLES; i++) {
+        const ptier_map_cell *cell = &s->map.cells[(random + i * i * i) & s->map.mask];
+        addresses[count++] = (uintptr_t)cell;
+        if (cell->value)
+            addresses[count++] = (uintptr_t)cell->value;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return count;
+}
+
+void
+ptier_l1_gather(ptier_tier *tier)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    uintptr_t addresses[2 * SAMPLES];
+    if (read_figure(&l1->bytes) < PTIER_L1_HUGE_FROM || !ptier_huge_pages_wanted(&l1->pages))
+        return;
+    if (++l1->steps % FORGET_STEPS == 0)
+        ptier_huge_pages_forget(&l1->pages);
+    uint64_t random = ptier_hash_pair(l1->steps, 0);
+    shard *s = shard_at(l1, l1->steps & (l1->shard_count - 1));
+    size_t count = sample(s, random, addresses);
+    for (size_t i = 0; i < count; i++)
+        if (ptier_huge_pages_gather(&l1->pages, addresses[i]))
+            return;
+}
+
 /* ---- the contract ---- */
 
 static ptier_status
@@ -221,11 +258,11 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     shard *s = shard_at(l1, number_of(l1, ref->hash));
     ptier_status status = PTIER_NOT_FOUND;
     pthread_mutex_lock(&s->lock);
-    ptier_l1_node *n = find_locked(s, ref);
-    if (n) {
+    ptier_entry *found = find_locked(s, ref);
+    if (found) {
         if (!ref->quiet)
-            use_locked(l1, s, n);
-        *entry = ptier_entry_retain(n->entry);
+            use_locked(l1, s, found);
+        *entry = ptier_entry_retain(found);
         status = PTIER_OK;
     }
     pthread_mutex_unlock(&s->lock);
@@ -234,20 +271,15 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
 
 /* ---- many at once ---- */
 
-/* Where the search for each ref begins; then the node there; then its entry. */
+/* Where the search for each ref begins; then the entry there. */
 static void
 fetch_locked(const shard *s, const ptier_ref *refs, const uint8_t *which, size_t count)
 {
     const ptier_map *map = &s->map;
-    const ptier_l1_node *nodes[PTIER_L1_BATCH];
     for (size_t i = 0; i < count; i++)
         __builtin_prefetch(&map->cells[refs[which[i]].hash & map->mask]);
     for (size_t i = 0; i < count; i++) {
-        nodes[i] = map->cells[refs[which[i]].hash & map->mask].value;
-        __builtin_prefetch(nodes[i], 1);
-    }
-    for (size_t i = 0; i < count; i++) {
-        const char *entry = nodes[i] ? (const char *)nodes[i]->entry : NULL;
+        const char *entry = map->cells[refs[which[i]].hash & map->mask].value;
         for (size_t at = 0; entry && at < FETCHED_BYTES; at += CACHE_LINE)
             __builtin_prefetch(entry + at, 1);
     }
@@ -261,12 +293,12 @@ get_group(l1_tier *l1, shard *s, const ptier_ref *refs, const uint8_t *which, si
     if (s->map.cells && count > 1)
         fetch_locked(s, refs, which, count);
     for (size_t i = 0; i < count; i++) {
-        ptier_l1_node *n = find_locked(s, &refs[which[i]]);
-        if (!n)
+        ptier_entry *found = find_locked(s, &refs[which[i]]);
+        if (!found)
             continue;
         if (!refs[which[i]].quiet)
-            use_locked(l1, s, n);
-        entries[which[i]] = ptier_entry_retain(n->entry);
+            use_locked(l1, s, found);
+        entries[which[i]] = ptier_entry_retain(found);
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -305,9 +337,9 @@ apply_one(l1_tier *l1, const ptier_op *op)
         status = put_locked(l1, s, number, op->entry);
     } else {
         const ptier_ref ref = {.hash = op->entry->hash, .key = ptier_entry_key(op->entry)};
-        ptier_l1_node *n = find_locked(s, &ref);
-        if (n && n->entry->revision < op->revision)
-            remove_locked(l1, s, number, n);
+        ptier_entry *found = find_locked(s, &ref);
+        if (found && found->revision < op->revision)
+            remove_locked(l1, s, number, found);
     }
     pthread_mutex_unlock(&s->lock);
     return status;
@@ -341,9 +373,9 @@ l1_touch(ptier_tier *tier, const ptier_ref *ref)
     l1_tier *l1 = (l1_tier *)tier;
     shard *s = shard_at(l1, number_of(l1, ref->hash));
     pthread_mutex_lock(&s->lock);
-    ptier_l1_node *n = find_locked(s, ref);
-    if (n)
-        use_locked(l1, s, n);
+    ptier_entry *found = find_locked(s, ref);
+    if (found)
+        use_locked(l1, s, found);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -372,13 +404,13 @@ l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     shard *s = shard_at(l1, fullest(l1, crowded));
     pthread_mutex_lock(&s->lock);
     make_uses_locked(l1, s);
-    const ptier_l1_node *n = l1->policy->victim(s->order);
-    if (n) {
-        *hash = n->entry->hash;
-        *revision = n->entry->revision;
+    const ptier_entry *next = l1->policy->victim(s->order);
+    if (next) {
+        *hash = next->hash;
+        *revision = next->revision;
     }
     pthread_mutex_unlock(&s->lock);
-    return n ? PTIER_OK : PTIER_NOT_FOUND;
+    return next ? PTIER_OK : PTIER_NOT_FOUND;
 }
 
 static void
@@ -389,9 +421,9 @@ l1_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
     size_t number = number_of(l1, hash);
     shard *s = shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
-    ptier_l1_node *n = find_locked(s, &ref);
-    if (n)
-        remove_locked(l1, s, number, n);
+    ptier_entry *found = find_locked(s, &ref);
+    if (found)
+        remove_locked(l1, s, number, found);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -399,17 +431,17 @@ static bool
 scan_shard_locked(const shard *s, ptier_scan_fn fn, void *context)
 {
     for (size_t i = 0; s->map.cells && i <= s->map.mask; i++) {
-        const ptier_l1_node *n = s->map.cells[i].value;
-        if (!n)
+        const ptier_entry *entry = s->map.cells[i].value;
+        if (!entry)
             continue;
         const ptier_scan_item item = {
-            .hash = n->entry->hash,
-            .revision = n->entry->revision,
-            .expires_boot_ms = n->entry->expires_boot_ms,
-            .health = n->entry->health,
-            .key = ptier_entry_key(n->entry),
-            .url = ptier_entry_url(n->entry),
-            .source = ptier_entry_source(n->entry),
+            .hash = entry->hash,
+            .revision = entry->revision,
+            .expires_boot_ms = entry->expires_boot_ms,
+            .health = entry->health,
+            .key = ptier_entry_key(entry),
+            .url = ptier_entry_url(entry),
+            .source = ptier_entry_source(entry),
         };
         if (!fn(context, &item))
             return false;
@@ -457,6 +489,7 @@ l1_close(ptier_tier *tier)
 {
     l1_tier *l1 = (l1_tier *)tier;
     clear_all(l1);
+    ptier_huge_pages_fini(&l1->pages);
     for (size_t i = 0; i < l1->shard_count; i++)
         pthread_mutex_destroy(&shard_at(l1, i)->lock);
     free(l1);
@@ -534,6 +567,7 @@ ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier, ptier_error *e
     l1->shard_count = count;
     l1->shard_bytes = shard_bytes;
     atomic_init(&l1->bytes, size);
+    ptier_huge_pages_init(&l1->pages);
     for (size_t i = 0; i < count; i++) {
         pthread_mutex_init(&shard_at(l1, i)->lock, NULL);
         ptier_map_init(&shard_at(l1, i)->map);

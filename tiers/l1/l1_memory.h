@@ -31,4 +31,13 @@ PTIER_MUST_CHECK ptier_status ptier_l1_open(const ptier_l1_options *options, pti
 void ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count,
                        ptier_entry **entries);
 
+/* From this size on its memory is moved to huge pages. */
+#define PTIER_L1_HUGE_FROM (UINT64_C(32) << 20)
+
+/*
+ * A step of that, every now and then, by one thread: one block of 2 MiB at most, which takes some
+ * ms of that thread; who reads an entry in the block waits meanwhile. Addresses stay.
+ */
+void ptier_l1_gather(ptier_tier *tier);
+
 #endif

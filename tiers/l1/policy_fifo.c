@@ -3,25 +3,31 @@
 #include "l1/l1_policy.h"
 
 static void
-fifo_insert(void *order, ptier_l1_node *node)
+fifo_insert(void *order, ptier_entry *entry)
 {
-    ptier_l1_list_push(order, node);
+    ptier_l1_list_push(order, entry);
 }
 
 static void
-fifo_use(void *order, ptier_l1_node *node)
+fifo_use(void *order, ptier_entry *entry)
 {
     (void)order;
-    (void)node;
+    (void)entry;
 }
 
 static void
-fifo_remove(void *order, ptier_l1_node *node)
+fifo_replace(void *order, ptier_entry *old, ptier_entry *entry)
 {
-    ptier_l1_list_remove(order, node);
+    ptier_l1_list_replace(order, old, entry);
 }
 
-static ptier_l1_node *
+static void
+fifo_remove(void *order, ptier_entry *entry)
+{
+    ptier_l1_list_remove(order, entry);
+}
+
+static ptier_entry *
 fifo_victim(void *order)
 {
     const ptier_l1_list *list = order;
@@ -29,10 +35,10 @@ fifo_victim(void *order)
 }
 
 const ptier_l1_policy ptier_l1_fifo = {
-    .node_bytes = sizeof(ptier_l1_node),
     .order_bytes = sizeof(ptier_l1_list),
     .insert = fifo_insert,
     .use = fifo_use,
+    .replace = fifo_replace,
     .remove = fifo_remove,
     .victim = fifo_victim,
 };

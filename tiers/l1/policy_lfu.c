@@ -11,74 +11,82 @@
 
 enum { USES_MAX = 63, LISTS = USES_MAX + 1 };
 
-typedef struct lfu_node {
-    ptier_l1_node node;
-    uint8_t uses; /* its insertion is the first one */
-    uint8_t list; /* priority % LISTS */
-} lfu_node;
+/* Of an entry: l1_uses, of which its insertion is the first one, and l1_list, its priority % LISTS.
+ */
 
 typedef struct lfu_order {
     ptier_l1_list lists[LISTS];
-    uint64_t filled; /* bit i: lists[i] has nodes */
+    uint64_t filled; /* bit i: lists[i] has entries */
     unsigned age;    /* modulo LISTS */
     /* What was inserted last waits here for the next insertion, or its first use: the victims that
      * have to make room for it are chosen without it, and count towards its priority. */
-    lfu_node *latest;
+    ptier_entry *latest;
 } lfu_order;
 
 static void
-place(lfu_order *lfu, lfu_node *n)
+place(lfu_order *lfu, ptier_entry *entry)
 {
-    n->list = (uint8_t)((lfu->age + n->uses) % LISTS);
-    ptier_l1_list_push(&lfu->lists[n->list], &n->node);
-    lfu->filled |= UINT64_C(1) << n->list;
+    entry->l1_list = (uint8_t)((lfu->age + entry->l1_uses) % LISTS);
+    ptier_l1_list_push(&lfu->lists[entry->l1_list], entry);
+    lfu->filled |= UINT64_C(1) << entry->l1_list;
 }
 
 static void
-take(lfu_order *lfu, lfu_node *n)
+take(lfu_order *lfu, ptier_entry *entry)
 {
-    if (lfu->latest == n) {
+    if (lfu->latest == entry) {
         lfu->latest = NULL;
         return;
     }
-    ptier_l1_list_remove(&lfu->lists[n->list], &n->node);
-    if (!lfu->lists[n->list].newest)
-        lfu->filled &= ~(UINT64_C(1) << n->list);
+    ptier_l1_list_remove(&lfu->lists[entry->l1_list], entry);
+    if (!lfu->lists[entry->l1_list].newest)
+        lfu->filled &= ~(UINT64_C(1) << entry->l1_list);
 }
 
 static void
-lfu_insert(void *order, ptier_l1_node *node)
+lfu_insert(void *order, ptier_entry *entry)
 {
     lfu_order *lfu = order;
     if (lfu->latest)
         place(lfu, lfu->latest);
-    lfu->latest = (lfu_node *)node;
-    lfu->latest->uses = 1;
+    lfu->latest = entry;
+    entry->l1_uses = 1;
 }
 
 static void
-lfu_use(void *order, ptier_l1_node *node)
+lfu_use(void *order, ptier_entry *entry)
 {
     lfu_order *lfu = order;
-    lfu_node *n = (lfu_node *)node;
-    take(lfu, n);
-    if (n->uses < USES_MAX)
-        n->uses++;
-    place(lfu, n);
+    take(lfu, entry);
+    if (entry->l1_uses < USES_MAX)
+        entry->l1_uses++;
+    place(lfu, entry);
 }
 
 static void
-lfu_remove(void *order, ptier_l1_node *node)
+lfu_replace(void *order, ptier_entry *old, ptier_entry *entry)
 {
-    take(order, (lfu_node *)node);
+    lfu_order *lfu = order;
+    entry->l1_uses = old->l1_uses;
+    entry->l1_list = old->l1_list;
+    if (lfu->latest == old)
+        lfu->latest = entry;
+    else
+        ptier_l1_list_replace(&lfu->lists[old->l1_list], old, entry);
 }
 
-static ptier_l1_node *
+static void
+lfu_remove(void *order, ptier_entry *entry)
+{
+    take(order, entry);
+}
+
+static ptier_entry *
 lfu_victim(void *order)
 {
     lfu_order *lfu = order;
     if (!lfu->filled)
-        return lfu->latest ? &lfu->latest->node : NULL;
+        return lfu->latest ? lfu->latest : NULL;
     /* The lists from the age upwards, as bits from 0 upwards. */
     uint64_t upwards = lfu->filled >> lfu->age | lfu->filled << (-lfu->age % LISTS);
     lfu->age = (lfu->age + (unsigned)__builtin_ctzll(upwards)) % LISTS;
@@ -86,11 +94,11 @@ lfu_victim(void *order)
 }
 
 const ptier_l1_policy ptier_l1_lfu = {
-    .node_bytes = sizeof(lfu_node),
     .order_bytes = sizeof(lfu_order),
     .use_moves = true,
     .insert = lfu_insert,
     .use = lfu_use,
+    .replace = lfu_replace,
     .remove = lfu_remove,
     .victim = lfu_victim,
 };

@@ -7,58 +7,66 @@
  */
 #include "l1/l1_policy.h"
 
-typedef struct sieve_node {
-    ptier_l1_node node;
-    bool used; /* since the hand last came by */
-} sieve_node;
+/* Of an entry: l1_uses, whether it was used since the hand last came by. */
 
 typedef struct sieve_order {
     ptier_l1_list list;
-    ptier_l1_node *hand; /* NULL: before the oldest */
+    ptier_entry *hand; /* NULL: before the oldest */
 } sieve_order;
 
 static void
-sieve_insert(void *order, ptier_l1_node *node)
+sieve_insert(void *order, ptier_entry *entry)
 {
     sieve_order *sieve = order;
-    ((sieve_node *)node)->used = false;
-    ptier_l1_list_push(&sieve->list, node);
+    entry->l1_uses = false;
+    ptier_l1_list_push(&sieve->list, entry);
 }
 
 static void
-sieve_use(void *order, ptier_l1_node *node)
+sieve_use(void *order, ptier_entry *entry)
 {
     (void)order;
-    ((sieve_node *)node)->used = true;
+    entry->l1_uses = true;
 }
 
 static void
-sieve_remove(void *order, ptier_l1_node *node)
+sieve_replace(void *order, ptier_entry *old, ptier_entry *entry)
 {
     sieve_order *sieve = order;
-    if (sieve->hand == node) /* the newest was not there when this one was chosen: the round ends */
-        sieve->hand = node->newer == sieve->list.newest ? NULL : node->newer;
-    ptier_l1_list_remove(&sieve->list, node);
+    entry->l1_uses = old->l1_uses;
+    if (sieve->hand == old)
+        sieve->hand = entry;
+    ptier_l1_list_replace(&sieve->list, old, entry);
 }
 
-static ptier_l1_node *
+static void
+sieve_remove(void *order, ptier_entry *entry)
+{
+    sieve_order *sieve = order;
+    /* The newest was not there when this one was chosen: the round ends. */
+    if (sieve->hand == entry)
+        sieve->hand = entry->l1_newer == sieve->list.newest ? NULL : entry->l1_newer;
+    ptier_l1_list_remove(&sieve->list, entry);
+}
+
+static ptier_entry *
 sieve_victim(void *order)
 {
     sieve_order *sieve = order;
-    ptier_l1_node *n = sieve->hand ? sieve->hand : sieve->list.oldest;
-    while (n && (((sieve_node *)n)->used || (n == sieve->list.newest && n->older))) {
-        ((sieve_node *)n)->used = false;
-        n = n->newer ? n->newer : sieve->list.oldest;
+    ptier_entry *n = sieve->hand ? sieve->hand : sieve->list.oldest;
+    while (n && (n->l1_uses || (n == sieve->list.newest && n->l1_older))) {
+        n->l1_uses = false;
+        n = n->l1_newer ? n->l1_newer : sieve->list.oldest;
     }
     sieve->hand = n;
     return n;
 }
 
 const ptier_l1_policy ptier_l1_sieve = {
-    .node_bytes = sizeof(sieve_node),
     .order_bytes = sizeof(sieve_order),
     .insert = sieve_insert,
     .use = sieve_use,
+    .replace = sieve_replace,
     .remove = sieve_remove,
     .victim = sieve_victim,
 };
