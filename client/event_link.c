@@ -9,13 +9,13 @@
 #include <string.h>
 
 #include <nng/nng.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "convert.h"
 #include "event_socket.h"
 #include "framing.h"
 #include "info_call.h"
 #include "monotonic.h"
+#include "pause.h"
 #include "replay_call.h"
 
 #define HEARTBEAT_DEFAULT_MS 250
@@ -394,8 +394,7 @@ follow(ptier_event_link *link)
 static void
 back_off(ptier_event_link *link, int64_t pause)
 {
-    int64_t until =
-        ptier_monotonic_ms() + pause / 2 + (int64_t)(nng_random() % (uint32_t)(pause / 2 + 1));
+    int64_t until = ptier_monotonic_ms() + ptier_pause_jittered(pause);
     pthread_mutex_lock(&link->lock);
     while (!link->stopping && ptier_monotonic_ms() < until)
         ptier_monotonic_wait(&link->changed, &link->lock, until);
