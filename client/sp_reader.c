@@ -75,6 +75,7 @@ want_more(ptier_sp_reader *r)
     if (r->start > 0) {
         uint8_t rest[FRAME_BYTES];
         memcpy(rest, r->buffer + r->start, there);
+        explicit_bzero(r->buffer + r->start, there);
         memcpy(r->buffer, rest, there);
         r->start = 0;
         r->end = there;
