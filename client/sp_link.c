@@ -16,8 +16,9 @@
 #include "sp_wire.h"
 
 #define CROWDED_MS                                                                                 \
-    5               /* until the next try, where more want to connect than the listener lets wait */
-#define LEAVE_MS 20 /* who waits for others to leave the socket looks again so often */
+    5 /* until the next try, where more want to connect than the listener lets wait */
+#define GUARD_MS 100 /* nobody has read for so long */
+#define LEAVE_MS 20  /* who waits for others to leave the socket looks again so often */
 
 void
 ptier_link_ring(int event)
@@ -281,20 +282,43 @@ ptier_link_lost_locked(ptier_transport *t, bool by_peer)
     ptier_transport_tell_locked(t);
 }
 
-/* Callers see the end when they send or read; here it is seen when nobody does. Data wakes nobody
- * here. */
+/* What is there. */
+static void
+read_all_locked(ptier_transport *t)
+{
+    uint64_t before;
+    do {
+        before = t->link->reads;
+        ptier_link_read_locked(t, 0, -1);
+    } while (t->link->reads != before);
+}
+
+/*
+ * Callers see the end of the connection when they send or read; here it is seen when nobody does.
+ * What comes while nobody reads (a callback is slow, or a reply late) is read here, too: a daemon
+ * that could not send it would end the connection. As long as others read, nothing that comes wakes
+ * this thread.
+ */
 void
 ptier_link_attend(ptier_transport *t)
 {
-    struct pollfd fd = {.fd = t->link->fd, .events = POLLRDHUP};
-    while (poll(&fd, 1, -1) <= 0)
-        continue;
+    struct ptier_link *l = t->link;
+    struct pollfd fd = {.fd = l->fd};
+    bool quiet = true, ended = false;
+    uint64_t seen = 0;
     pthread_mutex_lock(&t->lock);
-    while (t->connected) { /* there may be replies before the end */
-        if (t->link->reading)
+    while (t->connected) {
+        pthread_mutex_unlock(&t->lock);
+        fd.events = (short)(POLLRDHUP | (quiet ? POLLIN : 0));
+        int ready = poll(&fd, 1, quiet ? -1 : GUARD_MS);
+        pthread_mutex_lock(&t->lock);
+        ended = ready > 0 && fd.revents & ~POLLIN;
+        if (t->connected && !l->reading && (ended || l->reads == seen))
+            read_all_locked(t);
+        quiet = l->reads == seen && !l->reading;
+        seen = l->reads;
+        if (t->connected && ended) /* the one who reads now will not find the end for us */
             ptier_monotonic_wait(&t->changed, &t->lock, ptier_monotonic_ms() + LEAVE_MS);
-        else
-            ptier_link_read_locked(t, 0, -1);
     }
     pthread_mutex_unlock(&t->lock);
 }

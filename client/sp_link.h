@@ -38,6 +38,7 @@ struct ptier_link {
     int rouse;                      /* eventfd, which ends that of ptier_transport_doze */
     int users;                      /* threads in system calls on fd */
     bool reading;                   /* one has the reader */
+    uint64_t reads;                 /* that brought something */
     bool writing;                   /* one sends the first `taken` frames */
     bool blocked;                   /* the kernel takes no more */
     bool dozing;                    /* without reading */

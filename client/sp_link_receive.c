@@ -102,10 +102,12 @@ ptier_link_read_locked(ptier_transport *t, int64_t until, int event)
     l->users++;
     pthread_mutex_unlock(&t->lock);
     int rv = wait_and_receive(l, until, event, blocked, &writable);
-    if (rv == 0)
+    if (rv == 0) {
         rv = deliver_and_lock(t);
-    else
+        l->reads++;
+    } else {
         pthread_mutex_lock(&t->lock);
+    }
     l->reading = false;
     l->users--;
     if (!t->connected)

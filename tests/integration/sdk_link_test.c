@@ -223,6 +223,26 @@ answer_the_second(sp_peer *peer, int fd, unsigned number)
     answer_all(peer, fd, SIZE_MAX);
 }
 
+/* Much that nobody asked for, after the first answer. */
+static void
+answer_and_flood(sp_peer *peer, int fd, unsigned number)
+{
+    static uint8_t flood[50000];
+    sp_request request;
+    (void)number;
+    sp_peer_greet(peer, fd);
+    if (!sp_peer_receive(peer, fd, &request))
+        return;
+    uint8_t *end = sp_peer_put_reply(flood, request.id, 5, NULL, 0);
+    sp_peer_say(fd, flood, (size_t)(end - flood), SIZE_MAX);
+    for (int i = 0; i < 60; i++) {
+        end = sp_peer_put_reply(flood, request.id, 0, flood, sizeof flood - 200);
+        sp_peer_say(fd, flood, (size_t)(end - flood), SIZE_MAX);
+    }
+    atomic_store(&peer->go, true);
+    answer_all(peer, fd, SIZE_MAX);
+}
+
 static void
 hang_up_when_idle(sp_peer *peer, int fd, unsigned number)
 {
@@ -530,6 +550,49 @@ a_cancelled_call_ends_while_others_wait(void **state)
 }
 
 static void
+wait_for_the_flood(void *context, ptier_async_result *result)
+{
+    const sp_peer *peer = context;
+    (void)result;
+    for (int64_t end = ptier_test_now() + PATIENCE_MS;
+         !atomic_load(&peer->go) && ptier_test_now() < end;)
+        (void)poll(NULL, 0, 2);
+}
+
+/* A daemon ends connections over which it cannot send. */
+static void
+replies_are_taken_while_a_callback_is_slow(void **state)
+{
+    sp_peer peer;
+    (void)state;
+    sp_peer_start(&peer, answer_and_flood);
+    ptier_client *client = open_client(&peer, 20000);
+    assert_int_equal(ptier_async_get(client, "k", wait_for_the_flood, &peer, NULL, NULL), PTIER_OK);
+    wait_for_the_flood(&peer, NULL);
+    assert_true(atomic_load(&peer.go));
+    assert_echo(client, "x", 1);
+    ptier_client_close(client);
+    sp_peer_stop(&peer);
+}
+
+/* The same between two calls. */
+static void
+replies_are_taken_while_nobody_waits(void **state)
+{
+    sp_peer peer;
+    ptier_error error;
+    (void)state;
+    sp_peer_start(&peer, answer_and_flood);
+    ptier_client *client = open_client(&peer, 20000);
+    assert_int_equal(call(client, "x", 1, &error), PTIER_NOT_FOUND);
+    wait_for_the_flood(&peer, NULL);
+    assert_true(atomic_load(&peer.go));
+    assert_echo(client, "x", 1);
+    ptier_client_close(client);
+    sp_peer_stop(&peer);
+}
+
+static void
 a_lost_connection_is_noticed_without_a_call(void **state)
 {
     sp_peer peer;
@@ -589,6 +652,8 @@ main(void)
         cmocka_unit_test(a_request_that_has_begun_is_completed),
         cmocka_unit_test(large_requests_of_many_threads_are_whole),
         cmocka_unit_test(a_cancelled_call_ends_while_others_wait),
+        cmocka_unit_test(replies_are_taken_while_a_callback_is_slow),
+        cmocka_unit_test(replies_are_taken_while_nobody_waits),
         cmocka_unit_test(a_lost_connection_is_noticed_without_a_call),
         cmocka_unit_test(a_full_backlog_is_waited_for),
     };
