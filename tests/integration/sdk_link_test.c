@@ -227,7 +227,7 @@ answer_the_second(sp_peer *peer, int fd, unsigned number)
 static void
 answer_and_flood(sp_peer *peer, int fd, unsigned number)
 {
-    static uint8_t flood[50000];
+    static uint8_t flood[50000], junk[49000];
     sp_request request;
     (void)number;
     sp_peer_greet(peer, fd);
@@ -236,7 +236,7 @@ answer_and_flood(sp_peer *peer, int fd, unsigned number)
     uint8_t *end = sp_peer_put_reply(flood, request.id, 5, NULL, 0);
     sp_peer_say(fd, flood, (size_t)(end - flood), SIZE_MAX);
     for (int i = 0; i < 60; i++) {
-        end = sp_peer_put_reply(flood, request.id, 0, flood, sizeof flood - 200);
+        end = sp_peer_put_reply(flood, request.id, 0, junk, sizeof junk);
         sp_peer_say(fd, flood, (size_t)(end - flood), SIZE_MAX);
     }
     atomic_store(&peer->go, true);
