@@ -162,7 +162,7 @@ ptier_attempt_again(ptier_attempt *a, ptier_status status, int64_t *pause_ms)
         a->uncertain = false;
     bool again = worth_retrying(a, status) && a->tries < a->client->retries;
     int64_t pause = (int64_t)RETRY_PAUSE_MS << (a->tries < 5 ? a->tries : 5);
-    *pause_ms = ptier_pause_jittered(pause);
+    *pause_ms = again ? ptier_pause_jittered(pause) : 0;
     a->tries++;
     return again;
 }

@@ -10,8 +10,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <fcntl.h>
-
 #include "monotonic.h"
 #include "sp_wire.h"
 
@@ -193,18 +191,6 @@ greet(ptier_transport *t, int fd, int64_t *grace)
     return ptier_sp_greets(greeting, PTIER_SP_REP) ? 0 : NNG_EPROTO;
 }
 
-/* From here on receiving may block for a slice. */
-static int
-make_blocking(int fd)
-{
-    const struct timeval slice = {.tv_usec = PTIER_LINK_SLICE_MS * 1000};
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &slice, sizeof slice) != 0)
-        return nng_error(errno);
-    return 0;
-}
-
 static void
 connected(ptier_transport *t, int fd)
 {
@@ -243,8 +229,6 @@ ptier_link_dial(ptier_transport *t)
         look_at_peer(t, fd, &grace);
         rv = greet(t, fd, &grace);
     }
-    if (rv == 0)
-        rv = make_blocking(fd);
     pthread_mutex_lock(&t->lock);
     if (rv == NNG_ECONNSHUT)
         t->dropped = true;

@@ -11,9 +11,8 @@
 #include "sp_reader.h"
 #include "transport_internal.h"
 
-#define PTIER_LINK_FRAMES   128 /* slots, and those that are being sent for nobody any more */
-#define PTIER_LINK_SLICE_MS 50  /* the reader's system call returns so often */
-#define PTIER_LINK_ID_BIT   UINT32_C(0x80000000) /* of every request: proto/sp_wire.h */
+#define PTIER_LINK_FRAMES 128 /* slots, and those that are being sent for nobody any more */
+#define PTIER_LINK_ID_BIT UINT32_C(0x80000000) /* of every request: proto/sp_wire.h */
 
 typedef struct ptier_link_slot {
     pthread_cond_t told; /* it ended, or may read */

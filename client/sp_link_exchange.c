@@ -68,6 +68,14 @@ time_out_locked(ptier_transport *t, ptier_slot *s)
         ptier_link_lost_locked(t, false);
 }
 
+/* Its request is not sent, or not all of it: whoever began may give up. */
+static bool
+is_to_send(const ptier_transport *t, const ptier_slot *s)
+{
+    const struct ptier_link *l = t->link;
+    return !ptier_link_slot_of(t, s)->sent || (l->out_count > 0 && l->out[0].slot == s);
+}
+
 /* While another one reads. */
 static void
 wait_writable_locked(ptier_transport *t)
@@ -93,14 +101,19 @@ exchange(ptier_transport *t, ptier_slot *s, nng_msg *request, int64_t deadline, 
     ptier_link_slot *ls = ptier_link_slot_of(t, s);
     pthread_mutex_lock(&t->lock);
     begin_locked(t, s, request, deadline, true);
-    ptier_link_flush_locked(t);
     while (!ls->ended) {
-        if (ptier_monotonic_ms() >= deadline)
+        ptier_link_flush_locked(t);
+        if (ls->ended)
+            break;
+        int64_t now = ptier_monotonic_ms();
+        if (now >= deadline)
             time_out_locked(t, s);
         else if (t->connected && !l->reading)
             ptier_link_read_locked(t, deadline, -1);
-        else if (t->connected && l->blocked && !l->writing)
+        else if (t->connected && l->blocked && !l->writing && is_to_send(t, s))
             wait_writable_locked(t);
+        else if (is_to_send(t, s) && deadline - now > BLOCKED_SLICE_MS)
+            ptier_monotonic_wait(&ls->told, &t->lock, now + BLOCKED_SLICE_MS);
         else
             ptier_monotonic_wait(&ls->told, &t->lock, deadline);
     }

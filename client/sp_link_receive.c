@@ -11,12 +11,12 @@
 
 /* 0: bytes came. NNG_EAGAIN: none did. Else the connection is gone. */
 static int
-receive(struct ptier_link *l, int flags)
+receive(struct ptier_link *l)
 {
     struct iovec room[2];
     struct msghdr message = {.msg_iov = room};
     message.msg_iovlen = (size_t)ptier_sp_reader_room(&l->reader, room);
-    ssize_t got = recvmsg(l->fd, &message, flags);
+    ssize_t got = recvmsg(l->fd, &message, MSG_DONTWAIT);
     if (got > 0) {
         ptier_sp_reader_take(&l->reader, (size_t)got);
         return 0;
@@ -24,35 +24,26 @@ receive(struct ptier_link *l, int flags)
     return got < 0 && (errno == EAGAIN || errno == EINTR) ? NNG_EAGAIN : NNG_ECONNSHUT;
 }
 
-static int
-wait_ms(int64_t until)
-{
-    int64_t left = until - ptier_monotonic_ms();
-    return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
-}
-
-/* As `receive`, but waits. *writable: the kernel takes more again. */
+/*
+ * As `receive`, but waits. *writable: the kernel takes more again. With an event much may be under
+ * way, and a look before waiting pays. Not by a receive that blocks: that is woken when the daemon
+ * takes our request, too.
+ */
 static int
 wait_and_receive(struct ptier_link *l, int64_t until, int event, bool blocked, bool *writable)
 {
     struct pollfd fds[2] = {{.fd = l->fd, .events = (short)(POLLIN | (blocked ? POLLOUT : 0))},
                             {.fd = event, .events = POLLIN}};
-    int left = wait_ms(until);
-    /* The socket's own time limit is a slice: one system call instead of two. */
-    if (event < 0 && !blocked && left > PTIER_LINK_SLICE_MS)
-        return receive(l, 0);
-    /* Others are rarely waited for when much is under way. */
-    int rv = blocked ? NNG_EAGAIN : receive(l, MSG_DONTWAIT);
-    if (rv != NNG_EAGAIN)
+    int rv = event < 0 ? NNG_EAGAIN : receive(l);
+    int64_t left = until - ptier_monotonic_ms();
+    if (rv != NNG_EAGAIN || (left <= 0 && event >= 0 && !blocked))
         return rv;
-    if (left == 0 && !blocked)
-        return rv;
-    if (poll(fds, 2, left) <= 0)
+    if (poll(fds, event < 0 ? 1 : 2, left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
         return NNG_EAGAIN;
     if (fds[1].revents)
         ptier_link_hush(event);
     *writable = fds[0].revents & POLLOUT;
-    return fds[0].revents & ~POLLOUT ? receive(l, MSG_DONTWAIT) : NNG_EAGAIN;
+    return fds[0].revents & ~POLLOUT ? receive(l) : NNG_EAGAIN;
 }
 
 /* *message stays when nobody waits for it. */
@@ -122,12 +113,15 @@ void
 ptier_link_pass_on_locked(ptier_transport *t)
 {
     struct ptier_link *l = t->link;
-    if (l->reading || !t->connected)
+    if (!t->connected)
         return;
-    if (l->dozing && l->flying > 0) {
+    /* Who leaves does not look any more whether the kernel takes more. */
+    if (l->flying > 0 && (l->blocked || (l->dozing && !l->reading))) {
         ptier_link_ring(l->rouse);
         return;
     }
+    if (l->reading)
+        return;
     for (size_t i = 0; i < t->slot_count; i++)
         if (l->slots[i].waited && !l->slots[i].ended) {
             pthread_cond_signal(&l->slots[i].told);
