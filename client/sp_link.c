@@ -103,28 +103,25 @@ nng_error(int problem)
     }
 }
 
-/* Whether the attempt is to end. One that may be just about to succeed gets a moment: bare
- * listeners of nng 1.5 do not outlive one that is broken off. */
 static bool
-is_over(ptier_transport *t, int64_t *grace)
+is_abandoned(ptier_transport *t)
 {
     pthread_mutex_lock(&t->lock);
-    bool unwanted = t->closing || t->abandoned;
+    bool abandoned = t->abandoned;
     pthread_mutex_unlock(&t->lock);
-    int64_t now = ptier_monotonic_ms();
-    if (unwanted && *grace == 0)
-        *grace = now + PTIER_DIAL_GRACE_MS;
-    return *grace != 0 && now >= *grace;
+    return abandoned;
 }
 
-/* Until something can be read from fd (-1: for a pause of CROWDED_MS). NNG_ECANCELED: unwanted. */
+/* Until something can be read from fd (-1: for a pause of CROWDED_MS). 0 or an error. */
 static int
-wait_readable(ptier_transport *t, int fd, int64_t *grace)
+wait_readable(ptier_transport *t, int fd, int64_t until)
 {
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = t->link->poke, .events = POLLIN}};
-    while (!is_over(t, grace)) {
-        int left = *grace ? PTIER_DIAL_GRACE_MS : -1;
-        int ready = poll(fds, 2, fd < 0 ? CROWDED_MS : left);
+    while (!is_abandoned(t)) {
+        int64_t left = until == INT64_MAX ? -1 : until - ptier_monotonic_ms();
+        if (until != INT64_MAX && left <= 0)
+            return NNG_ETIMEDOUT;
+        int ready = poll(fds, 2, fd < 0 ? CROWDED_MS : (int)left);
         if (ready > 0 && fds[1].revents)
             ptier_link_hush(t->link->poke);
         if (fd < 0 || (ready > 0 && fds[0].revents))
@@ -134,14 +131,16 @@ wait_readable(ptier_transport *t, int fd, int64_t *grace)
 }
 
 static int
-connect_to(ptier_transport *t, int fd, int64_t *grace)
+connect_to(ptier_transport *t, int fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int rv = 0;
     /* The address was checked: it fits. */
     memcpy(address.sun_path, t->url + strlen("ipc://"), strlen(t->url + strlen("ipc://")));
     while (rv == 0 && connect(fd, (const struct sockaddr *)&address, sizeof address) != 0)
-        rv = errno == EAGAIN ? wait_readable(t, -1, grace) : errno == EINTR ? 0 : nng_error(errno);
+        rv = errno == EAGAIN  ? wait_readable(t, -1, INT64_MAX)
+             : errno == EINTR ? 0
+                              : nng_error(errno);
     return rv;
 }
 
@@ -155,22 +154,22 @@ peer_of(int fd)
                                                                      : PTIER_OWNER_UNKNOWN;
 }
 
-/* Notes a stranger, who gets our greeting and nothing else. */
-static void
-look_at_peer(ptier_transport *t, int fd, int64_t *grace)
+/* A stranger gets our greeting and nothing else. */
+static bool
+is_stranger(ptier_transport *t, int fd)
 {
     uint64_t uid = peer_of(fd);
     if (ptier_owner_is_trusted(t->owner, uid))
-        return;
-    *grace = ptier_monotonic_ms() + PTIER_DIAL_GRACE_MS; /* to greet */
+        return false;
     pthread_mutex_lock(&t->lock);
     t->strange = true;
     t->stranger = uid;
     pthread_mutex_unlock(&t->lock);
+    return true;
 }
 
 static int
-greet(ptier_transport *t, int fd, int64_t *grace)
+greet(ptier_transport *t, int fd, int64_t until)
 {
     uint8_t greeting[PTIER_SP_GREETING_BYTES];
     size_t got = 0;
@@ -178,7 +177,7 @@ greet(ptier_transport *t, int fd, int64_t *grace)
     if (send(fd, greeting, sizeof greeting, MSG_NOSIGNAL) != (ssize_t)sizeof greeting)
         return nng_error(errno);
     while (got < sizeof greeting) {
-        int rv = wait_readable(t, fd, grace);
+        int rv = wait_readable(t, fd, until);
         if (rv != 0)
             return rv;
         ssize_t more = recv(fd, greeting + got, sizeof greeting - got, MSG_DONTWAIT);
@@ -214,7 +213,7 @@ connected(ptier_transport *t, int fd)
 int
 ptier_link_dial(ptier_transport *t)
 {
-    int64_t grace = 0;
+    bool strange = false;
     pthread_mutex_lock(&t->lock);
     bool wanted = ptier_transport_dials_locked(t);
     atomic_store(&t->dial_begun, true);
@@ -224,20 +223,21 @@ ptier_link_dial(ptier_transport *t)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return nng_error(errno);
-    int rv = connect_to(t, fd, &grace);
+    int rv = connect_to(t, fd);
     if (rv == 0) {
-        look_at_peer(t, fd, &grace);
-        rv = greet(t, fd, &grace);
+        strange = is_stranger(t, fd);
+        /* A bare listener of nng 1.5 does not outlive a connection that ends before. */
+        rv = greet(t, fd, strange ? ptier_monotonic_ms() + PTIER_DIAL_GRACE_MS : INT64_MAX);
     }
+    if (rv == 0 && !strange) {
+        connected(t, fd);
+        return 0;
+    }
+    close(fd);
     pthread_mutex_lock(&t->lock);
     if (rv == NNG_ECONNSHUT)
         t->dropped = true;
-    bool strange = t->strange;
     pthread_mutex_unlock(&t->lock);
-    if (rv == 0 && !strange)
-        connected(t, fd);
-    else
-        close(fd);
     return strange ? NNG_EPEERAUTH : rv;
 }
 

@@ -57,6 +57,7 @@ pthread_mutex_lock(pthread_mutex_t *mutex)
 
 /* Of unix sockets: what follows is part of the attempt, too. */
 __attribute__((visibility("default"))) int
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): the system's is __fd */
 connect(int fd, const struct sockaddr *address, socklen_t length)
 {
     int (*real)(int, const struct sockaddr *, socklen_t) =
