@@ -58,7 +58,7 @@ ptier_link_open(ptier_transport *t)
     l->fd = -1;
     l->poke = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     l->rouse = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    ptier_sp_reader_init(&l->reader, PTIER_REPLY_MAX);
+    ptier_sp_replies_init(&l->reader, PTIER_REPLY_MAX);
     while (conditions < PTIER_SLOTS_MAX &&
            ptier_monotonic_cond_init(&l->slots[conditions].told) == 0)
         conditions++;
@@ -194,7 +194,7 @@ static void
 connected(ptier_transport *t, int fd)
 {
     struct ptier_link *l = t->link;
-    ptier_sp_reader_init(&l->reader, PTIER_REPLY_MAX);
+    ptier_sp_replies_init(&l->reader, PTIER_REPLY_MAX);
     pthread_mutex_lock(&t->lock);
     l->fd = fd;
     l->blocked = false;
@@ -318,5 +318,5 @@ ptier_link_hang_up(ptier_transport *t)
     l->fd = -1;
     pthread_mutex_unlock(&t->lock);
     close(fd);
-    ptier_sp_reader_fini(&l->reader);
+    ptier_sp_replies_fini(&l->reader);
 }

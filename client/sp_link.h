@@ -8,7 +8,7 @@
 #ifndef PTIER_SP_LINK_H
 #define PTIER_SP_LINK_H
 
-#include "sp_reader.h"
+#include "sp_replies.h"
 #include "transport_internal.h"
 
 #define PTIER_LINK_FRAMES 128 /* slots, and those that are being sent for nobody any more */
@@ -46,7 +46,7 @@ struct ptier_link {
     size_t out_count, taken, begun; /* begun: bytes sent of the first frame */
     ptier_link_frame out[PTIER_LINK_FRAMES];
     ptier_link_slot slots[PTIER_SLOTS_MAX];
-    ptier_sp_reader reader;
+    ptier_sp_replies reader;
 };
 
 static inline ptier_link_slot *

@@ -15,10 +15,10 @@ receive(struct ptier_link *l)
 {
     struct iovec room[2];
     struct msghdr message = {.msg_iov = room};
-    message.msg_iovlen = (size_t)ptier_sp_reader_room(&l->reader, room);
+    message.msg_iovlen = (size_t)ptier_sp_replies_room(&l->reader, room);
     ssize_t got = recvmsg(l->fd, &message, MSG_DONTWAIT);
     if (got > 0) {
-        ptier_sp_reader_take(&l->reader, (size_t)got);
+        ptier_sp_replies_take(&l->reader, (size_t)got);
         return 0;
     }
     return got < 0 && (errno == EAGAIN || errno == EINTR) ? NNG_EAGAIN : NNG_ECONNSHUT;
@@ -68,7 +68,7 @@ deliver_and_lock(ptier_transport *t)
         size_t count = 0;
         int rv = 0;
         while (count < REPLIES_AT_ONCE &&
-               (rv = ptier_sp_reader_next(&t->link->reader, &ids[count], &messages[count])) == 0)
+               (rv = ptier_sp_replies_next(&t->link->reader, &ids[count], &messages[count])) == 0)
             count++;
         pthread_mutex_lock(&t->lock);
         for (size_t i = 0; i < count; i++)

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "sp_reader.h"
+#include "sp_replies.h"
 #include "sp_wire.h"
 
 #define MAX   200000
@@ -56,10 +56,10 @@ expect_reply(size_t i, uint32_t id, nng_msg *message)
 
 /* As recvmsg would. */
 static size_t
-feed(ptier_sp_reader *reader, const uint8_t *bytes, size_t length)
+feed(ptier_sp_replies *reader, const uint8_t *bytes, size_t length)
 {
     struct iovec room[2];
-    int count = ptier_sp_reader_room(reader, room);
+    int count = ptier_sp_replies_room(reader, room);
     size_t fed = 0;
     for (int i = 0; i < count; i++) {
         size_t part = length - fed < room[i].iov_len ? length - fed : room[i].iov_len;
@@ -67,13 +67,13 @@ feed(ptier_sp_reader *reader, const uint8_t *bytes, size_t length)
         fed += part;
     }
     assert_true(fed > 0);
-    ptier_sp_reader_take(reader, fed);
+    ptier_sp_replies_take(reader, fed);
     return fed;
 }
 
 /* All of the stream, at most so many bytes at a time. */
 static void
-read_in_pieces(ptier_sp_reader *reader, size_t (*piece)(void *), void *context)
+read_in_pieces(ptier_sp_replies *reader, size_t (*piece)(void *), void *context)
 {
     size_t got = 0;
     for (size_t at = 0; at < stream_length;) {
@@ -82,7 +82,7 @@ read_in_pieces(ptier_sp_reader *reader, size_t (*piece)(void *), void *context)
         nng_msg *message;
         int rv;
         at += feed(reader, stream + at, length < stream_length - at ? length : stream_length - at);
-        while ((rv = ptier_sp_reader_next(reader, &id, &message)) == 0)
+        while ((rv = ptier_sp_replies_next(reader, &id, &message)) == 0)
             expect_reply(got++, id, message);
         assert_int_equal(rv, NNG_EAGAIN);
     }
@@ -107,32 +107,32 @@ random_piece(void *context)
 static void
 replies_are_read_in_pieces_of_any_size(void **state)
 {
-    static ptier_sp_reader reader;
+    static ptier_sp_replies reader;
     (void)state;
     make_stream();
     for (size_t size = 1; size <= stream_length; size = size < 20 ? size + 1 : size * 2 + 1) {
-        ptier_sp_reader_init(&reader, MAX);
+        ptier_sp_replies_init(&reader, MAX);
         read_in_pieces(&reader, same, &size);
-        ptier_sp_reader_fini(&reader);
+        ptier_sp_replies_fini(&reader);
     }
     for (unsigned seed = 1; seed <= 50; seed++) {
         unsigned state_of_seed = seed;
-        ptier_sp_reader_init(&reader, MAX);
+        ptier_sp_replies_init(&reader, MAX);
         read_in_pieces(&reader, random_piece, &state_of_seed);
-        ptier_sp_reader_fini(&reader);
+        ptier_sp_replies_fini(&reader);
     }
 }
 
 static void
 expect_error(const uint8_t *bytes, size_t length, int error)
 {
-    static ptier_sp_reader reader;
+    static ptier_sp_replies reader;
     uint32_t id;
     nng_msg *message;
-    ptier_sp_reader_init(&reader, MAX);
+    ptier_sp_replies_init(&reader, MAX);
     (void)feed(&reader, bytes, length);
-    assert_int_equal(ptier_sp_reader_next(&reader, &id, &message), error);
-    ptier_sp_reader_fini(&reader);
+    assert_int_equal(ptier_sp_replies_next(&reader, &id, &message), error);
+    ptier_sp_replies_fini(&reader);
 }
 
 static void
@@ -156,23 +156,23 @@ what_is_no_reply_is_refused_before_there_is_room_for_it(void **state)
 static void
 a_reply_that_ends_amid_is_let_go(void **state)
 {
-    static ptier_sp_reader reader;
+    static ptier_sp_replies reader;
     uint32_t id;
     nng_msg *message;
     (void)state;
     make_stream();
-    ptier_sp_reader_init(&reader, MAX);
+    ptier_sp_replies_init(&reader, MAX);
     (void)feed(&reader, stream, 100);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(ptier_sp_reader_next(&reader, &id, &message), 0);
+        assert_int_equal(ptier_sp_replies_next(&reader, &id, &message), 0);
         expect_reply((size_t)i, id, message);
     }
-    assert_int_equal(ptier_sp_reader_next(&reader, &id, &message), NNG_EAGAIN);
-    ptier_sp_reader_fini(&reader); /* the leak checker sees whether it is */
+    assert_int_equal(ptier_sp_replies_next(&reader, &id, &message), NNG_EAGAIN);
+    ptier_sp_replies_fini(&reader); /* the leak checker sees whether it is */
     (void)feed(&reader, stream, 18);
-    assert_int_equal(ptier_sp_reader_next(&reader, &id, &message), 0); /* from the beginning */
+    assert_int_equal(ptier_sp_replies_next(&reader, &id, &message), 0); /* from the beginning */
     expect_reply(0, id, message);
-    ptier_sp_reader_fini(&reader);
+    ptier_sp_replies_fini(&reader);
 }
 
 int

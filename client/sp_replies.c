@@ -1,5 +1,5 @@
-/* See sp_reader.h. */
-#include "sp_reader.h"
+/* See sp_replies.h. */
+#include "sp_replies.h"
 
 #include <string.h>
 
@@ -12,7 +12,7 @@
           */
 
 void
-ptier_sp_reader_init(ptier_sp_reader *r, size_t reply_max)
+ptier_sp_replies_init(ptier_sp_replies *r, size_t reply_max)
 {
     r->max = reply_max;
     r->start = r->end = 0;
@@ -22,18 +22,18 @@ ptier_sp_reader_init(ptier_sp_reader *r, size_t reply_max)
 }
 
 void
-ptier_sp_reader_fini(ptier_sp_reader *r)
+ptier_sp_replies_fini(ptier_sp_replies *r)
 {
     if (r->message) {
         explicit_bzero(nng_msg_body(r->message), r->filled);
         nng_msg_free(r->message);
     }
     explicit_bzero(r->buffer, r->end);
-    ptier_sp_reader_init(r, r->max);
+    ptier_sp_replies_init(r, r->max);
 }
 
 int
-ptier_sp_reader_room(ptier_sp_reader *r, struct iovec room[2])
+ptier_sp_replies_room(ptier_sp_replies *r, struct iovec room[2])
 {
     int count = 0;
     size_t limit = r->large ? TASTE_BYTES : sizeof r->buffer;
@@ -46,7 +46,7 @@ ptier_sp_reader_room(ptier_sp_reader *r, struct iovec room[2])
 }
 
 void
-ptier_sp_reader_take(ptier_sp_reader *r, size_t length)
+ptier_sp_replies_take(ptier_sp_replies *r, size_t length)
 {
     if (r->message) {
         size_t missing = nng_msg_len(r->message) - r->filled;
@@ -59,7 +59,7 @@ ptier_sp_reader_take(ptier_sp_reader *r, size_t length)
 
 /* The buffer's first `length` bytes are not needed any more. */
 static void
-consume(ptier_sp_reader *r, size_t length)
+consume(ptier_sp_replies *r, size_t length)
 {
     explicit_bzero(r->buffer + r->start, length);
     r->start += length;
@@ -69,7 +69,7 @@ consume(ptier_sp_reader *r, size_t length)
 
 /* Less than a head and an id: it moves to the beginning. */
 static int
-want_more(ptier_sp_reader *r)
+want_more(ptier_sp_replies *r)
 {
     size_t there = r->end - r->start;
     if (r->start > 0) {
@@ -91,7 +91,7 @@ get_id(const uint8_t *in)
 
 /* Begins the next reply with what is there of it. 0 or an error. */
 static int
-begin(ptier_sp_reader *r)
+begin(ptier_sp_replies *r)
 {
     uint64_t length;
     const uint8_t *in = r->buffer + r->start;
@@ -119,7 +119,7 @@ begin(ptier_sp_reader *r)
 }
 
 int
-ptier_sp_reader_next(ptier_sp_reader *r, uint32_t *id, nng_msg **message)
+ptier_sp_replies_next(ptier_sp_replies *r, uint32_t *id, nng_msg **message)
 {
     int rv = r->message ? 0 : begin(r);
     if (rv != 0)
