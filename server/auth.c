@@ -202,6 +202,12 @@ ptier_auth_peer(const ptier_auth *auth, nng_pipe pipe)
     return ptier_peer_of(auth ? &auth->rules : NULL, pipe);
 }
 
+ptier_peer
+ptier_auth_peer_of_user(const ptier_auth *auth, uint32_t uid, uint32_t gid)
+{
+    return ptier_peer_of_user(auth ? &auth->rules : NULL, uid, gid);
+}
+
 uint32_t
 ptier_auth_socket_group(const ptier_auth *auth)
 {

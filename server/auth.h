@@ -44,6 +44,7 @@ uint64_t ptier_auth_version(const ptier_auth *auth);
 /* NULL is fine: of an auth with neither tokens nor users. */
 bool ptier_auth_has_tokens(const ptier_auth *auth);
 ptier_peer ptier_auth_peer(const ptier_auth *auth, nng_pipe pipe);
+ptier_peer ptier_auth_peer_of_user(const ptier_auth *auth, uint32_t uid, uint32_t gid);
 
 /* The group of the ipc sockets, or UINT32_MAX: the daemon's. */
 uint32_t ptier_auth_socket_group(const ptier_auth *auth);

@@ -208,14 +208,14 @@ ptier_daemon_start(const ptier_config *config, ptier_log *log, void (*on_shutdow
         service->default_ttl_ms = config->default_ttl_ms;
         service->on_shutdown = on_shutdown;
         service->shutdown_context = shutdown_context;
+        *daemon = made;
         status = open_doors(made, config, error);
     }
     if (status != PTIER_OK) {
         (void)ptier_daemon_stop(made); /* the first failure is the one to tell */
-        return status;
+        *daemon = NULL;
     }
-    *daemon = made;
-    return PTIER_OK;
+    return status;
 }
 
 ptier_status

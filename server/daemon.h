@@ -13,7 +13,8 @@ typedef struct ptier_daemon ptier_daemon;
 /*
  * Opens the cache and listens. `on_shutdown` is called on any thread when a client asks to stop (it
  * must not block or stop the daemon itself). `config` and log are borrowed until stop. On failure
- * nothing is left behind. INVALID_ARGUMENT: an option, or what it names.
+ * nothing is left behind, and *daemon is NULL; else it is set before anybody can connect.
+ * INVALID_ARGUMENT: an option, or what it names.
  */
 PTIER_MUST_CHECK ptier_status ptier_daemon_start(const ptier_config *config, ptier_log *log,
                                                  void (*on_shutdown)(void *context),

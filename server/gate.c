@@ -34,10 +34,9 @@ ptier_gate_fini(ptier_gate *gate)
 
 /* `stranger` NULL: there are too many. */
 static void
-refuse(ptier_gate *gate, nng_pipe pipe, const ptier_peer *stranger)
+tell_refusal(ptier_gate *gate, const ptier_peer *stranger)
 {
     char who[PTIER_PEER_TEXT];
-    (void)nng_pipe_close(pipe); /* in ADD_PRE this refuses it */
     atomic_fetch_add(&gate->unlogged, 1);
     int64_t now = ptier_monotonic_ms();
     int64_t last = atomic_load(&gate->logged_ms);
@@ -66,9 +65,9 @@ may_connect(const ptier_gate_side *side, const ptier_peer *peer)
     return side->events ? peer->door == PTIER_DOOR_TLS : ptier_auth_has_tokens(side->gate->auth);
 }
 
-/* Notes a stranger's pipe. False: there are too many. */
+/* Notes a stranger. False: there are too many. */
 static bool
-let_stranger_in(ptier_gate *gate, uint32_t pipe)
+let_stranger_in(ptier_gate *gate, uint32_t id)
 {
     bool room = false;
     pthread_mutex_lock(&gate->lock);
@@ -82,7 +81,7 @@ let_stranger_in(ptier_gate *gate, uint32_t pipe)
     }
     if (gate->stranger_count < gate->stranger_room &&
         gate->stranger_count < gate->limit - gate->limit / 4) {
-        gate->strangers[gate->stranger_count++] = pipe;
+        gate->strangers[gate->stranger_count++] = id;
         room = true;
     }
     pthread_mutex_unlock(&gate->lock);
@@ -90,36 +89,63 @@ let_stranger_in(ptier_gate *gate, uint32_t pipe)
 }
 
 static void
-forget_stranger(ptier_gate *gate, uint32_t pipe)
+forget_stranger(ptier_gate *gate, uint32_t id)
 {
     pthread_mutex_lock(&gate->lock);
     for (size_t i = 0; i < gate->stranger_count; i++)
-        if (gate->strangers[i] == pipe) {
+        if (gate->strangers[i] == id) {
             gate->strangers[i] = gate->strangers[--gate->stranger_count];
             break;
         }
     pthread_mutex_unlock(&gate->lock);
 }
 
+/* Counts it, also when it is refused. */
+static bool
+enter(const ptier_gate_side *side, const ptier_peer *peer, uint32_t id)
+{
+    ptier_gate *gate = side->gate;
+    uint64_t before = atomic_fetch_add(&gate->count, 1);
+    if (!may_connect(side, peer))
+        tell_refusal(gate, peer);
+    else if (before >= gate->limit ||
+             (peer->role < PTIER_ROLE_READER && !let_stranger_in(gate, id)))
+        tell_refusal(gate, NULL);
+    else
+        return true;
+    return false;
+}
+
+bool
+ptier_gate_enter(ptier_gate *gate, const ptier_peer *peer, uint32_t id)
+{
+    bool entered = enter(&gate->calls, peer, id);
+    if (!entered)
+        atomic_fetch_sub(&gate->count, 1);
+    return entered;
+}
+
+void
+ptier_gate_leave(ptier_gate *gate, uint32_t id)
+{
+    forget_stranger(gate, id);
+    atomic_fetch_sub(&gate->count, 1);
+}
+
 static void
 on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
 {
     const ptier_gate_side *side = argument;
-    ptier_gate *gate = side->gate;
+    uint32_t id = (uint32_t)nng_pipe_id(pipe);
     if (event == NNG_PIPE_EV_REM_POST) {
-        forget_stranger(gate, (uint32_t)nng_pipe_id(pipe));
-        atomic_fetch_sub(&gate->count, 1);
+        ptier_gate_leave(side->gate, id);
         return;
     }
-    uint64_t before = atomic_fetch_add(&gate->count, 1);
-    ptier_peer peer = ptier_auth_peer(gate->auth, pipe);
+    ptier_peer peer = ptier_auth_peer(side->gate->auth, pipe);
     if (peer.door != PTIER_DOOR_IPC)
-        ptier_handshakes_done(gate->handshakes, pipe);
-    if (!may_connect(side, &peer))
-        refuse(gate, pipe, &peer);
-    else if (before >= gate->limit ||
-             (peer.role < PTIER_ROLE_READER && !let_stranger_in(gate, (uint32_t)nng_pipe_id(pipe))))
-        refuse(gate, pipe, NULL);
+        ptier_handshakes_done(side->gate->handshakes, pipe);
+    if (!enter(side, &peer, id))
+        (void)nng_pipe_close(pipe); /* in ADD_PRE this refuses it */
 }
 
 ptier_status

@@ -37,7 +37,7 @@ typedef struct ptier_gate {
     _Atomic int64_t logged_ms; /* CLOCK_MONOTONIC; 0: never */
 
     pthread_mutex_t lock; /* guards the rest */
-    uint32_t *strangers;  /* owned: pipes of peers without a role of their own */
+    uint32_t *strangers;  /* owned: ids of peers without a role of their own */
     size_t stranger_count, stranger_room;
 } ptier_gate;
 
@@ -49,6 +49,13 @@ void ptier_gate_init(ptier_gate *gate, uint64_t limit, const ptier_auth *auth,
 /* Puts the gate in front of a socket that has no listener yet. */
 PTIER_MUST_CHECK ptier_status ptier_gate_guard(ptier_gate *gate, nng_socket socket, bool events,
                                                ptier_error *error);
+
+/*
+ * The same for a connection for calls that is not nng's; `id` is unique among all, and no pipe's.
+ * False: it is refused, and to be closed. Who is let in leaves once.
+ */
+PTIER_MUST_CHECK bool ptier_gate_enter(ptier_gate *gate, const ptier_peer *peer, uint32_t id);
+void ptier_gate_leave(ptier_gate *gate, uint32_t id);
 
 /* Whether a connection may be closed now because there are many. */
 bool ptier_gate_is_crowded(const ptier_gate *gate);

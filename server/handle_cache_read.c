@@ -53,6 +53,36 @@ begin_many(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
     return true;
 }
 
+/* What L1 has of all keys. False: some are missing. */
+static bool
+try_many(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
+{
+    ptier_found *found = &call->found;
+    found->count = request->n_keys;
+    size_t hits = ptier_cache_try_get_many(call->service->cache, (const char *const *)request->keys,
+                                           request->n_keys, found->entries);
+    for (size_t i = 0; i < found->count; i++)
+        found->tiers[i] = PTIER_TIER_L1;
+    return hits == found->count;
+}
+
+/* What was not tried, or not found so. Returns how many a disk did not give. */
+static uint32_t
+get_those_missing(ptier_call *call, const Proxytier__V1__GetManyRequest *request)
+{
+    ptier_found *found = &call->found;
+    uint32_t unreadable = 0;
+    found->count = request->n_keys;
+    for (size_t i = 0; i < found->count; i++) {
+        if (found->entries[i])
+            continue;
+        ptier_status status = ptier_cache_get(call->service->cache, request->keys[i],
+                                              &found->entries[i], &found->tiers[i]);
+        unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
+    }
+    return unreadable;
+}
+
 /* False: the call has failed. */
 static bool
 list_tiers(ptier_call *call, Proxytier__V1__GetManyResponse *response)
@@ -73,24 +103,16 @@ PTIER_HANDLER(ProxyCache, get_many, GetManyRequest, GetManyResponse)
 {
     (void)service;
     ptier_call *call = data;
-    ptier_cache *cache = call->service->cache;
     Proxytier__V1__GetManyResponse response = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
     ptier_found *found = &call->found;
     if (!found->entries && !begin_many(call, request))
         return;
-    for (; found->count < request->n_keys; found->count++) {
-        const char *key = request->keys[found->count];
-        ptier_entry **entry = &found->entries[found->count];
-        if (call->must_not_wait && !ptier_cache_try_get(cache, key, entry)) {
-            ptier_call_put_off(call);
-            return;
-        }
-        found->tiers[found->count] = PTIER_TIER_L1;
-        if (!call->must_not_wait) {
-            ptier_status status = ptier_cache_get(cache, key, entry, &found->tiers[found->count]);
-            response.unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
-        }
+    if (call->must_not_wait && !try_many(call, request)) {
+        ptier_call_put_off(call);
+        return;
     }
+    if (!call->must_not_wait)
+        response.unreadable = get_those_missing(call, request);
     response.as_of = found->as_of;
     if (request->with_tiers && !list_tiers(call, &response))
         return;

@@ -301,3 +301,64 @@ ptier_listen(nng_socket socket, const char *url, const ptier_listen_options *opt
         (void)nng_listener_close(*listener); /* nobody was told of it */
     return status;
 }
+
+/* Nobody can connect before it listens, so that its mode and group count from the beginning. */
+static ptier_status
+bind_path(int fd, const char *url, const ptier_listen_options *options, ptier_error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = url + strlen(IPC);
+    memcpy(address.sun_path, path, strlen(path) + 1); /* ptier_listen_check looked at the length */
+    if (unlink(path) != 0 && errno != ENOENT)         /* a dead daemon's: check_path looked */
+        return ptier_fail(error, PTIER_PERMISSION_DENIED, "cannot replace %s: %s", path,
+                          strerror(errno));
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0)
+        return errno == EADDRINUSE
+                   ? in_use(url, error)
+                   : ptier_fail(error,
+                                errno == EACCES ? PTIER_PERMISSION_DENIED : PTIER_UNAVAILABLE,
+                                "cannot listen on %s: %s", url, strerror(errno));
+    if (chmod(path, (mode_t)options->socket_mode) != 0)
+        return ptier_fail(error, PTIER_UNAVAILABLE, "cannot set the mode of %s: %s", path,
+                          strerror(errno));
+    return give_to_group(url, options, error);
+}
+
+ptier_status
+ptier_listen_unix(const char *url, const ptier_listen_options *options,
+                  ptier_listen_socket *listening, ptier_error *error)
+{
+    struct stat there;
+    *listening = (ptier_listen_socket){.fd = -1};
+    ptier_status status = ptier_listen_prepare(url, false, error);
+    if (status != PTIER_OK)
+        return status;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot open a socket: %s",
+                          strerror(errno));
+    status = bind_path(fd, url, options, error);
+    if (status == PTIER_OK && (lstat(url + strlen(IPC), &there) != 0 || listen(fd, SOMAXCONN) != 0))
+        status =
+            ptier_fail(error, PTIER_UNAVAILABLE, "cannot listen on %s: %s", url, strerror(errno));
+    if (status != PTIER_OK) {
+        (void)close(fd); /* nobody was told of it */
+        return status;
+    }
+    *listening = (ptier_listen_socket){.fd = fd, .device = there.st_dev, .inode = there.st_ino};
+    return PTIER_OK;
+}
+
+void
+ptier_listen_unix_close(ptier_listen_socket *listening, const char *url)
+{
+    struct stat there;
+    const char *path = url + strlen(IPC);
+    if (listening->fd < 0)
+        return;
+    if (lstat(path, &there) == 0 && there.st_dev == listening->device &&
+        there.st_ino == listening->inode)
+        (void)unlink(path);     /* whoever comes next replaces it, too */
+    (void)close(listening->fd); /* nothing was written */
+    listening->fd = -1;
+}

@@ -48,6 +48,19 @@ PTIER_MUST_CHECK ptier_status ptier_listen(nng_socket socket, const char *url,
                                            const ptier_listen_options *options,
                                            nng_listener *listener, ptier_error *error);
 
+/* A unix socket that listens. */
+typedef struct ptier_listen_socket {
+    int fd;                 /* -1: none */
+    uint64_t device, inode; /* of its path, to be sure that it is ours when it is removed */
+} ptier_listen_socket;
+
+/* The same without nng, of an ipc address. fd is -1 on failure. */
+PTIER_MUST_CHECK ptier_status ptier_listen_unix(const char *url,
+                                                const ptier_listen_options *options,
+                                                ptier_listen_socket *listening, ptier_error *error);
+/* Closes it and removes its path. */
+void ptier_listen_unix_close(ptier_listen_socket *listening, const char *url);
+
 /* Whether another process listens at an ipc address. */
 bool ptier_listen_is_taken(const char *url);
 

@@ -118,7 +118,9 @@ stop_warming(void *context)
 static void
 on_accept(void *context, int fd)
 {
-    ptier_daemon_accepted(context, fd);
+    ptier_daemon *const *daemon = context;
+    if (*daemon)
+        ptier_daemon_accepted(*daemon, fd);
 }
 
 /* One descriptor a connection: take what the system allows. */
@@ -217,19 +219,19 @@ serve(ptier_config *config, ptier_log *log, ptier_error *error)
     ptier_status status = stop_request_init(&stop, error);
     if (status == PTIER_OK)
         status = ptier_nng_workaround_check(error);
+    ptier_nng_workaround_watch_accepts(on_accept, &daemon); /* from the very first one on */
     if (status == PTIER_OK)
         status = ptier_daemon_start(config, log, on_shutdown_call, &stop, &daemon, error);
     ptier_config_forget_keys(config); /* the cache has its own */
     if (status == PTIER_OK) {
         say_serving(config, log);
         stop.daemon = daemon;
-        ptier_nng_workaround_watch_accepts(on_accept, daemon);
         warm_all(daemon, config, log, &stop);
         while (!stop_requested(&stop, LOOK_MS))
             tend(&stop);
-        ptier_nng_workaround_watch_accepts(NULL, NULL);
         status = stop_daemon(daemon, log, error);
     }
+    ptier_nng_workaround_watch_accepts(NULL, NULL);
     if (stop.signals >= 0)
         (void)close(stop.signals); /* nothing is written through these */
     if (stop.asked >= 0)

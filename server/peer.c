@@ -13,18 +13,25 @@
 static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 static ptier_role
-role_of_user(const ptier_peer_rules *rules, nng_pipe pipe, uint32_t uid)
+role_of_user(const ptier_peer_rules *rules, uint32_t uid, uint32_t gid)
 {
-    uint64_t gid;
     if (uid == 0 || uid == geteuid())
         return PTIER_ROLE_ADMIN;
     for (size_t i = 0; rules && i < rules->rotator_uid_count; i++)
         if (rules->rotator_uids[i] == uid)
             return PTIER_ROLE_ROTATOR;
-    if (rules && rules->has_gid && nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_GID, &gid) == 0 &&
-        gid == rules->rotator_gid)
+    if (rules && rules->has_gid && gid == rules->rotator_gid)
         return PTIER_ROLE_ROTATOR;
     return PTIER_ROLE_NONE;
+}
+
+ptier_peer
+ptier_peer_of_user(const ptier_peer_rules *rules, uint32_t uid, uint32_t gid)
+{
+    return (ptier_peer){.role = role_of_user(rules, uid, gid),
+                        .identity = IDENTITY_UID | uid,
+                        .door = PTIER_DOOR_IPC,
+                        .uid = uid};
 }
 
 static void
@@ -45,15 +52,12 @@ ptier_peer
 ptier_peer_of(const ptier_peer_rules *rules, nng_pipe pipe)
 {
     ptier_peer peer = {.role = PTIER_ROLE_NONE, .identity = IDENTITY_NETWORK};
-    uint64_t uid;
+    uint64_t uid, gid;
     bool verified;
-    int rv = nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid);
-    if (rv == 0) {
-        peer.door = PTIER_DOOR_IPC;
-        peer.uid = (uint32_t)uid;
-        peer.identity = IDENTITY_UID | peer.uid;
-        peer.role = role_of_user(rules, pipe, peer.uid);
-        return peer;
+    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0) {
+        if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_GID, &gid) != 0)
+            gid = UINT32_MAX; /* nobody's */
+        return ptier_peer_of_user(rules, (uint32_t)uid, (uint32_t)gid);
     }
     peer.door = nng_pipe_get_bool(pipe, NNG_OPT_TLS_VERIFIED, &verified) == 0 ? PTIER_DOOR_TLS
                                                                               : PTIER_DOOR_TCP;

@@ -39,6 +39,9 @@ typedef struct ptier_peer_rules {
 /* `rules` may be NULL. A pipe that is gone gives a peer without a role. */
 ptier_peer ptier_peer_of(const ptier_peer_rules *rules, nng_pipe pipe);
 
+/* The same of one who came in by a unix socket. */
+ptier_peer ptier_peer_of_user(const ptier_peer_rules *rules, uint32_t uid, uint32_t gid);
+
 /* The door of an address that ptier_listen_check found good. */
 ptier_door ptier_door_of(const char *url);
 

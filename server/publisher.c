@@ -197,8 +197,12 @@ open_socket(ptier_publisher *publisher, const char *const *urls, size_t url_coun
     for (size_t i = 0; i < url_count && status == PTIER_OK; i++) {
         status = ptier_listen(publisher->socket, urls[i], options, &listener, error);
         if (status == PTIER_OK)
-            status = ptier_self_probe_add(publisher->service->self_probe, publisher->socket,
-                                          urls[i], true, listener, error);
+            status = ptier_self_probe_add(publisher->service->self_probe,
+                                          &(ptier_probed){.url = urls[i],
+                                                          .events = true,
+                                                          .socket = publisher->socket,
+                                                          .listener = listener},
+                                          error);
     }
     if (status != PTIER_OK)
         (void)nng_close(publisher->socket); /* fails only for a bad handle */

@@ -1,6 +1,6 @@
 /*
- * The front door over nng: REP with contexts and callbacks. Receives, hands calls to the workers,
- * sends replies, and keeps one rude client from hurting the others. Thread-safe where said.
+ * Calls from outside: opens the front doors (unix_door.h for ipc addresses, nng_door.h for others)
+ * on one dispatch, and stops them in order. The functions belong to the one that starts the daemon.
  */
 #ifndef PTIER_RPC_H
 #define PTIER_RPC_H

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "self_probe_wire.h"
+#include "unix_door.h"
 
 #define FAILURES_MAX    3    /* in a row: then it is told, and the address opened anew */
 #define PATIENCE_MIN_MS 2000 /* of one try: the interval, within these bounds; */
@@ -17,12 +18,9 @@
 #define REOPEN_PAUSE_MS 50
 
 typedef struct endpoint {
-    nng_socket socket;
-    nng_listener listener;
-    bool open; /* the listener is */
-    bool events;
-    char *target; /* owned: what to dial */
-    const char *url;
+    ptier_probed it;
+    bool open;         /* nng's listener is */
+    char *target;      /* owned: what to dial */
     unsigned failures; /* in a row */
 } endpoint;
 
@@ -72,18 +70,21 @@ wait_for(ptier_self_probe *probe, int64_t ms)
 
 /* ---- opening anew ---- */
 
-/* Who is connected through the old one loses the connection: there is no other way to end it. */
+/* Who is connected through an old one of nng's loses the connection: there is no other way to end
+ * it. */
 static ptier_status
 reopen(ptier_self_probe *probe, endpoint *one, ptier_error *error)
 {
-    if (ptier_listen_is_taken(one->url))
+    if (ptier_listen_is_taken(one->it.url))
         return ptier_fail(error, PTIER_ALREADY_EXISTS, "another process listens there now");
+    if (one->it.unix_door)
+        return ptier_unix_door_reopen(one->it.unix_door, one->it.url, &probe->listen, error);
     if (one->open)
-        (void)nng_listener_close(one->listener); /* may have ended by itself */
+        (void)nng_listener_close(one->it.listener); /* may have ended by itself */
     one->open = false;
     for (int i = 0;; i++) {
         ptier_status status =
-            ptier_listen(one->socket, one->url, &probe->listen, &one->listener, error);
+            ptier_listen(one->it.socket, one->it.url, &probe->listen, &one->it.listener, error);
         one->open = status == PTIER_OK;
         if (status != PTIER_ALREADY_EXISTS || i == REOPEN_TRIES ||
             !wait_for(probe, REOPEN_PAUSE_MS))
@@ -97,10 +98,10 @@ heal(ptier_self_probe *probe, endpoint *one)
     ptier_error error;
     if (reopen(probe, one, &error) == PTIER_OK)
         ptier_log_write(probe->service->log, PTIER_LOG_WARN, "endpoint_reopened",
-                        "%s was closed and opened anew", one->url);
+                        "%s was closed and opened anew", one->it.url);
     else
         ptier_log_write(probe->service->log, PTIER_LOG_ERROR, "endpoint_lost",
-                        "%s cannot be opened anew: %s", one->url, error.message);
+                        "%s cannot be opened anew: %s", one->it.url, error.message);
 }
 
 /* ---- trying ---- */
@@ -108,7 +109,7 @@ heal(ptier_self_probe *probe, endpoint *one)
 static const char *
 kind_of(const endpoint *one)
 {
-    return one->events ? "events" : "calls";
+    return one->it.events ? "events" : "calls";
 }
 
 /* Whether a try that came so far says that the address is well. Where nobody is let in, or all
@@ -119,7 +120,7 @@ is_well(const ptier_self_probe *probe, const endpoint *one, ptier_probe_stage st
     if (stage == PTIER_PROBE_DONE)
         return true;
     return stage == PTIER_PROBE_SHAKEN && (ptier_gate_is_crowded(probe->service->gate) ||
-                                           (ptier_door_of(one->url) != PTIER_DOOR_IPC &&
+                                           (ptier_door_of(one->it.url) != PTIER_DOOR_IPC &&
                                             !ptier_auth_has_tokens(probe->service->auth)));
 }
 
@@ -130,16 +131,17 @@ note(ptier_self_probe *probe, endpoint *one, ptier_probe_stage stage, const char
     if (is_well(probe, one, stage)) {
         if (one->failures >= FAILURES_MAX)
             ptier_log_write(log, PTIER_LOG_WARN, "endpoint_recovered", "%s (%s) answers again",
-                            one->url, kind_of(one));
+                            one->it.url, kind_of(one));
         one->failures = 0;
         return;
     }
     one->failures++;
-    ptier_log_write(log, PTIER_LOG_DEBUG, "self_probe", "%s (%s): %s", one->url, kind_of(one), why);
+    ptier_log_write(log, PTIER_LOG_DEBUG, "self_probe", "%s (%s): %s", one->it.url, kind_of(one),
+                    why);
     if (one->failures % FAILURES_MAX != 0)
         return;
     ptier_log_write(log, PTIER_LOG_ERROR, "endpoint_dead",
-                    "%s (%s) did not answer the daemon's own calls, %u in a row: %s", one->url,
+                    "%s (%s) did not answer the daemon's own calls, %u in a row: %s", one->it.url,
                     kind_of(one), one->failures, why);
     heal(probe, one);
 }
@@ -152,7 +154,7 @@ patience_for(const ptier_self_probe *probe, const endpoint *one)
         patience = PATIENCE_MIN_MS;
     if (patience > PATIENCE_MAX_MS)
         patience = PATIENCE_MAX_MS;
-    return patience + (one->events ? probe->service->heartbeat_ms : 0);
+    return patience + (one->it.events ? probe->service->heartbeat_ms : 0);
 }
 
 static void
@@ -161,7 +163,7 @@ tell_health(const ptier_self_probe *probe)
     unsigned failing = 0;
     for (size_t i = 0; i < probe->count; i++)
         if (probe->endpoints[i].failures >= FAILURES_MAX)
-            failing |= probe->endpoints[i].events ? PTIER_FAILING_EVENTS : PTIER_FAILING_CALLS;
+            failing |= probe->endpoints[i].it.events ? PTIER_FAILING_EVENTS : PTIER_FAILING_CALLS;
     atomic_store(&probe->service->failing_endpoints, failing);
 }
 
@@ -174,7 +176,7 @@ probe_main(void *argument)
             endpoint *one = &probe->endpoints[i];
             const char *why = "";
             ptier_probe_stage stage =
-                ptier_probe_wire_try(&probe->wire, one->target, probe->tls, one->events,
+                ptier_probe_wire_try(&probe->wire, one->target, probe->tls, one->it.events,
                                      probe->service->boot_id, patience_for(probe, one), &why);
             if (!atomic_load(&probe->wire.cancelled))
                 note(probe, one, stage, why);
@@ -232,23 +234,17 @@ target_of(const char *url)
 }
 
 ptier_status
-ptier_self_probe_add(ptier_self_probe *probe, nng_socket socket, const char *url, bool events,
-                     nng_listener listener, ptier_error *error)
+ptier_self_probe_add(ptier_self_probe *probe, const ptier_probed *probed, ptier_error *error)
 {
     if (!probe)
         return PTIER_OK;
     endpoint *grown = realloc(probe->endpoints, (probe->count + 1) * sizeof *grown);
     if (grown)
         probe->endpoints = grown;
-    char *target = grown ? target_of(url) : NULL;
+    char *target = grown ? target_of(probed->url) : NULL;
     if (!target)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    grown[probe->count++] = (endpoint){.socket = socket,
-                                       .listener = listener,
-                                       .open = true,
-                                       .events = events,
-                                       .target = target,
-                                       .url = url};
+    grown[probe->count++] = (endpoint){.it = *probed, .open = true, .target = target};
     return PTIER_OK;
 }
 

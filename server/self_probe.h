@@ -23,10 +23,18 @@ PTIER_MUST_CHECK ptier_status ptier_self_probe_create(ptier_service *service,
                                                       const ptier_self_probe_options *options,
                                                       ptier_self_probe **made, ptier_error *error);
 
-/* An address that is open, before start. `url` is borrowed until stop. NULL probe: nothing. */
-PTIER_MUST_CHECK ptier_status ptier_self_probe_add(ptier_self_probe *probe, nng_socket socket,
-                                                   const char *url, bool events,
-                                                   nng_listener listener, ptier_error *error);
+/* An address that is open, by nng or by the unix door. */
+typedef struct ptier_probed {
+    const char *url; /* borrowed until stop */
+    bool events;
+    struct ptier_unix_door *unix_door; /* borrowed until stop; NULL: nng's are: */
+    nng_socket socket;
+    nng_listener listener;
+} ptier_probed;
+
+/* Before start. NULL probe: nothing. */
+PTIER_MUST_CHECK ptier_status ptier_self_probe_add(ptier_self_probe *probe,
+                                                   const ptier_probed *probed, ptier_error *error);
 
 PTIER_MUST_CHECK ptier_status ptier_self_probe_start(ptier_self_probe *probe, ptier_error *error);
 

@@ -59,8 +59,7 @@ hashes(void *context)
         const char *keys[BATCH];
         choose(f, keys);
         for (size_t k = 0; k < BATCH; k++)
-            if (redisAppendCommand(f->context, "HGETALL h:%s", keys[k]) != REDIS_OK)
-                bench_fail("redis: %s", f->context->errstr);
+            bench_redis_append_get(f->context, keys[k]);
         bench_redis_drain(f->context, BATCH);
     }
     return (double)(f->calls * BATCH) / (bench_seconds() - begun);

@@ -67,22 +67,55 @@ bench_redis_drain(redisContext *redis, int count)
     }
 }
 
+/* By arguments: hiredis reads no format, which is its fast way. */
+static void
+append(redisContext *redis, int count, const char **arguments)
+{
+    if (redisAppendCommandArgv(redis, count, arguments, NULL) != REDIS_OK)
+        bench_fail("redis: %s", redis->errstr);
+}
+
+/* "h:" and a key of the bench. */
+static void
+name_hash(char name[20], const char *key)
+{
+    memcpy(name, "h:", 2);
+    memcpy(name + 2, key, 17);
+}
+
 int
 bench_redis_append_hash(redisContext *redis, const ptier_record *r, const char *key, int ttl_s)
 {
-    if (redisAppendCommand(redis,
-                           "HSET h:%s url %s username %s password %s source %s health %d "
-                           "ttl_ms %d fetched_at_ms %d failure_count %d access_count %d "
-                           "label:%s %s label:%s %s",
-                           key, r->url, r->username, r->password, r->source, (int)r->health,
-                           3600000, 1, 0, 0, r->labels[0].name, r->labels[0].value,
-                           r->labels[1].name, r->labels[1].value) != REDIS_OK)
-        bench_fail("redis: %s", redis->errstr);
+    char name[20], label[2][40], ttl[16];
+    name_hash(name, key);
+    for (size_t i = 0; i < 2; i++)
+        (void)snprintf(label[i], sizeof label[i], "label:%s", r->labels[i].name); /* fits */
+    const char *set[] = {"HSET",          name,
+                         "url",           r->url,
+                         "username",      r->username,
+                         "password",      r->password,
+                         "source",        r->source,
+                         "health",        "1",
+                         "ttl_ms",        "3600000",
+                         "fetched_at_ms", "1",
+                         "failure_count", "0",
+                         "access_count",  "0",
+                         label[0],        r->labels[0].value,
+                         label[1],        r->labels[1].value};
+    append(redis, sizeof set / sizeof *set, set);
     if (!ttl_s)
         return 1;
-    if (redisAppendCommand(redis, "EXPIRE h:%s %d", key, ttl_s) != REDIS_OK)
-        bench_fail("redis: %s", redis->errstr);
+    (void)snprintf(ttl, sizeof ttl, "%d", ttl_s); /* fits */
+    append(redis, 3, (const char *[]){"EXPIRE", name, ttl});
     return 2;
+}
+
+void
+bench_redis_append_get(redisContext *redis, const char *key)
+{
+    char name[20];
+    name_hash(name, key);
+    append(redis, 2, (const char *[]){"HGETALL", name});
 }
 
 void

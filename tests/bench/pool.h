@@ -30,6 +30,9 @@ void bench_pool_load_packed(redisContext *redis, size_t first, size_t count);
 int bench_redis_append_hash(redisContext *redis, const ptier_record *record, const char *key,
                             int ttl_s);
 
+/* One HGETALL of such a hash. */
+void bench_redis_append_get(redisContext *redis, const char *key);
+
 /* Reads `count` replies and drops them; an error ends the program. */
 void bench_redis_drain(redisContext *redis, int count);
 

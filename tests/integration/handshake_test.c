@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <pthread.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -165,6 +166,44 @@ finished_handshakes_are_left_alone(void **state)
     }
 }
 
+typedef struct eager {
+    const char *url;
+    int fd;
+} eager;
+
+static void *
+connect_as_soon_as_it_listens(void *context)
+{
+    eager *one = context;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons((uint16_t)atoi(strrchr(one->url, ':') + 1))};
+    while (one->fd < 0 && ptier_test_now() < deadline) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+            one->fd = fd;
+        else
+            close(fd);
+    }
+    return NULL;
+}
+
+/* Also one that comes before the daemon has said that it serves. */
+static void
+the_very_first_connection_is_watched(void **state)
+{
+    security_box *box = *state;
+    pthread_t thread;
+    eager one = {.url = box->tls_events_url, .fd = -1}; /* events are offered before calls */
+    assert_int_equal(pthread_create(&thread, NULL, connect_as_soon_as_it_listens, &one), 0);
+    security_box_start(box, true, WITH("--handshake-timeout", "200ms"));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(one.fd >= 0);
+    wait_until_cut(&one.fd, 1);
+    close(one.fd);
+}
+
 /* More than are watched at once: the oldest go at once, and an honest client gets in. */
 static void
 too_many_stalled_handshakes_lock_nobody_out(void **state)
@@ -239,6 +278,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(stalled_handshakes_are_cut_and_leave_nothing),
         TEST(finished_handshakes_are_left_alone),
+        TEST(the_very_first_connection_is_watched),
         TEST(too_many_stalled_handshakes_lock_nobody_out),
         TEST(strangers_leave_room_for_the_administrator),
     };

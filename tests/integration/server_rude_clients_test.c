@@ -8,11 +8,9 @@
 #include <string.h>
 
 #include <dirent.h>
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,31 +18,16 @@
 #include "framing.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "support/monotonic.h"
+#include "support/security_box.h"
 #include "support/server_box.h"
+#include "support/storm.h"
 
-static int
-connect_raw(const test_daemon *daemon)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strcpy(address.sun_path, daemon->url + strlen("ipc://"));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    int rv;
-    do
-        rv = connect(fd, (struct sockaddr *)&address, sizeof address);
-    while (rv != 0 && errno == EINTR);
-    if (rv != 0)
-        fail_msg("connect: %s", strerror(errno));
-    return fd;
-}
-
-/* Without the sendmsg replacement the listener is dead after the first few. */
 static void
 three_thousand_connect_and_close_leave_the_service_up(void **state)
 {
     fixture *f = *state;
     for (int i = 0; i < 3000; i++)
-        close(connect_raw(&f->daemon));
+        close(storm_connect(f->daemon.url));
     raw_client late;
     raw_client_open(&late, f->daemon.url);
     Proxytier__V1__CheckRequest check = PROXYTIER__V1__CHECK_REQUEST__INIT;
@@ -69,85 +52,98 @@ descriptors_of(const test_daemon *daemon)
     return count;
 }
 
-/* An ipc SP frame with a List call. */
+/* Where rude clients come in, and what lets them have a list. */
+typedef struct door {
+    const char *url;
+    const char *token; /* NULL: the user does */
+} door;
+
 static size_t
-make_list_frame(uint8_t *out, uint8_t id)
+put_text(uint8_t *out, unsigned field, const char *text)
 {
-    static const char method[] = "/proxytier.v1.ProxyCache/List";
-    const uint8_t body[] = {0x10, 0xe8, 0x07}; /* page_size 1000 */
-    size_t header = 2 + sizeof method - 1;
-    size_t length = 4 + PTIER_FRAME_PREFIX + header + sizeof body;
-    uint8_t *at = out;
-    *at++ = 1;
-    memset(at, 0, 8);
-    at[7] = (uint8_t)length;
-    at += 8;
+    size_t length = strlen(text);
+    out[0] = (uint8_t)(field << 3 | 2);
+    out[1] = (uint8_t)length;
+    memcpy(out + 2, text, length);
+    return 2 + length;
+}
+
+/* An SP frame with a List call. */
+static size_t
+make_list_frame(const door *d, uint8_t *out, uint8_t id)
+{
     const uint8_t request_id[] = {0x80, 0, 0, id};
-    memcpy(at, request_id, 4);
-    at += 4;
-    ptier_frame_prefix(at, header);
+    const uint8_t body[] = {0x10, 0xe8, 0x07}; /* page_size 1000 */
+    uint8_t header[200];
+    size_t header_length = put_text(header, 1, "/proxytier.v1.ProxyCache/List");
+    if (d->token)
+        header_length += put_text(header + header_length, 4, d->token);
+    uint8_t *at = out;
+    if (strncmp(d->url, "ipc", 3) == 0)
+        *at++ = 1;
+    memset(at, 0, 8);
+    at[7] = (uint8_t)(sizeof request_id + PTIER_FRAME_PREFIX + header_length + sizeof body);
+    at += 8;
+    memcpy(at, request_id, sizeof request_id);
+    at += sizeof request_id;
+    ptier_frame_prefix(at, header_length);
     at += PTIER_FRAME_PREFIX;
-    *at++ = 0x0a;
-    *at++ = sizeof method - 1;
-    memcpy(at, method, sizeof method - 1);
-    at += sizeof method - 1;
+    memcpy(at, header, header_length);
+    at += header_length;
     memcpy(at, body, sizeof body);
     return (size_t)(at + sizeof body - out);
 }
 
-static const uint8_t req_hello[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
-
-/* Sends pipelined requests whose replies are far larger than the socket's buffer, and vanishes
- * without reading. */
-static void
-be_rude(const test_daemon *daemon, int requests)
+/* Connects and pipelines requests whose replies are far larger than the socket's buffer, with a
+ * pause after every so many, 0 none. */
+static int
+ask_for_lists(const door *d, int requests, int at_once)
 {
-    uint8_t hello[8], frame[128];
-    int fd = connect_raw(daemon);
+    static const uint8_t req_hello[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    uint8_t hello[8], frame[256];
+    int fd = storm_connect(d->url);
     assert_int_equal(write(fd, req_hello, sizeof req_hello), sizeof req_hello);
     assert_int_equal(recv(fd, hello, sizeof hello, MSG_WAITALL), sizeof hello);
     for (int i = 0; i < requests; i++) {
-        size_t length = make_list_frame(frame, (uint8_t)(i + 1));
+        size_t length = make_list_frame(d, frame, (uint8_t)(i + 1));
         if (send(fd, frame, length, MSG_NOSIGNAL) != (ssize_t)length)
             break; /* cut off already: fine */
+        if (at_once && (i + 1) % at_once == 0)
+            (void)poll(NULL, 0, 20);
     }
-    close(fd);
+    return fd;
 }
 
-/* Without the stream replacements the reap thread hangs and every later connection leaks. */
 static void
-rude_clients_leak_no_descriptors(void **state)
+vanish_often(fixture *f, const door *d)
 {
-    fixture *f = *state;
-    restart(f, (const char *[]){"--core-dumps", "on", NULL}); /* else /proc/PID is root's */
     put_many(f, 1000);
     size_t before = descriptors_of(&f->daemon);
     for (int i = 0; i < 400; i++)
-        be_rude(&f->daemon, 30);
-    /* Closing is done by a thread of nng: wait for it, bounded. */
+        close(ask_for_lists(d, 30, 0));
+    /* Closing is done by a thread of the daemon's: wait for it, bounded. */
     int64_t deadline = ptier_test_now() + 20000;
     while (descriptors_of(&f->daemon) > before + 2 && ptier_test_now() < deadline)
         (void)poll(NULL, 0, 10);
     assert_true(descriptors_of(&f->daemon) <= before + 2);
     put_one(f, "http://10.0.0.6:6", "", "", -1, NULL);
+}
+
+static void
+rude_clients_leak_no_descriptors(void **state)
+{
+    fixture *f = *state;
+    restart(f, (const char *[]){"--core-dumps", "on", NULL}); /* else /proc/PID is root's */
+    vanish_often(f, &(door){.url = f->daemon.url});
     assert_int_equal(test_daemon_end(&f->daemon, SIGTERM), 0);
 }
 
-/* One client that stays and never reads must not take the others' contexts for long. */
+/* One client that stays and never reads must not take the others' calls for long. */
 static void
-client_that_never_reads_is_cut_off(void **state)
+never_read(fixture *f, const door *d)
 {
-    fixture *f = *state;
-    uint8_t hello[8], frame[128];
     put_many(f, 1000);
-    int fd = connect_raw(&f->daemon);
-    assert_int_equal(write(fd, req_hello, sizeof req_hello), sizeof req_hello);
-    assert_int_equal(recv(fd, hello, sizeof hello, MSG_WAITALL), sizeof hello);
-    for (int i = 0; i < 120; i++) {
-        size_t length = make_list_frame(frame, (uint8_t)(i + 1));
-        if (send(fd, frame, length, MSG_NOSIGNAL) != (ssize_t)length)
-            break;
-    }
+    int fd = ask_for_lists(d, 240, 10); /* more than are refused, and than tcp buffers hold */
     f->client.timeout_ms = 5000;
     put_one(f, "http://10.0.0.6:6", "", "", -1, NULL);
     /* The daemon closes it: reading ends after what the buffers held. */
@@ -164,6 +160,38 @@ client_that_never_reads_is_cut_off(void **state)
     test_daemon_await_log(&f->daemon, "peer_cut_off", 1);
 }
 
+static void
+client_that_never_reads_is_cut_off(void **state)
+{
+    fixture *f = *state;
+    never_read(f, &(door){.url = f->daemon.url});
+}
+
+/* The same by nng's door. Without the stream replacements the reap thread hangs there, and every
+ * later connection leaks. */
+static void
+by_tcp(security_box *box, void (*be_rude)(fixture *f, const door *d))
+{
+    security_box_start(box, false, (const char *[]){"--core-dumps", "on", NULL});
+    fixture f = {.daemon = box->daemon};
+    raw_client_open(&f.client, f.daemon.url);
+    be_rude(&f, &(door){.url = box->tcp_url, .token = box->tokens[PTIER_ROLE_ROTATOR]});
+    raw_client_close(&f.client);
+    assert_int_equal(test_daemon_end(&box->daemon, SIGTERM), 0);
+}
+
+static void
+rude_clients_by_tcp_leak_no_descriptors(void **state)
+{
+    by_tcp(*state, vanish_often);
+}
+
+static void
+client_by_tcp_that_never_reads_is_cut_off(void **state)
+{
+    by_tcp(*state, never_read);
+}
+
 int
 main(void)
 {
@@ -171,6 +199,10 @@ main(void)
         WITH_DAEMON(three_thousand_connect_and_close_leave_the_service_up),
         WITH_DAEMON(rude_clients_leak_no_descriptors),
         WITH_DAEMON(client_that_never_reads_is_cut_off),
+        cmocka_unit_test_setup_teardown(rude_clients_by_tcp_leak_no_descriptors,
+                                        security_box_set_up, security_box_tear_down),
+        cmocka_unit_test_setup_teardown(client_by_tcp_that_never_reads_is_cut_off,
+                                        security_box_set_up, security_box_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

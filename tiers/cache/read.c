@@ -149,7 +149,22 @@ ptier_cache_get(ptier_cache *cache, const char *key, ptier_entry **entry, ptier_
     return status;
 }
 
-/* A batch of ptier_cache_get_many: one look into L1 for all. */
+/* One look into L1 for all; at most PTIER_L1_BATCH. Returns how long one of them took. */
+static uint64_t
+look_into_l1(ptier_cache *cache, const char *const *keys, size_t count, ptier_ref *refs,
+             ptier_entry **entries)
+{
+    uint64_t start = ptier_now_ns();
+    for (size_t i = 0; i < count; i++) {
+        refs[i] = (ptier_ref){.hash = cache->hash_key(keys[i]), .key = keys[i]};
+        entries[i] = NULL;
+    }
+    if (cache->tiers[PTIER_TIER_L1])
+        ptier_l1_get_many(cache->tiers[PTIER_TIER_L1], refs, count, entries);
+    return (ptier_now_ns() - start) / count;
+}
+
+/* A batch of ptier_cache_get_many. */
 static size_t
 get_batch(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry **entries,
           size_t *unreadable)
@@ -157,23 +172,44 @@ get_batch(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry
     ptier_ref refs[PTIER_L1_BATCH];
     ptier_read_stripe *stripe = stripe_here(cache);
     size_t found = 0;
-    uint64_t start = ptier_now_ns(), each = 0;
-    for (size_t i = 0; i < count; i++) {
-        refs[i] = (ptier_ref){.hash = cache->hash_key(keys[i]), .key = keys[i]};
-        entries[i] = NULL;
-    }
-    if (cache->tiers[PTIER_TIER_L1])
-        ptier_l1_get_many(cache->tiers[PTIER_TIER_L1], refs, count, entries);
-    each = (ptier_now_ns() - start) / count;
+    uint64_t each = look_into_l1(cache, keys, count, refs, entries);
     for (size_t i = 0; i < count; i++) {
         bool in_l1 = entries[i] != NULL;
-        start = in_l1 && timed_also_in_l1(stripe) ? ptier_now_ns() - each : 0;
+        uint64_t start = in_l1 && timed_also_in_l1(stripe) ? ptier_now_ns() - each : 0;
         ptier_status status = PTIER_OK;
         ptier_tier_id where;
         if (!in_l1 || !finish_hit(cache, stripe, start, &entries[i]))
             status = finish_get(cache, stripe, &refs[i], in_l1, start, &entries[i], &where);
         found += status == PTIER_OK;
         *unreadable += status != PTIER_OK && status != PTIER_NOT_FOUND;
+    }
+    return found;
+}
+
+/* The same of ptier_cache_try_get_many. */
+static size_t
+try_batch(ptier_cache *cache, const char *const *keys, size_t count, ptier_entry **entries)
+{
+    ptier_ref refs[PTIER_L1_BATCH];
+    ptier_read_stripe *stripe = stripe_here(cache);
+    size_t found = 0;
+    uint64_t each = look_into_l1(cache, keys, count, refs, entries);
+    for (size_t i = 0; i < count; i++)
+        if (entries[i]) {
+            uint64_t start = timed_also_in_l1(stripe) ? ptier_now_ns() - each : 0;
+            found += finish_hit(cache, stripe, start, &entries[i]);
+        }
+    return found;
+}
+
+size_t
+ptier_cache_try_get_many(ptier_cache *cache, const char *const *keys, size_t count,
+                         ptier_entry **entries)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += PTIER_L1_BATCH) {
+        size_t batch = count - i < PTIER_L1_BATCH ? count - i : PTIER_L1_BATCH;
+        found += try_batch(cache, keys + i, batch, entries + i);
     }
     return found;
 }

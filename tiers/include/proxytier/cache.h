@@ -202,6 +202,11 @@ PTIER_API void ptier_cache_read_at(const ptier_entry *entry, int64_t moment, pti
 PTIER_API size_t ptier_cache_get_many(ptier_cache *cache, const char *const *keys, size_t count,
                                       ptier_entry **entries, size_t *unreadable);
 
+/* The same without ever waiting for a disk: of those that are not in L1, as of
+ * ptier_cache_try_get, entries[i] is NULL and nothing was counted. */
+PTIER_API size_t ptier_cache_try_get_many(ptier_cache *cache, const char *const *keys, size_t count,
+                                          ptier_entry **entries);
+
 /*
  * Up to `count` distinct, uniformly random, live entries that are neither unhealthy nor dead
  * (unless the filter names the health), match the filter and are not among `exclude`. Returns how
