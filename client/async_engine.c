@@ -37,9 +37,10 @@ struct ptier_async_engine {
     pthread_mutex_t lock; /* guards this part */
     pthread_cond_t wake;
     bool running, stopping, woken, cancel;
+    bool dozing;                /* in ptier_transport_doze: to be roused */
     size_t count;               /* calls under way */
-    call_list started, arrived; /* the inboxes: from callers, from nng */
-    ptier_async_batch *landed;  /* from nng */
+    call_list started, arrived; /* the inboxes: from callers, from the transport */
+    ptier_async_batch *landed;  /* from the transport */
     pthread_t thread;
 
     /* The thread's own. */
@@ -128,7 +129,11 @@ static void
 wake_locked(ptier_async_engine *e)
 {
     e->woken = true;
-    pthread_cond_signal(&e->wake);
+    if (!e->dozing)
+        pthread_cond_signal(&e->wake);
+    else if (!pthread_equal(pthread_self(), e->thread)) /* it reads replies itself */
+        ptier_transport_rouse(e->client->transport);
+    e->dozing = e->dozing && pthread_equal(pthread_self(), e->thread);
 }
 
 static void
@@ -563,25 +568,55 @@ is_idle(const ptier_async_engine *e)
     return !e->batches;
 }
 
-/* Waits until something is to be done, and takes the inboxes. */
+static void
+wait_locked(ptier_async_engine *e, int64_t until)
+{
+    ptier_transport *t = e->client->transport;
+    if (!ptier_transport_can_doze(t)) {
+        while (!e->woken && ptier_monotonic_ms() < until)
+            ptier_monotonic_wait(&e->wake, &e->lock, until);
+        return;
+    }
+    do { /* once in any case: it sends, too */
+        e->dozing = !e->woken;
+        int64_t end = e->woken ? 0 : until;
+        pthread_mutex_unlock(&e->lock);
+        ptier_transport_doze(t, end);
+        pthread_mutex_lock(&e->lock);
+        e->dozing = false;
+    } while (!e->woken && ptier_monotonic_ms() < until);
+}
+
+/* Waits until something is to be done, and takes the inbox of what came back. */
 static bool
-wait_for_work(ptier_async_engine *e, int64_t until, call_list *started, call_list *arrived,
-              ptier_async_batch **landed, bool *cancel)
+wait_for_work(ptier_async_engine *e, int64_t until, call_list *arrived, ptier_async_batch **landed,
+              bool *cancel)
 {
     pthread_mutex_lock(&e->lock);
-    while (!e->woken && ptier_monotonic_ms() < until)
-        ptier_monotonic_wait(&e->wake, &e->lock, until);
+    wait_locked(e, until);
     e->woken = false;
-    *started = e->started;
     *arrived = e->arrived;
     *landed = e->landed;
     e->landed = NULL;
-    e->started = e->arrived = (call_list){NULL, NULL};
+    e->arrived = (call_list){NULL, NULL};
     *cancel = e->cancel;
     e->cancel = false;
     bool stopping = e->stopping;
     pthread_mutex_unlock(&e->lock);
     return stopping;
+}
+
+/* After the callbacks, which may have started others. */
+static call_list
+take_started(ptier_async_engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    call_list started = e->started;
+    e->started = (call_list){NULL, NULL};
+    if (!e->stopping) /* what came so far is seen in this round */
+        e->woken = e->arrived.first || e->landed || e->cancel;
+    pthread_mutex_unlock(&e->lock);
+    return started;
 }
 
 static void *
@@ -591,10 +626,10 @@ run(void *argument)
     int64_t until = 0;
     bool cancelling = false;
     for (;;) {
-        call_list started, arrived;
+        call_list arrived;
         ptier_async_batch *landed;
         bool cancel;
-        bool stopping = wait_for_work(e, until, &started, &arrived, &landed, &cancel);
+        bool stopping = wait_for_work(e, until, &arrived, &landed, &cancel);
         for (ptier_async_batch *next; landed; landed = next) {
             next = landed->next_in;
             land(e, landed);
@@ -603,6 +638,7 @@ run(void *argument)
             next = call->next_in;
             arrive(e, call);
         }
+        call_list started = take_started(e);
         for (ptier_async *call = started.first, *next; call; call = next) {
             next = call->next_in;
             admit(e, call);

@@ -4,12 +4,11 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include <nng/supplemental/util/platform.h>
-
 #include "call.h"
 #include "client_internal.h"
 #include "monotonic.h"
 #include "near_client.h"
+#include "pause.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/info.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
@@ -165,7 +164,7 @@ ptier_attempt_again(ptier_attempt *a, ptier_status status, int64_t *pause_ms)
         a->uncertain = false;
     bool again = worth_retrying(a, status) && a->tries < a->client->retries;
     int64_t pause = (int64_t)RETRY_PAUSE_MS << (a->tries < 5 ? a->tries : 5);
-    *pause_ms = pause / 2 + (int64_t)(nng_random() % (uint32_t)(pause / 2 + 1));
+    *pause_ms = again ? ptier_pause_jittered(pause) : 0;
     a->tries++;
     return again;
 }

@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include <nng/nng.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "attempt.h"
 #include "info_call.h"
 #include "monotonic.h"
+#include "pause.h"
 
 typedef struct method_facts {
     const char *name;
@@ -86,7 +86,7 @@ exchange(ptier_attempt *a, nng_msg **reply, ptier_error *error)
             break;
         int64_t left = a->deadline - ptier_monotonic_ms();
         if (left > 0)
-            nng_msleep((nng_duration)(pause < left ? pause : left));
+            ptier_pause_sleep(pause < left ? pause : left);
         if (pause >= left)
             break;
     }

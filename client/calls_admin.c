@@ -12,16 +12,14 @@
 #include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/info.pb-c.h"
 
-ptier_status
-ptier_clear(ptier_client *client, ptier_tier_id tier, const ptier_change_call *change,
-            ptier_clear_result *result, ptier_error *error)
+static ptier_status
+clear(ptier_client *client, ptier_tier_id tier, const ptier_change_call *change,
+      ptier_clear_result *result, ptier_error *error)
 {
     Proxytier__V1__ClearRequest request = PROXYTIER__V1__CLEAR_REQUEST__INIT;
     Proxytier__V1__ClearResponse *reply;
     ptier_arena *arena;
 
-    if (result)
-        memset(result, 0, sizeof *result);
     request.tier = (Proxytier__V1__Tier)tier;
     request.durability = ptier_change_durability(change);
     ptier_call call = {.method = PTIER_METHOD_CLEAR,
@@ -38,6 +36,20 @@ ptier_clear(ptier_client *client, ptier_tier_id tier, const ptier_change_call *c
                                        .durability = (ptier_durability)reply->durability};
     ptier_arena_destroy(arena);
     return PTIER_OK;
+}
+
+ptier_status
+ptier_clear(ptier_client *client, ptier_tier_id tier, const ptier_change_call *change,
+            ptier_clear_result *result, ptier_error *error)
+{
+    if (result)
+        memset(result, 0, sizeof *result);
+    ptier_status status = ptier_client_enter(client, error);
+    if (status != PTIER_OK)
+        return status;
+    status = clear(client, tier, change, result, error); /* with the near cache, after its call */
+    ptier_client_leave(client);
+    return status;
 }
 
 /* One page. *token is freed and replaced; NULL after the last page. */

@@ -4,6 +4,7 @@
 
 #include "call.h"
 #include "calls_internal.h"
+#include "client_internal.h"
 #include "near_client.h"
 
 static const ptier_put_call put_defaults = {0};
@@ -12,6 +13,17 @@ static ptier_near_client *
 near_of(const ptier_client *client)
 {
     return client ? client->near : NULL;
+}
+
+/*
+ * Changes touch the near cache after their call: the client, which may be closed meanwhile, must
+ * not go before. Each is between these two.
+ */
+static ptier_status
+leave_with(ptier_client *client, ptier_status status)
+{
+    ptier_client_leave(client);
+    return status;
 }
 
 static void
@@ -102,8 +114,8 @@ ptier_put(ptier_client *client, const ptier_record *record, const ptier_put_call
         put = &put_defaults;
     if (put->mode != PTIER_PUT_MODE_PUT || put->restore)
         status = ptier_put_many(client, record, 1, put, &results, error);
-    else
-        status = put_one(client, record, put, &results, error);
+    else if ((status = ptier_client_enter(client, error)) == PTIER_OK)
+        status = leave_with(client, put_one(client, record, put, &results, error));
     if (status == PTIER_OK && results.items[0].outcome == PTIER_PUT_REJECTED)
         status = ptier_fail(error, PTIER_INVALID_ARGUMENT, "%s", results.items[0].message);
     if (status == PTIER_OK && result)
@@ -113,19 +125,15 @@ ptier_put(ptier_client *client, const ptier_record *record, const ptier_put_call
     return status;
 }
 
-ptier_status
-ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
-               const ptier_put_call *put, ptier_put_results *results, ptier_error *error)
+static ptier_status
+put_many(ptier_client *client, const ptier_record *records, size_t count, const ptier_put_call *put,
+         ptier_put_results *results, ptier_error *error)
 {
     Proxytier__V1__PutManyResponse *reply;
     ptier_put_results filled = {0};
     ptier_packed packed;
     ptier_arena *arena;
 
-    if (results)
-        memset(results, 0, sizeof *results);
-    if (!put)
-        put = &put_defaults;
     ptier_status status = ptier_puts_pack(&packed, records, count, put, error);
     if (status != PTIER_OK)
         return status;
@@ -161,6 +169,19 @@ ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
     return PTIER_OK;
 }
 
+ptier_status
+ptier_put_many(ptier_client *client, const ptier_record *records, size_t count,
+               const ptier_put_call *put, ptier_put_results *results, ptier_error *error)
+{
+    if (results)
+        memset(results, 0, sizeof *results);
+    ptier_status status = ptier_client_enter(client, error);
+    if (status != PTIER_OK)
+        return status;
+    return leave_with(client,
+                      put_many(client, records, count, put ? put : &put_defaults, results, error));
+}
+
 Proxytier__V1__Durability
 ptier_change_durability(const ptier_change_call *call)
 {
@@ -175,16 +196,14 @@ ptier_read_delete(const Proxytier__V1__DeleteResponse *reply, ptier_delete_resul
                                     .durability = (ptier_durability)reply->durability};
 }
 
-ptier_status
-ptier_delete(ptier_client *client, const char *const *keys, size_t count,
-             const ptier_change_call *change, ptier_delete_result *result, ptier_error *error)
+static ptier_status
+delete_keys(ptier_client *client, const char *const *keys, size_t count,
+            const ptier_change_call *change, ptier_delete_result *result, ptier_error *error)
 {
     Proxytier__V1__DeleteRequest request = PROXYTIER__V1__DELETE_REQUEST__INIT;
     Proxytier__V1__DeleteResponse *reply;
     ptier_arena *arena;
 
-    if (result)
-        memset(result, 0, sizeof *result);
     ptier_status status = ptier_check_keys(keys, count, error);
     if (status != PTIER_OK)
         return status;
@@ -207,6 +226,18 @@ ptier_delete(ptier_client *client, const char *const *keys, size_t count,
         ptier_read_delete(reply, result);
     ptier_arena_destroy(arena);
     return PTIER_OK;
+}
+
+ptier_status
+ptier_delete(ptier_client *client, const char *const *keys, size_t count,
+             const ptier_change_call *change, ptier_delete_result *result, ptier_error *error)
+{
+    if (result)
+        memset(result, 0, sizeof *result);
+    ptier_status status = ptier_client_enter(client, error);
+    if (status != PTIER_OK)
+        return status;
+    return leave_with(client, delete_keys(client, keys, count, change, result, error));
 }
 
 ptier_status
@@ -311,7 +342,10 @@ ptier_report_health(ptier_client *client, const ptier_report *reports, size_t co
     ptier_status status = ptier_pack_reports(&packed, reports, count, error);
     if (status != PTIER_OK)
         return status;
-    status = perform_reports(client, packed.list, count, change, &filled, error);
+    status = ptier_client_enter(client, error);
+    if (status == PTIER_OK)
+        status =
+            leave_with(client, perform_reports(client, packed.list, count, change, &filled, error));
     ptier_report_messages_fini(&packed);
     if (results)
         *results = filled;

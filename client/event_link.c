@@ -5,17 +5,18 @@
  */
 #include "event_link.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <nng/nng.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "convert.h"
 #include "event_socket.h"
 #include "framing.h"
 #include "info_call.h"
 #include "monotonic.h"
+#include "pause.h"
 #include "replay_call.h"
 
 #define HEARTBEAT_DEFAULT_MS 250
@@ -394,8 +395,7 @@ follow(ptier_event_link *link)
 static void
 back_off(ptier_event_link *link, int64_t pause)
 {
-    int64_t until =
-        ptier_monotonic_ms() + pause / 2 + (int64_t)(nng_random() % (uint32_t)(pause / 2 + 1));
+    int64_t until = ptier_monotonic_ms() + ptier_pause_jittered(pause);
     pthread_mutex_lock(&link->lock);
     while (!link->stopping && ptier_monotonic_ms() < until)
         ptier_monotonic_wait(&link->changed, &link->lock, until);
@@ -429,11 +429,27 @@ run(void *argument)
 
 /* ---- starting and stopping; `life` is held ---- */
 
+/* The first time: nng starts its threads here, which shall not take the program's signals. */
+static bool
+have_socket(ptier_event_link *link)
+{
+    sigset_t all, before;
+    if (link->socket.aio)
+        return true;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool made = ptier_event_socket_init(&link->socket);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return made;
+}
+
 static ptier_status
 start(ptier_event_link *link, ptier_error *error)
 {
     if (link->running)
         return PTIER_OK;
+    if (!have_socket(link))
+        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
     link->stopping = link->ended = false;
     link->silence_ms = (int64_t)HEARTBEAT_DEFAULT_MS * HEARTBEATS_LOST;
     link->last_heard = ptier_monotonic_ms();
@@ -514,11 +530,10 @@ ptier_event_link_create(ptier_client *client, ptier_event_link **result, ptier_e
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a lock");
     }
     link->arena = ptier_arena_create(0);
-    if (link->arena && ptier_event_socket_init(&link->socket)) {
+    if (link->arena) {
         *result = link;
         return PTIER_OK;
     }
-    ptier_arena_destroy(link->arena);
     pthread_cond_destroy(&link->changed);
     pthread_mutex_destroy(&link->lock);
     pthread_mutex_destroy(&link->life);

@@ -14,51 +14,13 @@ ptier_transport_watch(ptier_transport *t, void (*wake)(void *watch), void *watch
 }
 
 static void
-receive(ptier_exchange *x)
+take_room_locked(ptier_transport *t, ptier_exchange *x)
 {
-    ptier_slot *s = x->slot;
-    nng_aio_set_timeout(s->aio, ptier_slot_time(x->deadline));
-    nng_ctx_recv(s->ctx, s->aio);
-}
-
-/* nng's callback, after the send and after the receive. */
-static void
-step(void *argument)
-{
-    ptier_slot *s = argument;
-    ptier_exchange *x = s->exchange;
-    int rv = nng_aio_result(s->aio);
-    if (!x->sent) {
-        ptier_slot_sent(x->transport, s, rv);
-        x->sent = rv == 0;
-        if (rv == 0 && !atomic_load(&x->cancelled)) {
-            receive(x);
-            return;
-        }
-        x->rv = rv != 0 ? rv : NNG_ECANCELED;
-    } else {
-        ptier_slot_received(x->transport, s, rv, &x->reply);
-        x->rv = rv;
-    }
-    x->done(x);
-}
-
-static ptier_status
-take_room_locked(ptier_transport *t, ptier_exchange *x, ptier_error *error)
-{
-    ptier_slot *s = NULL;
-    if (t->called_count >= PTIER_CALLED_MAX)
-        return PTIER_OK;
-    ptier_status status = ptier_slot_take_locked(t, &s, error);
-    if (status != PTIER_OK || !s)
-        return status;
+    x->slot = t->called_count < PTIER_CALLED_MAX ? ptier_slot_take_locked(t) : NULL;
+    if (!x->slot)
+        return;
     t->called_count++;
-    x->slot = s;
-    if (!s->called && nng_aio_alloc(&s->called, step, s) != 0)
-        return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory");
-    s->aio = s->called;
-    s->exchange = x;
-    return PTIER_OK;
+    x->slot->exchange = x;
 }
 
 ptier_status
@@ -87,13 +49,13 @@ ptier_exchange_reserve(ptier_transport *t, ptier_exchange *x, int64_t deadline,
                                 "with the daemon, and more are before it",
                                 t->called_count);
         else
-            status = take_room_locked(t, x, error);
+            take_room_locked(t, x);
         t->room_wanted = t->room_wanted || !x->slot;
         *reserved = x->slot ? PTIER_RESERVED : PTIER_RESERVE_NO_ROOM;
     }
     pthread_mutex_unlock(&t->lock);
     if (status == PTIER_OK && x->slot)
-        status = ptier_slot_open(t, x->slot, error);
+        status = ptier_slot_make_ready(t, x->slot, error);
     if (status != PTIER_OK && x->slot)
         ptier_exchange_release(x);
     return status;
@@ -125,17 +87,32 @@ ptier_exchange_hand_over(ptier_exchange *from, ptier_exchange *to)
 void
 ptier_exchange_start(ptier_exchange *x, nng_msg *request)
 {
-    ptier_slot *s = x->slot;
-    nng_aio_set_timeout(s->aio, ptier_slot_time(x->deadline));
-    nng_aio_set_msg(s->aio, request);
-    nng_ctx_send(s->ctx, s->aio);
+    x->transport->carrier->start(x, request);
 }
 
 void
 ptier_exchange_cancel(ptier_exchange *x)
 {
     atomic_store(&x->cancelled, true);
-    nng_aio_cancel(x->slot->aio);
+    x->transport->carrier->cancel(x);
+}
+
+bool
+ptier_transport_can_doze(const ptier_transport *t)
+{
+    return t->carrier->doze;
+}
+
+void
+ptier_transport_doze(ptier_transport *t, int64_t until)
+{
+    t->carrier->doze(t, until);
+}
+
+void
+ptier_transport_rouse(ptier_transport *t)
+{
+    t->carrier->rouse(t);
 }
 
 ptier_status

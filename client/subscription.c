@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include <nng/nng.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "event_filter.h"
 #include "event_link.h"
 #include "event_queue.h"
 #include "monotonic.h"
+#include "pause.h"
 #include "replay_call.h"
 
 #define QUEUE_DEFAULT  65536
@@ -269,8 +269,7 @@ pause_locked(ptier_subscription *sub)
 {
     uint64_t resyncs = sub->resyncs;
     sub->pause = sub->pause * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : sub->pause * 2;
-    int64_t until = ptier_monotonic_ms() + sub->pause / 2 +
-                    (int64_t)(nng_random() % (uint32_t)(sub->pause / 2 + 1));
+    int64_t until = ptier_monotonic_ms() + ptier_pause_jittered(sub->pause);
     sub->waiting = true;
     while (!sub->stopping && sub->resyncs == resyncs && !sub->queue.first &&
            ptier_monotonic_ms() < until)

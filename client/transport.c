@@ -9,14 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <nng/protocol/reqrep0/req.h>
-
 #include "monotonic.h"
-#include "nng_workaround_stream.h"
 #include "transport_internal.h"
 
 #define CANCEL_AGAIN_MS 5
-#define DIAL_GRACE_MS   100  /* for an attempt that does not hang */
 #define DIAL_BEGIN_MS   2000 /* by then an attempt has begun, if that cannot be seen */
 
 /* ---- open and close ---- */
@@ -29,28 +25,6 @@ ptier_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rv = pthread_create(thread, NULL, run, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rv;
-}
-
-static int
-open_socket(ptier_transport *t)
-{
-    sigset_t all, before;
-    ptier_nng_workaround_stream();
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* nng starts its threads here */
-    int rv = nng_req0_open(&t->socket);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rv != 0)
-        return rv;
-    if ((rv = nng_socket_set_ms(t->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE)) != 0 ||
-        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_PRE, ptier_transport_pipe_offered, t)) !=
-            0 ||
-        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_ADD_POST, ptier_transport_pipe_added, t)) !=
-            0 ||
-        (rv = nng_pipe_notify(t->socket, NNG_PIPE_EV_REM_POST, ptier_transport_pipe_removed, t)) !=
-            0)
-        (void)nng_close(t->socket); /* nothing was done with it */
     return rv;
 }
 
@@ -83,7 +57,8 @@ ptier_transport_open(const char *url, const ptier_tls *tls, const ptier_owner *o
     t->tls = tls;
     t->owner = owner;
     t->down_since = ptier_monotonic_ms();
-    int rv = open_socket(t);
+    t->carrier = ptier_owner_matters(url) ? &ptier_link_carrier : &ptier_nng_carrier;
+    int rv = t->carrier->open(t);
     if (rv != 0) {
         free_transport(t);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot open a socket: %s",
@@ -91,7 +66,7 @@ ptier_transport_open(const char *url, const ptier_tls *tls, const ptier_owner *o
     }
     rv = ptier_thread_start(&t->supervisor, ptier_transport_supervise, t);
     if (rv != 0) {
-        (void)nng_close(t->socket); /* nothing was done with it */
+        t->carrier->close(t);
         free_transport(t);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start a thread: %s",
                           strerror(rv));
@@ -106,18 +81,16 @@ ptier_transport_url(const ptier_transport *t)
     return t->url;
 }
 
-/* Cancelling an operation that is just about to begin has no effect, hence the repetition. */
+/* nng does not notice that an operation is cancelled that is just about to begin, hence the
+ * repetition. */
 static void
 cancel_exchanges_locked(ptier_transport *t)
 {
     for (;;) {
         size_t busy = 0;
-        for (size_t i = 0; i < t->slot_count; i++) {
-            if (t->slots[i].phase == PTIER_SLOT_IDLE)
-                continue;
-            busy++;
-            nng_aio_cancel(t->slots[i].aio);
-        }
+        t->carrier->cancel_all_locked(t, false);
+        for (size_t i = 0; i < t->slot_count; i++)
+            busy += t->slots[i].busy;
         if (busy == 0)
             return;
         ptier_monotonic_wait(&t->slot_idle, &t->lock, ptier_monotonic_ms() + CANCEL_AGAIN_MS);
@@ -132,7 +105,7 @@ cancel_exchanges_locked(ptier_transport *t)
 static bool
 wait_dialing_locked(ptier_transport *t)
 {
-    int64_t now = ptier_monotonic_ms(), grace = now + DIAL_GRACE_MS;
+    int64_t now = ptier_monotonic_ms(), grace = now + PTIER_DIAL_GRACE_MS;
     for (; t->dial_started; now = ptier_monotonic_ms()) {
         bool begun = atomic_load(&t->dial_begun) || now - t->dial_started >= DIAL_BEGIN_MS;
         if (begun && now >= grace)
@@ -150,15 +123,11 @@ ptier_transport_cancel(ptier_transport *t)
     ptier_transport_tell_locked(t);
     pthread_cond_broadcast(&t->slot_idle);
     cancel_exchanges_locked(t);
-    bool dialing = wait_dialing_locked(t);
-    nng_dialer dialer = t->dialer;
+    if (wait_dialing_locked(t))
+        t->carrier->abandon_locked(t);
     pthread_mutex_unlock(&t->lock);
-    if (dialing)
-        (void)nng_dialer_close(dialer); /* ends the attempt; may have ended by itself */
 }
 
-/* The socket goes last: nng 1.5 does not stand a context or dialer that is closed beside its
- * socket. */
 void
 ptier_transport_close(ptier_transport *t)
 {
@@ -166,12 +135,6 @@ ptier_transport_close(ptier_transport *t)
         return;
     ptier_transport_cancel(t);
     pthread_join(t->supervisor, NULL);
-    for (size_t i = 0; i < t->slot_count; i++) {
-        if (t->slots[i].open)
-            (void)nng_ctx_close(t->slots[i].ctx); /* nobody uses it any more */
-        nng_aio_free(t->slots[i].waited);
-        nng_aio_free(t->slots[i].called);
-    }
-    (void)nng_close(t->socket); /* nothing is under way on it */
+    t->carrier->close(t);
     free_transport(t);
 }

@@ -1,7 +1,7 @@
 /*
- * One connection to a daemon over nng REQ: exchanges messages within deadlines and reconnects by
- * itself. Knows nothing of headers and methods. Thread-safe, except open and close. nng's own
- * resending is off: the caller decides.
+ * One connection to a daemon: exchanges messages within deadlines and reconnects by itself. Over
+ * unix sockets in the callers' threads (sp_link.h), else by nng's REQ, whose own resending is off:
+ * the caller decides. Knows nothing of headers and methods. Thread-safe, except open and close.
  */
 #ifndef PTIER_TRANSPORT_H
 #define PTIER_TRANSPORT_H
@@ -59,7 +59,8 @@ PTIER_MUST_CHECK ptier_status ptier_transport_exchange(ptier_transport *transpor
  * but for `done`, before each use.
  */
 typedef struct ptier_exchange {
-    void (*done)(struct ptier_exchange *exchange); /* on a thread of nng: must not block */
+    /* On any thread, under the transport's lock: it may only note it. */
+    void (*done)(struct ptier_exchange *exchange);
     ptier_transport *transport;
     struct ptier_slot *slot;
     int64_t start, deadline; /* ptier_monotonic_ms */
@@ -98,6 +99,15 @@ PTIER_MUST_CHECK ptier_status ptier_exchange_finish(ptier_exchange *x, nng_msg *
 /* `wake` is called when the connection came or went, or room may have come: from any thread and
  * under a lock, so that it may only note it. NULL: no more. */
 void ptier_transport_watch(ptier_transport *transport, void (*wake)(void *watch), void *watch);
+
+/*
+ * Whether exchanges that call back are made by the one thread that starts them, while it dozes:
+ * it sends what was started, and receives, until `until`, something was received, or roused, by any
+ * thread and under any lock. It may return for less.
+ */
+bool ptier_transport_can_doze(const ptier_transport *transport);
+void ptier_transport_doze(ptier_transport *transport, int64_t until);
+void ptier_transport_rouse(ptier_transport *transport);
 
 /*
  * Where the events are that a daemon offers at `offered`: an address that stands for all of its own

@@ -1,12 +1,16 @@
 /*
- * Clients that are closed while an attempt to connect is just being made: at each point of nng's
- * start of a dialer where it takes a lock, its thread is held up, as on a busy machine.
+ * Clients that are closed while an attempt to connect is just being made: at each point of it where
+ * its thread takes a lock, from nng's start of a dialer or our own connect() on, that thread is
+ * held up, as on a busy machine.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +53,22 @@ pthread_mutex_lock(pthread_mutex_t *mutex)
     if (locks_left && --locks_left == 0)
         hold();
     return real(mutex);
+}
+
+/* Of unix sockets: what follows is part of the attempt, too. */
+__attribute__((visibility("default"))) int
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): the system's is __fd */
+connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    int (*real)(int, const struct sockaddr *, socklen_t) =
+        (int (*)(int, const struct sockaddr *, socklen_t))(uintptr_t)dlsym(RTLD_NEXT, "connect");
+    assert_non_null(real);
+    if (address->sa_family != AF_UNIX || locks_left || atomic_load(&held))
+        return real(fd, address, length);
+    if (point == 0)
+        hold();
+    locks_left = point;
+    return real(fd, address, length);
 }
 
 __attribute__((visibility("default"))) int
