@@ -172,6 +172,19 @@ judge_all(round_facts *r, ptier_cache *cache, const char *when)
     }
 }
 
+/* L2 may have served what is damaged in L3, and let go of it since, or when the store was closed:
+ * then that is told. */
+static void
+adopt_told_losses(round_facts *r, ptier_cache *cache)
+{
+    for (int i = 0; i < PTIER_DAMAGE_KEYS; i++) {
+        ptier_status status;
+        if (ptier_damage_judge(&r->store, cache, i, &status) == PTIER_DAMAGE_MISSING &&
+            corruption_is_told(cache))
+            ptier_damage_adopt(&r->store, cache, i);
+    }
+}
+
 /* Goes on from what is there: puts over what is damaged, deletes. */
 static void
 use(round_facts *r, ptier_cache *cache)
@@ -196,13 +209,7 @@ use(round_facts *r, ptier_cache *cache)
         if (i % 4 == 1 && known->exists)
             die(r, "d%d was deleted and is there", i);
     }
-    /* L2 may have served what is damaged in L3, and let go of it since: then that is told. */
-    for (int i = 0; i < PTIER_DAMAGE_KEYS; i++) {
-        ptier_status status;
-        if (ptier_damage_judge(&r->store, cache, i, &status) == PTIER_DAMAGE_MISSING &&
-            corruption_is_told(cache))
-            ptier_damage_adopt(&r->store, cache, i);
-    }
+    adopt_told_losses(r, cache);
     judge_all(r, cache, "in use");
 }
 
@@ -242,6 +249,7 @@ open_again(round_facts *r)
     ptier_start_report report;
     ptier_cache *cache = open_store(r);
     wait_started(r, cache);
+    adopt_told_losses(r, cache);
     judge_all(r, cache, "after another start");
     ptier_cache_start_report(cache, &report);
     ptier_cache_store_id(cache, id);
