@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <nng/nng.h>
+
 #include <nng/protocol/reqrep0/req.h>
 
 #include "proxytier/v1/rpc.pb-c.h"
