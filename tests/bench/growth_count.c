@@ -29,8 +29,11 @@ run(growth_kind kind, growth_subject *g)
 {
     switch (kind) {
     case GROWTH_KIND_L1:
+        growth_get(g, OPERATIONS);
+        break;
     case GROWTH_KIND_GET:
         growth_get(g, OPERATIONS);
+        growth_settle_uses(g); /* what a get makes others do counts, too */
         break;
     case GROWTH_KIND_PUT:
         growth_put(g, g->entries + OPERATIONS, OPERATIONS, 0);
@@ -54,6 +57,8 @@ prepare(growth_kind kind, growth_subject *g)
     } else {
         growth_get(g, OPERATIONS);
     }
+    if (kind == GROWTH_KIND_GET)
+        growth_settle_uses(g);
     if (kind == GROWTH_KIND_EXPIRY)
         growth_put(g, g->entries, OPERATIONS, GROWTH_TTL_MS);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "bare.h"
+#include "cache/cache_internal.h"
 #include "harness.h"
 
 #define BATCH   1000
@@ -69,6 +70,20 @@ growth_settle(growth_subject *g)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (now.pending_writes)
         bench_fail("growth: L3 does not take %llu changes", (unsigned long long)now.pending_writes);
+}
+
+void
+growth_settle_uses(growth_subject *g)
+{
+    double deadline = bench_seconds() + LIMIT_S;
+    for (bool waiting = true; waiting; nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL)) {
+        pthread_mutex_lock(&g->cache->lock);
+        waiting =
+            g->cache->writeback.count || g->cache->usage_queue.count || g->cache->pending.count;
+        pthread_mutex_unlock(&g->cache->lock);
+        if (waiting && bench_seconds() > deadline)
+            bench_fail("growth: L3 does not take the figures of use");
+    }
 }
 
 void

@@ -33,6 +33,9 @@ void growth_put(growth_subject *g, size_t first, size_t count, int64_t ttl_ms);
 /* Waits until L3 has everything. */
 void growth_settle(growth_subject *g);
 
+/* Until L3 has the figures of use of what was read. */
+void growth_settle_uses(growth_subject *g);
+
 /* Removes what is there beyond the first `entries`, up to `count`. */
 void growth_remove(growth_subject *g, size_t count);
 
