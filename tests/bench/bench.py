@@ -4,12 +4,13 @@
 usage: bench.py PROGRAM_DIR [NAME...] [--quick] [--trace FILE] [--json FILE]
 
 NAME is a program or one of its rows (rows.txt says whose). Each program prints one JSON
-object a result; FILE gets them, one a line, as docs/BENCHMARKS.md describes. Exit code 0: every program ran. A missed goal is
-shown, not hidden behind an exit code: speed depends on the machine.
+object a result; FILE gets them, one a line, as docs/BENCHMARKS.md describes, when their program has ended. Exit code 0: every
+program ran. A missed goal is shown, not hidden behind an exit code: speed depends on the machine.
 """
 import argparse
 import ctypes
 import datetime
+import difflib
 import json
 import os
 import platform
@@ -96,15 +97,30 @@ def programs_for(names, known):
         unknown += [] if owners else [name]
         chosen += [program for program in owners if program not in chosen]
     if unknown:
-        sys.exit(f"dev: no benchmark {', '.join(unknown)}; there are: "
-                 f"{' '.join(sorted({name for program, rows in known.items() for name in (program, *rows)}))}")
+        sys.exit(f"dev: no benchmark {', '.join(unknown)}{alike(unknown, known)}; programs, and their rows where they have others:\n"
+                 + "\n".join(f"  {program}{'' if rows == [program] else ': ' + ' '.join(rows)}" for program, rows in sorted(known.items())))
     return chosen or sorted(known)
+
+
+def alike(unknown, known):
+    names = {name for program, rows in known.items() for name in (program, *rows)}
+    found = sorted({near for name in unknown for near in difflib.get_close_matches(name, names)})
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def check_trace(path, programs):
+    """Before anything runs: only hit_rate reads it."""
+    if "hit_rate" not in programs:
+        sys.exit("dev: --trace is for hit_rate, which is not among the NAMEs")
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        sys.exit(f"dev: cannot read {path}: --trace takes a file of keys, one a line, or CSV")
 
 
 def run(program, options):
     """(results, None or what went wrong): what a program that fails had printed before counts."""
     command = [program] + (["--quick"] if options.quick else [])
-    command += ["--trace", os.path.abspath(options.trace)] if options.trace else []
+    if options.trace and os.path.basename(program) == "hit_rate":
+        command += ["--trace", os.path.abspath(options.trace)]
     with tempfile.TemporaryDirectory(prefix="proxytier-bench.") as work:
         # A session of its own: its daemons end with it even where it cannot end them.
         with subprocess.Popen(command + [work], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -128,10 +144,12 @@ def run(program, options):
     return results, wrong
 
 
-def run_all(programs, known, options):
+def run_all(programs, known, options, keep):
+    """Each program's results go to `keep` as soon as it has ended: a run of half an hour may be broken off."""
     results, failures, times = [], [], []
-    for name in programs:
+    for number, name in enumerate(programs, 1):
         begun = time.monotonic()
+        print(f"running {name} ({number} of {len(programs)})", file=sys.stderr)
         found, wrong = run(os.path.join(options.programs, name), options)
         times.append((name, time.monotonic() - begun))
         strangers = [result["name"] for result in found if result["name"] not in known[name]]
@@ -142,6 +160,7 @@ def run_all(programs, known, options):
             print(failures[-1], file=sys.stderr)
         for result in found:
             result["program"] = name
+        keep(found)
         results += found
     return results, failures, times
 
@@ -153,7 +172,9 @@ def cell(value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, (int, float)):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
 
 
 def print_table(results):
@@ -173,40 +194,50 @@ def print_details(results):
             print(f"{result['name']}: {', '.join(parts)}{'; ' if parts and 'note' in result else ''}{result.get('note', '')}")
 
 
-def write_json(path, results, run_of_all):
-    with open(path, "w", encoding="utf-8") as file:
-        for result in results:
-            file.write(json.dumps({**result, **run_of_all}) + "\n")
+def write_json(file, results, run_of_all):
+    for result in results:
+        file.write(json.dumps({**result, **run_of_all}) + "\n")
+    file.flush()
+
+
+def open_json(path):
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"dev: cannot write {path}: {error.strerror}")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="./dev bench")
     parser.add_argument("programs", help=argparse.SUPPRESS)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a program or a row")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a program, or a row of docs/BENCHMARKS.md; without any: all of them")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: all within 4 minutes")
     parser.add_argument("--trace", metavar="FILE", help="for hit_rate: keys to replay, one a line, or CSV with a column `key`")
     parser.add_argument("--json", metavar="FILE", help="write one JSON object a line there")
     options = parser.parse_intermixed_args()
-    if options.trace and not os.access(options.trace, os.R_OK):
-        sys.exit(f"dev: cannot read {options.trace}")
     known = rows_of_programs(options.programs)
     programs = programs_for(options.names, known)
+    if options.trace is not None:
+        check_trace(options.trace, programs)
     run_of_all = {"quick": options.quick, "date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
                   "load_average": load_average()}
-    print(run_of_all["machine"])
-    print(f"{run_of_all['versions']}; load average {load_average()}{'; quick' if options.quick else ''}", flush=True)
-    results, failures, times = run_all(programs, known, options)
-    print_table(results)
-    print()
-    print_details(results)
+    with open_json(options.json or os.devnull) as file:
+        print(run_of_all["machine"])
+        print(f"{run_of_all['versions']}; load average {load_average()}{'; quick' if options.quick else ''}", flush=True)
+        results, failures, times = run_all(programs, known, options, lambda found: write_json(file, found, run_of_all))
+    if results:
+        print_table(results)
+        print()
+        print_details(results)
     print(f"\ntime: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in times)}; "
           f"in all {sum(seconds for _, seconds in times):.0f} s; load average {load_average()}")
     for failure in failures:
         print(f"failed: {failure}")
-    if options.json:
-        write_json(options.json, results, run_of_all)
     return 1 if failures or not results else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("dev: broken off; --json has what ended before")

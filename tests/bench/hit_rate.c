@@ -267,8 +267,12 @@ compare_policies(const bench_run *bench)
 static void
 compare_on_file(const char *path)
 {
-    load l = {.name = "the trace"};
+    load l = {0};
+    char name[80];
     bench_trace_load(&l.trace, path);
+    (void)snprintf(name, sizeof name, "the trace (%zu reads of %zu keys)", l.trace.count,
+                   l.trace.keys); /* fits */
+    l.name = name;
     measure_load(&l);
     print_exactness(&l, 1);
     bench_trace_free(&l.trace);

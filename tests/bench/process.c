@@ -77,6 +77,8 @@ start(bench_process *process, const char *const *arguments, const char *log_path
         if (log < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
             _exit(126);
         execvp(arguments[0], (char *const *)(uintptr_t)arguments);
+        (void)dprintf(STDERR_FILENO, "cannot run it: %s: install it, or name its folder in PATH",
+                      strerror(errno));
         _exit(127);
     }
     if (!await(process, arguments[0]))

@@ -1,17 +1,17 @@
 #include "trace.h"
 
 #include <csv.h>
+#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <xxhash.h>
 
 #include "harness.h"
 #include "map.h"
-
-#define LINE_MAX 4096
 
 static void
 add(bench_trace *t, uint32_t key)
@@ -116,6 +116,7 @@ bench_trace_churn(bench_trace *t, size_t keys, size_t refreshes)
 
 typedef struct reader {
     bench_trace *trace;
+    const char *path;
     ptier_map numbers; /* of keys: 64 bits of hash stand for a key, the value is its number + 1 */
     size_t column, row, key_column; /* of CSV */
     bool has_column;
@@ -124,6 +125,12 @@ typedef struct reader {
 static void
 add_key(reader *r, const char *key, size_t length)
 {
+    if (!length)
+        return;
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)key[i] < ' ' || key[i] == 127)
+            bench_fail("%s: key %zu has control characters: this is no trace", r->path,
+                       r->trace->count + 1);
     uint64_t hash = XXH3_64bits(key, length);
     uintptr_t number = (uintptr_t)ptier_map_find(&r->numbers, hash, NULL, NULL);
     if (!number) {
@@ -167,44 +174,58 @@ read_csv(reader *r, FILE *file)
         bench_fail("out of memory");
     while ((length = fread(text, 1, sizeof text, file)) > 0)
         if (csv_parse(&parser, text, length, take_field, take_row, r) != length)
-            bench_fail("the trace is no CSV: %s", csv_strerror(csv_error(&parser)));
+            bench_fail("%s is no CSV: %s", r->path, csv_strerror(csv_error(&parser)));
     csv_fini(&parser, take_field, take_row, r);
     csv_free(&parser);
     if (!r->has_column)
-        bench_fail("the trace's first line names no column \"key\"");
+        bench_fail("%s: the first line names no column \"key\"", r->path);
 }
 
 static void
 read_lines(reader *r, FILE *file)
 {
-    char line[LINE_MAX];
-    while (fgets(line, sizeof line, file)) {
-        size_t length = strcspn(line, "\r\n");
-        if (length == sizeof line - 1)
-            bench_fail("the trace has a line of more than %d characters", LINE_MAX - 2);
-        if (length)
-            add_key(r, line, length);
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    while ((length = getline(&line, &room, file)) > 0) {
+        while (length > 0 && (line[length - 1] == '\n' || line[length - 1] == '\r'))
+            length--;
+        add_key(r, line, (size_t)length);
     }
+    free(line);
+}
+
+static void
+skip_byte_order_mark(FILE *file)
+{
+    char mark[3];
+    if (fread(mark, 1, sizeof mark, file) != sizeof mark || memcmp(mark, "\xef\xbb\xbf", 3) != 0)
+        rewind(file);
 }
 
 void
 bench_trace_load(bench_trace *t, const char *path)
 {
-    reader r = {.trace = t};
+    reader r = {.trace = t, .path = path};
     size_t length = strlen(path);
     FILE *file = fopen(path, "r");
     if (!file)
-        bench_fail("cannot read %s", path);
+        bench_fail("cannot read %s: %s", path, strerror(errno));
     *t = (bench_trace){0};
     ptier_map_init(&r.numbers);
-    if (length > 4 && strcmp(path + length - 4, ".csv") == 0)
+    skip_byte_order_mark(file);
+    if (length > 4 && strcasecmp(path + length - 4, ".csv") == 0)
         read_csv(&r, file);
     else
         read_lines(&r, file);
     if (ferror(file))
-        bench_fail("cannot read %s", path);
+        bench_fail("cannot read %s: %s", path, strerror(errno));
     fclose(file);
     ptier_map_fini(&r.numbers);
     if (!t->count)
         bench_fail("%s has no keys", path);
+    if (t->keys == t->count)
+        bench_fail("%s reads no key twice: a trace is a key a line, or CSV (*.csv) with a column "
+                   "\"key\"",
+                   path);
 }

@@ -28,7 +28,8 @@ void bench_trace_scans(bench_trace *trace, size_t keys, size_t count);
  * gone. Each time all of it is gone through, and then `keys` reads follow, by Zipf(1.0). */
 void bench_trace_churn(bench_trace *trace, size_t keys, size_t refreshes);
 
-/* A file: a key a line; or, when its name ends in .csv, the column "key". */
+/* A file: a key a line; or, when its name ends in .csv, the column "key". Fails where no key is
+ * read twice: then it is something else, and no hit rate of it means anything. */
 void bench_trace_load(bench_trace *trace, const char *path);
 
 void bench_trace_free(bench_trace *trace);
