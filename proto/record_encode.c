@@ -166,7 +166,10 @@ ptier_put_result_encode(const ptier_put_words *result, unsigned field,
 {
     const uint8_t *limit = out + PTIER_PUT_RESULT_ROOM;
     uint8_t *at = text(out + HEAD_ROOM, limit, 1, result->key);
-    at = figure(at, 2, result->revision);
-    at = figure(at, 3, result->outcome);
-    return enclose(field, out, text(at, limit, 4, result->message));
+    if (at) { /* it fits: see there */
+        at = figure(at, 2, result->revision);
+        at = figure(at, 3, result->outcome);
+        at = text(at, limit, 4, result->message);
+    }
+    return at ? enclose(field, out, at) : 0;
 }

@@ -171,11 +171,13 @@ look_once(ptier_cache *cache, const char *key, uint64_t hash, bool below, ptier_
     ptier_map_prefetch(&cache->pending, hash);
     ptier_map_prefetch(&cache->writeback, hash);
     uint64_t *revisions = candidates_locked(cache, hash, few, &count);
-    below &= revisions && count == 1;
+    if (!revisions) {
+        pthread_mutex_unlock(&cache->lock);
+        return PTIER_RESOURCE_EXHAUSTED;
+    }
+    below &= count == 1;
     ptier_entry *in_memory = below ? ptier_find_in_memory_locked(cache, hash, *revisions) : NULL;
     pthread_mutex_unlock(&cache->lock);
-    if (!revisions)
-        return PTIER_RESOURCE_EXHAUSTED;
     if (count > 1)
         qsort(revisions, count, sizeof *revisions, newest_first);
     bool moved = false;
