@@ -266,7 +266,7 @@ ptier_link_lost_locked(ptier_transport *t, bool by_peer)
     ptier_transport_tell_locked(t);
 }
 
-/* What is there. */
+/* What is there. Others may have begun to wait meanwhile. */
 static void
 read_all_locked(ptier_transport *t)
 {
@@ -275,6 +275,7 @@ read_all_locked(ptier_transport *t)
         before = t->link->reads;
         ptier_link_read_locked(t, 0, -1);
     } while (t->link->reads != before);
+    ptier_link_pass_on_locked(t);
 }
 
 /*

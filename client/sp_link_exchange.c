@@ -215,8 +215,11 @@ doze(ptier_transport *t, int64_t until)
 {
     struct ptier_link *l = t->link;
     pthread_mutex_lock(&t->lock);
+    bool was_connected = t->connected;
     ptier_link_flush_locked(t);
-    if (!time_out_flying_locked(t)) {
+    /* Who ends exchanges here is not roused for it. */
+    bool lost = was_connected && !t->connected;
+    if (!time_out_flying_locked(t) && !lost) {
         if (l->flying > 0 && l->flying_until < until)
             until = l->flying_until;
         if (l->flying > 0 && t->connected && !l->reading)
