@@ -147,6 +147,13 @@ ptier_slot_make_ready(ptier_transport *t, ptier_slot *s, ptier_error *error)
     return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a call: %s", nng_strerror(rv));
 }
 
+void
+ptier_message_discard(nng_msg *message)
+{
+    explicit_bzero(nng_msg_body(message), nng_msg_len(message));
+    nng_msg_free(message);
+}
+
 static ptier_status
 take_slot(ptier_transport *t, int64_t deadline, ptier_slot **result, ptier_error *error)
 {
@@ -191,7 +198,7 @@ ptier_transport_exchange(ptier_transport *t, nng_msg *request, int64_t deadline,
     *fate = PTIER_FATE_UNSENT;
     ptier_status status = take_slot(t, deadline, &s, error);
     if (status != PTIER_OK) {
-        nng_msg_free(request);
+        ptier_message_discard(request);
         return status;
     }
     bool sent = false;

@@ -49,7 +49,7 @@ begin_locked(ptier_transport *t, ptier_slot *s, nng_msg *request, int64_t deadli
     if (!waited)
         t->link->flying++;
     if (t->closing) {
-        nng_msg_free(request);
+        ptier_message_discard(request);
         ptier_link_end_locked(t, s, NNG_ECANCELED, NULL);
         return;
     }

@@ -75,7 +75,7 @@ deliver_and_lock(ptier_transport *t)
             deliver_locked(t, ids[i], &messages[i]);
         for (size_t i = 0; i < count; i++)
             if (messages[i])
-                nng_msg_free(messages[i]);
+                ptier_message_discard(messages[i]);
         if (rv != 0)
             return rv == NNG_EAGAIN ? 0 : rv;
         pthread_mutex_unlock(&t->lock);

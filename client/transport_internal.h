@@ -107,6 +107,9 @@ void ptier_slot_release(ptier_transport *t, ptier_slot *s);
 PTIER_MUST_CHECK ptier_status ptier_slot_make_ready(ptier_transport *t, ptier_slot *s,
                                                     ptier_error *error);
 
+/* Frees a message, wiped: it may hold credentials, or a token. */
+void ptier_message_discard(nng_msg *message);
+
 /* For carriers: a request was sent, a reply came, and whether the connection is to be given up now
  * that one did not come in time: it may look open and lead nowhere. */
 void ptier_transport_sent_locked(ptier_transport *t);

@@ -237,6 +237,14 @@ whoever_reads_for_nobody_hands_on(void **state)
     atomic_store(&watching, false);
 }
 
+/* Requests and replies hold credentials and tokens. */
+static void
+messages_are_wiped(void **state)
+{
+    (void)state;
+    assert_int_equal(atomic_load(&leaks), 0); /* in the case before */
+}
+
 static void
 wait_in_callback(void *context, ptier_async_result *result)
 {
@@ -325,6 +333,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whoever_reads_for_nobody_hands_on),
+        cmocka_unit_test(messages_are_wiped),
         cmocka_unit_test(a_slow_callback_holds_up_nobody_who_waits),
         cmocka_unit_test(asynchronous_calls_end_with_their_connection),
     };
