@@ -29,12 +29,14 @@
 #define PATIENCE_MS 20000
 #define NOT_FOUND   5
 #define MANY        3000
+#define CALLERS     100
+#define ROUNDS      8
 
 static _Thread_local bool supervises;
 static atomic_bool holding, held; /* the supervisor's next read; it is held */
 static atomic_bool breaking;      /* the next send finds the connection's end */
 static atomic_bool watching;
-static atomic_uint guards, refusals, leaks;
+static atomic_uint guards, dozes, refusals, leaks;
 
 static void
 await(const atomic_bool *flag)
@@ -63,7 +65,10 @@ __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
     bool guard = count == 1 && fds[0].events == POLLRDHUP;
     if (guard)
         atomic_fetch_add(&guards, 1);
-    if (guard || (count == 2 && fds[1].fd < 0 && timeout > 0))
+    bool dozes_now = count == 2 && fds[1].fd < 0 && timeout > 0;
+    if (dozes_now)
+        atomic_fetch_add(&dozes, 1);
+    if (guard || dozes_now)
         timeout = -1;
     return __real_poll(fds, count, timeout);
 }
@@ -177,6 +182,7 @@ reply_late(sp_peer *peer, int fd, unsigned number)
 }
 
 static atomic_bool called, called_back, first_ended;
+static atomic_uint begun, served;
 
 /* Of three calls, while a fourth one's request is not taken. */
 static void
@@ -194,6 +200,38 @@ reply_without_reading(sp_peer *peer, int fd, unsigned number)
     reply(fd, requests[0].id, "");
     await(&first_ended);
     reply(fd, requests[1].id, "");
+    reply_to_all(peer, fd);
+}
+
+/* Of so many that come, one reply whenever the next request may come; which then is the test's own
+ * asynchronous one. */
+static void
+reply_one_by_one(sp_peer *peer, int fd, unsigned number)
+{
+    enum { UNDER_WAY = 64 };
+    uint32_t ids[UNDER_WAY];
+    sp_request request;
+    (void)number;
+    sp_peer_greet(peer, fd);
+    for (size_t i = 0; i < UNDER_WAY; i++) {
+        if (!sp_peer_receive(peer, fd, &request))
+            return;
+        ids[i] = request.id;
+    }
+    for (size_t i = 0; i < ROUNDS; i++) {
+        sp_peer_wait(&begun, (unsigned)i + 1);
+        reply(fd, ids[i], "");
+        if (!sp_peer_receive(peer, fd, &request))
+            return;
+        if (request.length > 0 && request.body[0] == 0x0a) /* a GetRequest */
+            atomic_fetch_add(&served, 1);
+        else
+            break;
+        ids[i] = request.id;
+    }
+    atomic_store(&peer->go, true);
+    for (size_t i = 0; i < UNDER_WAY; i++)
+        reply(fd, ids[i], ""); /* some a second time */
     reply_to_all(peer, fd);
 }
 
@@ -328,6 +366,34 @@ asynchronous_calls_end_with_their_connection(void **state)
     sp_peer_stop(&peer);
 }
 
+/* More callers that wait than there are slots. */
+static void
+callers_that_wait_leave_room_for_others(void **state)
+{
+    sp_peer peer;
+    pthread_t threads[CALLERS];
+    (void)state;
+    sp_peer_start(&peer, reply_one_by_one);
+    ptier_client *client = open_client(&peer);
+    for (size_t i = 0; i < CALLERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, call_second, client), 0);
+    sp_peer_wait(&peer.requests, 64);
+    for (unsigned i = 0; i < ROUNDS && !atomic_load(&peer.go); i++) {
+        unsigned before = atomic_load(&dozes);
+        ptier_async_free(begin(client, "k", NULL, NULL));
+        sp_peer_wait(&dozes, before + 1); /* it found no room */
+        atomic_store(&begun, i + 1);
+        for (int64_t end = ptier_test_now() + PATIENCE_MS;
+             atomic_load(&served) <= i && !atomic_load(&peer.go) && ptier_test_now() < end;)
+            (void)poll(NULL, 0, 1);
+    }
+    assert_int_equal(atomic_load(&served), ROUNDS);
+    for (size_t i = 0; i < CALLERS; i++)
+        assert_found_nothing(threads[i]);
+    ptier_client_close(client);
+    sp_peer_stop(&peer);
+}
+
 int
 main(void)
 {
@@ -336,6 +402,7 @@ main(void)
         cmocka_unit_test(messages_are_wiped),
         cmocka_unit_test(a_slow_callback_holds_up_nobody_who_waits),
         cmocka_unit_test(asynchronous_calls_end_with_their_connection),
+        cmocka_unit_test(callers_that_wait_leave_room_for_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
