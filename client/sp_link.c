@@ -263,6 +263,7 @@ ptier_link_lost_locked(ptier_transport *t, bool by_peer)
             ptier_link_end_locked(t, &t->slots[i], NNG_ECONNRESET, NULL);
     if (!l->writing)
         ptier_link_drop_begun_locked(t);
+    t->wanted = t->wanted || l->out_count > 0;
     ptier_transport_tell_locked(t);
 }
 

@@ -35,6 +35,7 @@
 static _Thread_local bool supervises;
 static atomic_bool holding, held; /* the supervisor's next read; it is held */
 static atomic_bool breaking;      /* the next send finds the connection's end */
+static atomic_bool pausing;       /* for long */
 static atomic_bool watching;
 static atomic_uint guards, dozes, refusals, leaks;
 
@@ -51,10 +52,12 @@ await(const atomic_bool *flag)
 int __real_poll(struct pollfd *fds, nfds_t count, int timeout);
 ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+int64_t __real_ptier_pause_jittered(int64_t pause_ms);
 void __real_nng_msg_free(nng_msg *message);
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
+int64_t __wrap_ptier_pause_jittered(int64_t pause_ms);
 void __wrap_nng_msg_free(nng_msg *message);
 
 /* The supervisor's guard and the sleep of the engine of asynchronous calls do not end by time. */
@@ -65,10 +68,9 @@ __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
     bool guard = count == 1 && fds[0].events == POLLRDHUP;
     if (guard)
         atomic_fetch_add(&guards, 1);
-    bool dozes_now = count == 2 && fds[1].fd < 0 && timeout > 0;
-    if (dozes_now)
+    if (count == 2 && timeout > 0) /* it sleeps, or reads */
         atomic_fetch_add(&dozes, 1);
-    if (guard || dozes_now)
+    if (guard || (count == 2 && fds[1].fd < 0 && timeout > 0))
         timeout = -1;
     return __real_poll(fds, count, timeout);
 }
@@ -96,6 +98,12 @@ __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
     if (sent < 0 && errno == EAGAIN)
         atomic_fetch_add(&refusals, 1);
     return sent;
+}
+
+int64_t
+__wrap_ptier_pause_jittered(int64_t pause_ms)
+{
+    return atomic_load(&pausing) ? 4 * PATIENCE_MS : __real_ptier_pause_jittered(pause_ms);
 }
 
 void
@@ -158,6 +166,14 @@ reply_to_all(sp_peer *peer, int fd)
 }
 
 /* ---- peers ---- */
+
+static void
+reply_well(sp_peer *peer, int fd, unsigned number)
+{
+    (void)number;
+    sp_peer_greet(peer, fd);
+    reply_to_all(peer, fd);
+}
 
 /* The first reply comes when nobody waits for it, the second when nobody reads. */
 static void
@@ -366,6 +382,23 @@ asynchronous_calls_end_with_their_connection(void **state)
     sp_peer_stop(&peer);
 }
 
+/* However long the pause would be that the supervisor makes when nobody calls. */
+static void
+a_request_that_was_turned_away_asks_for_a_connection(void **state)
+{
+    sp_peer peer;
+    (void)state;
+    sp_peer_start(&peer, reply_well);
+    ptier_client *client = open_client(&peer);
+    assert_int_equal(call(client, "first"), PTIER_NOT_FOUND);
+    atomic_store(&pausing, true);
+    atomic_store(&breaking, true);
+    assert_int_equal(call(client, "second"), PTIER_NOT_FOUND);
+    atomic_store(&pausing, false);
+    ptier_client_close(client);
+    sp_peer_stop(&peer);
+}
+
 /* More callers that wait than there are slots. */
 static void
 callers_that_wait_leave_room_for_others(void **state)
@@ -402,6 +435,7 @@ main(void)
         cmocka_unit_test(messages_are_wiped),
         cmocka_unit_test(a_slow_callback_holds_up_nobody_who_waits),
         cmocka_unit_test(asynchronous_calls_end_with_their_connection),
+        cmocka_unit_test(a_request_that_was_turned_away_asks_for_a_connection),
         cmocka_unit_test(callers_that_wait_leave_room_for_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
