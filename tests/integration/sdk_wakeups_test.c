@@ -14,6 +14,8 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <nng/nng.h>
@@ -37,7 +39,7 @@ static atomic_bool holding, held; /* the supervisor's next read; it is held */
 static atomic_bool breaking;      /* the next send finds the connection's end */
 static atomic_bool pausing;       /* for long */
 static atomic_bool watching;
-static atomic_uint guards, dozes, refusals, leaks;
+static atomic_uint guards, dozes, refusals, leaks, longest; /* pause for a place to connect */
 
 static void
 await(const atomic_bool *flag)
@@ -72,6 +74,8 @@ __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
         atomic_fetch_add(&dozes, 1);
     if (guard || (count == 2 && fds[1].fd < 0 && timeout > 0))
         timeout = -1;
+    if (count == 2 && fds[0].fd < 0 && timeout > (int)atomic_load(&longest))
+        atomic_store(&longest, (unsigned)timeout);
     return __real_poll(fds, count, timeout);
 }
 
@@ -399,6 +403,27 @@ a_request_that_was_turned_away_asks_for_a_connection(void **state)
     sp_peer_stop(&peer);
 }
 
+/* An idle client beside a daemon that hangs does not ask 200 times a second. */
+static void
+pauses_for_a_place_grow(void **state)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    sp_peer peer = {.url = ""};
+    (void)state;
+    snprintf(address.sun_path, sizeof address.sun_path, "/tmp/ptier-place-%d.sock", (int)getpid());
+    snprintf(peer.url, sizeof peer.url, "ipc://%s", address.sun_path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0), waiting = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(connect(waiting, (struct sockaddr *)&address, sizeof address), 0);
+    ptier_client *client = open_client(&peer);
+    sp_peer_wait(&longest, 40);
+    ptier_client_close(client);
+    close(waiting);
+    close(listener);
+    unlink(address.sun_path);
+}
+
 /* More callers that wait than there are slots. */
 static void
 callers_that_wait_leave_room_for_others(void **state)
@@ -436,6 +461,7 @@ main(void)
         cmocka_unit_test(a_slow_callback_holds_up_nobody_who_waits),
         cmocka_unit_test(asynchronous_calls_end_with_their_connection),
         cmocka_unit_test(a_request_that_was_turned_away_asks_for_a_connection),
+        cmocka_unit_test(pauses_for_a_place_grow),
         cmocka_unit_test(callers_that_wait_leave_room_for_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
