@@ -107,18 +107,25 @@ ptier_slot_take_locked(ptier_transport *t)
     return s;
 }
 
+/* Threads that call again at once would take every slot before those that call back are awake:
+ * hence what is owed to these. */
 static ptier_status
 find_slot_locked(ptier_transport *t, int64_t deadline, ptier_slot **result, ptier_error *error)
 {
     while (!t->closing) {
-        *result = ptier_slot_take_locked(t);
-        if (*result)
+        int64_t now = ptier_monotonic_ms();
+        bool owed = now < t->room_owed && t->waited_count >= PTIER_WAITED_MAX;
+        *result = owed ? NULL : ptier_slot_take_locked(t);
+        if (*result) {
+            t->waited_count++;
             return PTIER_OK;
-        if (ptier_monotonic_ms() >= deadline)
+        }
+        if (now >= deadline)
             return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED,
                               "all %d calls that one client can have under way are busy",
                               PTIER_SLOTS_MAX);
-        ptier_monotonic_wait(&t->slot_idle, &t->lock, deadline);
+        ptier_monotonic_wait(&t->slot_idle, &t->lock,
+                             owed && t->room_owed < deadline ? t->room_owed : deadline);
     }
     return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
 }
@@ -128,6 +135,7 @@ ptier_slot_release(ptier_transport *t, ptier_slot *s)
 {
     pthread_mutex_lock(&t->lock);
     s->busy = false;
+    t->waited_count -= !s->exchange;
     s->next_idle = t->idle;
     t->idle = s;
     pthread_cond_signal(&t->slot_idle);
@@ -145,6 +153,13 @@ ptier_slot_make_ready(ptier_transport *t, ptier_slot *s, ptier_error *error)
     if (rv == 0)
         return PTIER_OK;
     return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot make a call: %s", nng_strerror(rv));
+}
+
+void
+ptier_message_discard(nng_msg *message)
+{
+    explicit_bzero(nng_msg_body(message), nng_msg_len(message));
+    nng_msg_free(message);
 }
 
 static ptier_status
@@ -191,7 +206,7 @@ ptier_transport_exchange(ptier_transport *t, nng_msg *request, int64_t deadline,
     *fate = PTIER_FATE_UNSENT;
     ptier_status status = take_slot(t, deadline, &s, error);
     if (status != PTIER_OK) {
-        nng_msg_free(request);
+        ptier_message_discard(request);
         return status;
     }
     bool sent = false;

@@ -50,7 +50,10 @@ ptier_exchange_reserve(ptier_transport *t, ptier_exchange *x, int64_t deadline,
                                 t->called_count);
         else
             take_room_locked(t, x);
-        t->room_wanted = t->room_wanted || !x->slot;
+        if (!x->slot) {
+            t->room_wanted = true;
+            t->room_owed = ptier_monotonic_ms() + PTIER_ROOM_OWED_MS;
+        }
         *reserved = x->slot ? PTIER_RESERVED : PTIER_RESERVE_NO_ROOM;
     }
     pthread_mutex_unlock(&t->lock);

@@ -233,7 +233,7 @@ note_sent(ptier_transport *t, nng_slot *n, int rv)
     nng_msg *back = rv != 0 ? nng_aio_get_msg(n->aio) : NULL; /* nng's own when it was sent */
     nng_aio_set_msg(n->aio, NULL);
     if (back)
-        nng_msg_free(back);
+        ptier_message_discard(back);
     if (rv != 0)
         return;
     pthread_mutex_lock(&t->lock);

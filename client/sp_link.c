@@ -13,10 +13,11 @@
 #include "monotonic.h"
 #include "sp_wire.h"
 
-#define CROWDED_MS                                                                                 \
-    5 /* until the next try, where more want to connect than the listener lets wait */
-#define GUARD_MS 100 /* nobody has read for so long */
-#define LEAVE_MS 20  /* who waits for others to leave the socket looks again so often */
+/* Until the next try, where more want to connect than the listener lets wait. */
+#define CROWDED_MS     5 /* doubles */
+#define CROWDED_MAX_MS 80
+#define GUARD_MS       100 /* nobody has read for so long */
+#define LEAVE_MS       20  /* who waits for others to leave the socket looks again so often */
 
 void
 ptier_link_ring(int event)
@@ -112,7 +113,7 @@ is_abandoned(ptier_transport *t)
     return abandoned;
 }
 
-/* Until something can be read from fd (-1: for a pause of CROWDED_MS). 0 or an error. */
+/* Until something can be read from fd (-1: nothing can). 0 or an error. */
 static int
 wait_readable(ptier_transport *t, int fd, int64_t until)
 {
@@ -121,26 +122,33 @@ wait_readable(ptier_transport *t, int fd, int64_t until)
         int64_t left = until == INT64_MAX ? -1 : until - ptier_monotonic_ms();
         if (until != INT64_MAX && left <= 0)
             return NNG_ETIMEDOUT;
-        int ready = poll(fds, 2, fd < 0 ? CROWDED_MS : (int)left);
+        int ready = poll(fds, 2, (int)left);
         if (ready > 0 && fds[1].revents)
             ptier_link_hush(t->link->poke);
-        if (fd < 0 || (ready > 0 && fds[0].revents))
+        if (ready > 0 && fds[0].revents)
             return 0;
     }
     return NNG_ECANCELED;
 }
 
 static int
+wait_for_place(ptier_transport *t, int64_t *pause)
+{
+    int rv = wait_readable(t, -1, ptier_monotonic_ms() + *pause);
+    *pause = *pause * 2 < CROWDED_MAX_MS ? *pause * 2 : CROWDED_MAX_MS;
+    return rv == NNG_ETIMEDOUT ? 0 : rv;
+}
+
+static int
 connect_to(ptier_transport *t, int fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int64_t pause = CROWDED_MS;
     int rv = 0;
     /* The address was checked: it fits. */
     memcpy(address.sun_path, t->url + strlen("ipc://"), strlen(t->url + strlen("ipc://")));
     while (rv == 0 && connect(fd, (const struct sockaddr *)&address, sizeof address) != 0)
-        rv = errno == EAGAIN  ? wait_readable(t, -1, INT64_MAX)
-             : errno == EINTR ? 0
-                              : nng_error(errno);
+        rv = errno == EAGAIN ? wait_for_place(t, &pause) : errno == EINTR ? 0 : nng_error(errno);
     return rv;
 }
 
@@ -263,10 +271,11 @@ ptier_link_lost_locked(ptier_transport *t, bool by_peer)
             ptier_link_end_locked(t, &t->slots[i], NNG_ECONNRESET, NULL);
     if (!l->writing)
         ptier_link_drop_begun_locked(t);
+    t->wanted = t->wanted || l->out_count > 0;
     ptier_transport_tell_locked(t);
 }
 
-/* What is there. */
+/* What is there. Others may have begun to wait meanwhile. */
 static void
 read_all_locked(ptier_transport *t)
 {
@@ -275,6 +284,7 @@ read_all_locked(ptier_transport *t)
         before = t->link->reads;
         ptier_link_read_locked(t, 0, -1);
     } while (t->link->reads != before);
+    ptier_link_pass_on_locked(t);
 }
 
 /*

@@ -49,7 +49,7 @@ begin_locked(ptier_transport *t, ptier_slot *s, nng_msg *request, int64_t deadli
     if (!waited)
         t->link->flying++;
     if (t->closing) {
-        nng_msg_free(request);
+        ptier_message_discard(request);
         ptier_link_end_locked(t, s, NNG_ECANCELED, NULL);
         return;
     }
@@ -215,8 +215,11 @@ doze(ptier_transport *t, int64_t until)
 {
     struct ptier_link *l = t->link;
     pthread_mutex_lock(&t->lock);
+    bool was_connected = t->connected;
     ptier_link_flush_locked(t);
-    if (!time_out_flying_locked(t)) {
+    /* Who ends exchanges here is not roused for it. */
+    bool lost = was_connected && !t->connected;
+    if (!time_out_flying_locked(t) && !lost) {
         if (l->flying > 0 && l->flying_until < until)
             until = l->flying_until;
         if (l->flying > 0 && t->connected && !l->reading)

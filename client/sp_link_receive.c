@@ -75,7 +75,7 @@ deliver_and_lock(ptier_transport *t)
             deliver_locked(t, ids[i], &messages[i]);
         for (size_t i = 0; i < count; i++)
             if (messages[i])
-                nng_msg_free(messages[i]);
+                ptier_message_discard(messages[i]);
         if (rv != 0)
             return rv == NNG_EAGAIN ? 0 : rv;
         pthread_mutex_unlock(&t->lock);
@@ -116,11 +116,10 @@ ptier_link_pass_on_locked(ptier_transport *t)
     if (!t->connected)
         return;
     /* Who leaves does not look any more whether the kernel takes more. */
-    if (l->flying > 0 && (l->blocked || (l->dozing && !l->reading))) {
+    bool reads = l->flying > 0 && l->dozing && !l->reading;
+    if (reads || (l->flying > 0 && l->blocked))
         ptier_link_ring(l->rouse);
-        return;
-    }
-    if (l->reading)
+    if (reads || l->reading)
         return;
     for (size_t i = 0; i < t->slot_count; i++)
         if (l->slots[i].waited && !l->slots[i].ended) {

@@ -19,7 +19,7 @@ ptier_link_queue_locked(ptier_transport *t, ptier_slot *s, nng_msg *request)
     if (l->out_count == PTIER_LINK_FRAMES ||
         nng_msg_header_append(request, head, sizeof head) != 0 ||
         nng_msg_header_append_u32(request, ptier_link_slot_of(t, s)->id) != 0) {
-        nng_msg_free(request);
+        ptier_message_discard(request);
         ptier_link_end_locked(t, s, NNG_ENOMEM, NULL);
         return;
     }
@@ -30,7 +30,7 @@ static void
 remove_locked(struct ptier_link *l, size_t first, size_t count)
 {
     for (size_t i = first; i < first + count; i++)
-        nng_msg_free(l->out[i].message);
+        ptier_message_discard(l->out[i].message);
     l->out_count -= count;
     memmove(l->out + first, l->out + first + count, (l->out_count - first) * sizeof *l->out);
 }

@@ -7,8 +7,11 @@
 /* More contexts make nng 1.5's timers slow; further callers wait for one. */
 #define PTIER_SLOTS_MAX 64
 
-/* So many of them at most for exchanges that call back: the others are for callers that wait. */
-#define PTIER_CALLED_MAX 48
+/* So many of them at most for exchanges that call back: the others are for callers that wait. And
+ * the other way round, for a while after one that calls back found no room. */
+#define PTIER_CALLED_MAX   48
+#define PTIER_WAITED_MAX   48
+#define PTIER_ROOM_OWED_MS 2000 /* whoever still wants it asks more often */
 
 #define PTIER_REPLY_MAX ((size_t)64 << 20)
 
@@ -87,7 +90,9 @@ struct ptier_transport {
     size_t slot_count;
     ptier_slot *idle;
     size_t called_count;       /* slots in exchanges that call back */
-    bool room_wanted;          /* by one of those: wake it when a slot comes back */
+    size_t waited_count;       /* slots of callers that wait */
+    bool room_wanted;          /* by one that calls back: wake it when a slot comes back */
+    int64_t room_owed;         /* until then to those */
     void (*wake)(void *watch); /* see ptier_transport_watch */
     void *watch;
 };
@@ -106,6 +111,9 @@ ptier_slot *ptier_slot_take_locked(ptier_transport *t);
 void ptier_slot_release(ptier_transport *t, ptier_slot *s);
 PTIER_MUST_CHECK ptier_status ptier_slot_make_ready(ptier_transport *t, ptier_slot *s,
                                                     ptier_error *error);
+
+/* Frees a message, wiped: it may hold credentials, or a token. */
+void ptier_message_discard(nng_msg *message);
 
 /* For carriers: a request was sent, a reply came, and whether the connection is to be given up now
  * that one did not come in time: it may look open and lead nowhere. */

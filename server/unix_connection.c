@@ -226,13 +226,14 @@ answer(ptier_request *request)
     unix_request *r = (unix_request *)request;
     ptier_unix_connection *c = r->connection;
     ptier_front *front = c->front;
-    if (frame_reply(r)) {
+    bool framed = frame_reply(r);
+    atomic_fetch_sub(&c->working, 1); /* first: the reply may bring the next call */
+    if (framed) {
         pthread_mutex_lock(&c->lock);
         (void)put_locked(c, r->frame.data, r->frame.length); /* or it is being closed */
         pthread_mutex_unlock(&c->lock);
     }
     give_request_back(r);
-    atomic_fetch_sub(&c->working, 1);
     ptier_unix_connection_release(c);
     ptier_front_leave(front);
 }

@@ -476,6 +476,39 @@ restarted_daemon_is_found_again_and_told_as_resync(void **state)
     ptier_client_close(client);
 }
 
+#define CALLERS 64 /* what a client has under way at most */
+#define PUTS    150
+
+static void *
+put_often(void *client)
+{
+    ptier_record record;
+    char url[64];
+    make_record(&record, url, 0);
+    for (int i = 0; i < PUTS; i++) {
+        ptier_status status = ptier_put(client, &record, NULL, NULL, NULL);
+        if (status != PTIER_OK)
+            return (void *)(uintptr_t)status;
+    }
+    return NULL;
+}
+
+/* Each sends the next one as soon as it has its reply. */
+static void
+daemon_takes_as_many_calls_as_a_client_makes(void **state)
+{
+    ptier_client *client = open_client(*state, 60000);
+    pthread_t threads[CALLERS];
+    for (size_t i = 0; i < CALLERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, put_often, client), 0);
+    for (size_t i = 0; i < CALLERS; i++) {
+        void *status;
+        pthread_join(threads[i], &status);
+        assert_int_equal((uintptr_t)status, PTIER_OK);
+    }
+    ptier_client_close(client);
+}
+
 static int
 start_daemon(void **state)
 {
@@ -506,6 +539,7 @@ main(void)
         cmocka_unit_test(list_gives_every_record_page_by_page),
         cmocka_unit_test(administrators_calls_answer),
         cmocka_unit_test(request_beyond_the_daemons_limit_is_refused_with_advice),
+        cmocka_unit_test(daemon_takes_as_many_calls_as_a_client_makes),
         cmocka_unit_test(every_kind_of_change_is_told),
         cmocka_unit_test(burst_of_changes_arrives_complete_and_in_order),
         cmocka_unit_test(hanging_daemon_is_told_as_lost_and_nothing_is_missed),
