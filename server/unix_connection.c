@@ -309,8 +309,8 @@ begin_call(ptier_unix_connection *c, const uint8_t *frame, size_t length, bool m
         doom(c, "a client sends on and on without waiting for replies");
         return;
     }
-    if (more != c->corked)
-        cork(c, more);
+    if (more && !c->corked)
+        cork(c, true);
     unix_request *r = take_request(c);
     if (r)
         r->trace_length = trace;
