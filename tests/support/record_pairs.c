@@ -5,18 +5,64 @@
 
 #define BUDGET(length) (((size_t)64 << 10) + (length)*32)
 
+static uint64_t state_of_random = 1;
+
+void
+ptier_test_draw_from(uint64_t seed)
+{
+    state_of_random = seed;
+}
+
+uint32_t
+ptier_test_draw(uint32_t limit)
+{
+    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state_of_random >> 33) % limit;
+}
+
+size_t
+ptier_test_change(uint8_t *data, size_t length, size_t room)
+{
+    static const uint8_t telling[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0x0a, 0x12, 0x5a, 0xc0, 0xed};
+    size_t at = ptier_test_draw((uint32_t)length), count = 1 + ptier_test_draw(8);
+    switch (ptier_test_draw(6)) {
+    case 0:
+        data[at] ^= (uint8_t)(1u << ptier_test_draw(8));
+        return length;
+    case 1:
+        data[at] = telling[ptier_test_draw(sizeof telling)];
+        return length;
+    case 2:
+        return at > 0 ? at : length;
+    case 3:
+        if (at + count >= length)
+            return length;
+        memmove(data + at, data + at + count, length - at - count);
+        return length - count;
+    case 4:
+        if (length + count > room || at + count > length)
+            return length;
+        memmove(data + at + count, data + at, length - at);
+        return length + count;
+    default:
+        data[at] = (uint8_t)ptier_test_draw(256);
+        return length;
+    }
+}
+
 /* A string of up to `limit` bytes: short, long, plain or not. */
 static const char *
-draw_text(ptier_test_record *made, uint32_t limit, uint32_t (*draw)(uint32_t))
+draw_text(ptier_test_record *made, uint32_t limit)
 {
     static const char *const letters[] = {
         "a", "B", "7", ":", "/", "\x01", "\x7f", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\x8d"};
-    uint32_t kinds = draw(2) ? 7 : 10;
-    size_t wanted = draw(8) == 0 ? draw(limit + 1) : draw(limit < 24 ? limit + 1 : 24);
+    uint32_t kinds = ptier_test_draw(2) ? 7 : 10;
+    size_t wanted = ptier_test_draw(8) == 0 ? ptier_test_draw(limit + 1)
+                                            : ptier_test_draw(limit < 24 ? limit + 1 : 24);
     char *text = made->text + made->used;
     size_t length = 0;
     for (;;) {
-        const char *letter = letters[draw(kinds)];
+        const char *letter = letters[ptier_test_draw(kinds)];
         if (length + strlen(letter) > wanted)
             break;
         length = (size_t)(stpcpy(text + length, letter) - text);
@@ -27,54 +73,55 @@ draw_text(ptier_test_record *made, uint32_t limit, uint32_t (*draw)(uint32_t))
 }
 
 static uint64_t
-draw_number(uint32_t (*draw)(uint32_t))
+draw_number(void)
 {
-    uint64_t number = (uint64_t)draw(UINT32_MAX) << 32 | draw(UINT32_MAX);
-    return number >> draw(64);
+    uint64_t number = (uint64_t)ptier_test_draw(UINT32_MAX) << 32 | ptier_test_draw(UINT32_MAX);
+    return number >> ptier_test_draw(64);
 }
 
 static const char *
-maybe(const char *text, uint32_t (*draw)(uint32_t))
+maybe(const char *text)
 {
-    return draw(4) && *text ? text : NULL;
+    return ptier_test_draw(4) && *text ? text : NULL;
 }
 
 void
-ptier_test_record_draw(ptier_test_record *made, uint32_t (*draw)(uint32_t))
+ptier_test_record_draw(ptier_test_record *made)
 {
     ptier_record *r = &made->record;
     made->used = 0;
     ptier_record_init(r);
     do
-        r->key = draw_text(made, PTIER_KEY_MAX, draw);
+        r->key = draw_text(made, PTIER_KEY_MAX);
     while (!*r->key);
-    r->url = draw_text(made, PTIER_URL_MAX, draw);
-    r->username = maybe(draw_text(made, PTIER_CREDENTIAL_MAX, draw), draw);
-    r->password = maybe(draw_text(made, PTIER_CREDENTIAL_MAX, draw), draw);
-    r->source = draw_text(made, PTIER_SOURCE_MAX, draw);
-    r->fetch_time_ms = (int64_t)draw_number(draw);
-    if (draw(4))
-        r->ttl_ms = draw(3) ? draw(86400000) : PTIER_TTL_MAX_MS;
-    if (draw(4))
-        r->failure_count = draw(2) ? draw(5) : draw(UINT32_MAX);
-    r->health = (ptier_health)draw(PTIER_HEALTH_UNKNOWN + 1);
-    r->needs_revalidation = draw(2);
-    r->label_count = draw(8) ? draw(4) : draw(PTIER_LABELS_MAX + 1);
+    r->url = draw_text(made, PTIER_URL_MAX);
+    r->username = maybe(draw_text(made, PTIER_CREDENTIAL_MAX));
+    r->password = maybe(draw_text(made, PTIER_CREDENTIAL_MAX));
+    r->source = draw_text(made, PTIER_SOURCE_MAX);
+    r->fetch_time_ms = (int64_t)draw_number();
+    if (ptier_test_draw(4))
+        r->ttl_ms = ptier_test_draw(3) ? ptier_test_draw(86400000) : PTIER_TTL_MAX_MS;
+    if (ptier_test_draw(4))
+        r->failure_count = ptier_test_draw(2) ? ptier_test_draw(5) : ptier_test_draw(UINT32_MAX);
+    r->health = (ptier_health)ptier_test_draw(PTIER_HEALTH_UNKNOWN + 1);
+    r->needs_revalidation = ptier_test_draw(2);
+    r->label_count =
+        ptier_test_draw(8) ? ptier_test_draw(4) : ptier_test_draw(PTIER_LABELS_MAX + 1);
     r->labels = made->labels;
     for (size_t i = 0; i < r->label_count; i++) {
         do
-            made->labels[i].name = draw_text(made, PTIER_LABEL_NAME_MAX, draw);
+            made->labels[i].name = draw_text(made, PTIER_LABEL_NAME_MAX);
         while (!*made->labels[i].name);
-        made->labels[i].value = draw_text(made, PTIER_LABEL_VALUE_MAX, draw);
+        made->labels[i].value = draw_text(made, PTIER_LABEL_VALUE_MAX);
     }
-    r->revision = draw_number(draw);
-    r->expires_at_ms = (int64_t)draw_number(draw);
-    r->remaining_ttl_ms = draw(3) ? (int64_t)draw_number(draw) : -1;
-    r->last_access_ms = (int64_t)draw_number(draw);
-    r->access_count = draw_number(draw);
-    r->latency_ms = draw(2) ? draw(100000) / 7.0 : 0;
-    r->success_count = draw_number(draw);
-    r->report_count = draw_number(draw);
+    r->revision = draw_number();
+    r->expires_at_ms = (int64_t)draw_number();
+    r->remaining_ttl_ms = ptier_test_draw(3) ? (int64_t)draw_number() : -1;
+    r->last_access_ms = (int64_t)draw_number();
+    r->access_count = draw_number();
+    r->latency_ms = ptier_test_draw(2) ? ptier_test_draw(100000) / 7.0 : 0;
+    r->success_count = draw_number();
+    r->report_count = draw_number();
 }
 
 static bool

@@ -1,4 +1,5 @@
-/* Random records, and the comparison of what two ways of decoding made of the same bytes. */
+/* Random records, damage to bytes, and the comparison of what two ways of decoding made of the same
+ * bytes. */
 #ifndef PTIER_TEST_RECORD_PAIRS_H
 #define PTIER_TEST_RECORD_PAIRS_H
 
@@ -12,8 +13,16 @@ typedef struct ptier_test_record {
     size_t used;
 } ptier_test_record;
 
-/* Any record that a daemon may send, from the random numbers of `draw` (below its argument). */
-void ptier_test_record_draw(ptier_test_record *made, uint32_t (*draw)(uint32_t limit));
+/* Random numbers below `limit`, the same ones after each start from a seed. One thread. */
+void ptier_test_draw_from(uint64_t seed);
+uint32_t ptier_test_draw(uint32_t limit);
+
+/* Any record that a daemon may send. */
+void ptier_test_record_draw(ptier_test_record *made);
+
+/* Changes `length` bytes, at least one, in some place of their `room`. Returns how many are left.
+ */
+size_t ptier_test_change(uint8_t *data, size_t length, size_t room);
 
 bool ptier_test_records_equal(const ptier_record *a, const ptier_record *b);
 

@@ -24,44 +24,15 @@
 #define BUDGET ((size_t)16 * 1024 * 1024)
 #define ITEMS  4
 
-static uint64_t state_of_random = 1;
 static ptier_test_record drawn[ITEMS];
 static uint8_t data[ROOM];
-
-static uint32_t
-draw(uint32_t limit)
-{
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state_of_random >> 33) % limit;
-}
 
 static int
 setup(void **state)
 {
     (void)state;
-    state_of_random = ptier_test_setting("PTIER_SEED", 1);
+    ptier_test_draw_from(ptier_test_setting("PTIER_SEED", 1));
     return 0;
-}
-
-static size_t
-change(size_t length)
-{
-    size_t at = draw((uint32_t)length), count = 1 + draw(8);
-    switch (draw(4)) {
-    case 0:
-        data[at] ^= (uint8_t)(1u << draw(8));
-        return length;
-    case 1:
-        return at > 0 ? at : length;
-    case 2:
-        if (at + count >= length)
-            return length;
-        memmove(data + at, data + at + count, length - at - count);
-        return length - count;
-    default:
-        data[at] = (uint8_t)draw(256);
-        return length;
-    }
 }
 
 /* Runs `agree` on messages as they are made, and on changed ones. */
@@ -76,7 +47,7 @@ compare_ways(size_t (*make)(void), bool (*agree)(const uint8_t *bytes, size_t le
         assert_true(took);
         if (length == 0)
             continue;
-        length = change(length);
+        length = ptier_test_change(data, length, ROOM);
         uint8_t *exact = malloc(length); /* the sanitiser watches its end */
         assert_non_null(exact);
         memcpy(exact, data, length);
@@ -95,18 +66,18 @@ make_request(void)
 {
     Proxytier__V1__PutManyRequest rest = PROXYTIER__V1__PUT_MANY_REQUEST__INIT;
     size_t length = 0;
-    for (size_t count = draw(ITEMS + 1), i = 0; i < count; i++) {
+    for (size_t count = ptier_test_draw(ITEMS + 1), i = 0; i < count; i++) {
         ptier_record *record = &drawn[i].record;
-        ptier_test_record_draw(&drawn[i], draw);
-        if (draw(2))
+        ptier_test_record_draw(&drawn[i]);
+        if (ptier_test_draw(2))
             record->key = NULL; /* to be derived */
-        if (draw(4) == 0)
+        if (ptier_test_draw(4) == 0)
             record->username_token = record->password_token = "token";
         length += ptier_record_encode(record, true, 1, data + length, ROOM - length);
     }
-    rest.durability = (Proxytier__V1__Durability)draw(4);
-    rest.mode = (Proxytier__V1__PutMode)draw(2);
-    rest.restore = draw(2);
+    rest.durability = (Proxytier__V1__Durability)ptier_test_draw(4);
+    rest.mode = (Proxytier__V1__PutMode)ptier_test_draw(2);
+    rest.restore = ptier_test_draw(2);
     return length + proxytier__v1__put_many_request__pack(&rest, data + length);
 }
 
@@ -210,9 +181,9 @@ no_more_records_than_a_call_may_have(void **state)
 static void
 draw_text(char *text, size_t limit)
 {
-    size_t length = draw((uint32_t)limit + 1);
+    size_t length = ptier_test_draw((uint32_t)limit + 1);
     for (size_t i = 0; i < length; i++)
-        text[i] = (char)('a' + draw(26));
+        text[i] = (char)('a' + ptier_test_draw(26));
     text[length] = '\0';
 }
 
@@ -223,14 +194,15 @@ make_reply(void)
                                           PROXYTIER__V1__TIER__TIER_L3};
     Proxytier__V1__PutManyResponse rest = PROXYTIER__V1__PUT_MANY_RESPONSE__INIT;
     size_t length = 0;
-    for (size_t count = draw(ITEMS + 1); count > 0; count--) {
+    for (size_t count = ptier_test_draw(ITEMS + 1); count > 0; count--) {
         char key[PTIER_KEY_MAX + 1], message[120];
-        draw_text(key, draw(2) ? PTIER_KEY_MAX : 16);
-        draw_text(message, draw(2) ? sizeof message - 1 : 0);
+        draw_text(key, ptier_test_draw(2) ? PTIER_KEY_MAX : 16);
+        draw_text(message, ptier_test_draw(2) ? sizeof message - 1 : 0);
         const ptier_put_words words = {.key = key,
                                        .message = message,
-                                       .revision = draw(2) ? draw(1u << 31) : 0,
-                                       .outcome = draw(7)};
+                                       .revision =
+                                           ptier_test_draw(2) ? ptier_test_draw(1u << 31) : 0,
+                                       .outcome = ptier_test_draw(7)};
         Proxytier__V1__PutResult result = PROXYTIER__V1__PUT_RESULT__INIT, *list[] = {&result};
         Proxytier__V1__PutManyResponse one = PROXYTIER__V1__PUT_MANY_RESPONSE__INIT;
         uint8_t expected[PTIER_PUT_RESULT_ROOM];
@@ -245,9 +217,9 @@ make_reply(void)
         assert_memory_equal(data + length, expected, size);
         length += size;
     }
-    rest.durability = (Proxytier__V1__Durability)draw(4);
+    rest.durability = (Proxytier__V1__Durability)ptier_test_draw(4);
     rest.tiers = tiers;
-    rest.n_tiers = draw(3);
+    rest.n_tiers = ptier_test_draw(3);
     return length + proxytier__v1__put_many_response__pack(&rest, data + length);
 }
 

@@ -26,22 +26,14 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &proxytier__v1__pick_response__descriptor, &proxytier__v1__list_response__descriptor};
 enum { GET, GET_MANY, PICK, LIST, TYPES };
 
-static uint64_t state_of_random = 1;
 static ptier_test_record drawn[RECORDS];
 static uint8_t data[ROOM];
-
-static uint32_t
-draw(uint32_t limit)
-{
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state_of_random >> 33) % limit;
-}
 
 static int
 setup(void **state)
 {
     (void)state;
-    state_of_random = ptier_test_setting("PTIER_SEED", 1);
+    ptier_test_draw_from(ptier_test_setting("PTIER_SEED", 1));
     return 0;
 }
 
@@ -54,9 +46,9 @@ encoding_gives_the_bytes_of_protobuf(void **state)
     ptier_test_record *one = &drawn[0];
     for (uint64_t run = ptier_test_setting("PTIER_RUNS", 20000); run > 0; run--) {
         ptier_proxy_message message;
-        bool credentials = draw(2);
-        ptier_test_record_draw(one, draw);
-        if (draw(2))
+        bool credentials = ptier_test_draw(2);
+        ptier_test_record_draw(one);
+        if (ptier_test_draw(2))
             one->record.username_token = "token";
         ptier_proxy_from_record(&message, &one->record, credentials);
         Proxytier__V1__Proxy *list[] = {&message.proxy};
@@ -75,7 +67,7 @@ encoding_never_writes_beyond_its_room(void **state)
 {
     (void)state;
     for (int run = 0; run < 100; run++) {
-        ptier_test_record_draw(&drawn[0], draw);
+        ptier_test_record_draw(&drawn[0]);
         size_t length = ptier_record_encode(&drawn[0].record, true, 1, data, ROOM), fits = 0;
         for (size_t room = 0; room < length + 400; room++) {
             uint8_t *exact = malloc(room + 1); /* the sanitiser watches its end */
@@ -96,33 +88,34 @@ encoding_never_writes_beyond_its_room(void **state)
 static size_t
 draw_reply(unsigned type)
 {
-    size_t count = type == GET ? draw(2) : draw(RECORDS + 1), length = 0;
+    size_t count = type == GET ? ptier_test_draw(2) : ptier_test_draw(RECORDS + 1), length = 0;
     for (size_t i = 0; i < count; i++) {
-        ptier_test_record_draw(&drawn[i], draw);
-        length += ptier_record_encode(&drawn[i].record, draw(2), 1, data + length, ROOM - length);
+        ptier_test_record_draw(&drawn[i]);
+        length += ptier_record_encode(&drawn[i].record, ptier_test_draw(2), 1, data + length,
+                                      ROOM - length);
     }
     switch (type) {
     case GET: {
         Proxytier__V1__GetResponse rest = PROXYTIER__V1__GET_RESPONSE__INIT;
-        rest.as_of = draw(100000);
-        rest.tier = (Proxytier__V1__Tier)draw(4);
+        rest.as_of = ptier_test_draw(100000);
+        rest.tier = (Proxytier__V1__Tier)ptier_test_draw(4);
         return length + proxytier__v1__get_response__pack(&rest, data + length);
     }
     case GET_MANY: {
         Proxytier__V1__GetManyResponse rest = PROXYTIER__V1__GET_MANY_RESPONSE__INIT;
-        rest.as_of = draw(100000);
-        rest.unreadable = draw(3);
+        rest.as_of = ptier_test_draw(100000);
+        rest.unreadable = ptier_test_draw(3);
         return length + proxytier__v1__get_many_response__pack(&rest, data + length);
     }
     case PICK: {
         Proxytier__V1__PickResponse rest = PROXYTIER__V1__PICK_RESPONSE__INIT;
-        rest.as_of = draw(100000);
+        rest.as_of = ptier_test_draw(100000);
         return length + proxytier__v1__pick_response__pack(&rest, data + length);
     }
     default: {
         Proxytier__V1__ListResponse rest = PROXYTIER__V1__LIST_RESPONSE__INIT;
-        rest.next_page_token = (char *)(uintptr_t)(draw(2) ? "0123456789abcdef" : "");
-        rest.as_of = draw(100000);
+        rest.next_page_token = (char *)(uintptr_t)(ptier_test_draw(2) ? "0123456789abcdef" : "");
+        rest.as_of = ptier_test_draw(100000);
         return length + proxytier__v1__list_response__pack(&rest, data + length);
     }
     }
@@ -133,41 +126,11 @@ replies_of_daemons_take_the_quick_way(void **state)
 {
     (void)state;
     for (uint64_t run = ptier_test_setting("PTIER_RUNS", 20000); run > 0; run--) {
-        unsigned type = draw(TYPES);
+        unsigned type = ptier_test_draw(TYPES);
         size_t length = draw_reply(type);
         bool taken;
         assert_true(ptier_test_ways_agree(types[type], data, length, &taken));
         assert_true(taken);
-    }
-}
-
-static size_t
-change(size_t length)
-{
-    static const uint8_t telling[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0x0a, 0x12, 0x5a, 0xc0, 0xed};
-    size_t at = draw((uint32_t)length), count = 1 + draw(8);
-    switch (draw(6)) {
-    case 0:
-        data[at] ^= (uint8_t)(1u << draw(8));
-        return length;
-    case 1:
-        data[at] = telling[draw(sizeof telling)];
-        return length;
-    case 2:
-        return at > 0 ? at : length;
-    case 3:
-        if (at + count >= length)
-            return length;
-        memmove(data + at, data + at + count, length - at - count);
-        return length - count;
-    case 4:
-        if (length + count > ROOM || at + count > length)
-            return length;
-        memmove(data + at + count, data + at, length - at);
-        return length + count;
-    default:
-        data[at] = (uint8_t)draw(256);
-        return length;
     }
 }
 
@@ -178,13 +141,13 @@ both_ways_agree_on_changed_replies(void **state)
     uint64_t runs = ptier_test_setting("PTIER_RUNS", 100000), taken = 0;
     size_t length = 0;
     for (uint64_t run = 0; run < runs; run++) {
-        unsigned type = draw(TYPES);
+        unsigned type = ptier_test_draw(TYPES);
         bool took;
         if (run % 4 == 0 || length == 0)
             length = draw_reply(type);
         if (length == 0)
             continue;
-        length = change(length);
+        length = ptier_test_change(data, length, ROOM);
         uint8_t *exact = malloc(length); /* the sanitiser watches its end */
         assert_non_null(exact);
         memcpy(exact, data, length);
@@ -286,9 +249,9 @@ draw_request(void)
     char *keys[RECORDS];
     Proxytier__V1__GetManyRequest request = PROXYTIER__V1__GET_MANY_REQUEST__INIT;
     request.keys = keys;
-    request.n_keys = draw(RECORDS + 1);
+    request.n_keys = ptier_test_draw(RECORDS + 1);
     for (size_t i = 0; i < request.n_keys; i++) {
-        ptier_test_record_draw(&drawn[i], draw);
+        ptier_test_record_draw(&drawn[i]);
         keys[i] = (char *)(uintptr_t)drawn[i].record.key;
     }
     return proxytier__v1__get_many_request__pack(&request, data);
@@ -330,7 +293,7 @@ keys_are_read_as_protobuf_reads_them(void **state)
         assert_true(took);
         if (length == 0)
             continue;
-        length = change(length);
+        length = ptier_test_change(data, length, ROOM);
         uint8_t *exact = malloc(length); /* the sanitiser watches its end */
         assert_non_null(exact);
         memcpy(exact, data, length);
