@@ -213,7 +213,8 @@ run(void *argument)
 void
 ptier_near_client_used(ptier_near_client *near)
 {
-    if (ptier_near_uncollected(near->cache) < REPORT_KEYS || atomic_exchange(&near->nudged, true))
+    if (ptier_near_uncollected(near->cache) < REPORT_KEYS || atomic_load(&near->nudged) ||
+        atomic_exchange(&near->nudged, true))
         return;
     pthread_mutex_lock(&near->lock);
     pthread_cond_signal(&near->changed);
@@ -309,6 +310,13 @@ ptier_near_client_open(ptier_client *client, const ptier_near_cache_options *giv
         free_near(near);
     }
     return status;
+}
+
+void
+ptier_near_client_wait_for_readers(ptier_near_client *near)
+{
+    if (near)
+        ptier_near_wait_for_readers(near->cache);
 }
 
 void

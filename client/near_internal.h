@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "near_cache.h"
+#include "near_lock.h"
 #include "near_table.h"
 
 enum {
@@ -15,11 +16,11 @@ enum {
 
 typedef struct ptier_near_counts {
     uint64_t hits, absent_hits, misses, declined;
-    uint64_t fills, refused, evictions, patches, invalidations, unreported;
+    uint64_t fills, refused, evictions, patches, invalidations;
 } ptier_near_counts;
 
 typedef struct ptier_near_shard {
-    _Alignas(64) pthread_mutex_t lock;
+    _Alignas(64) ptier_near_lock lock;
     ptier_near_table present, absent;
     uint64_t generation; /* that `stripes` is of */
     uint64_t *stripes;   /* the latest revision that touched a key of each */

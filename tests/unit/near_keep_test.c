@@ -99,6 +99,75 @@ bounds_of_entries_and_bytes_hold(void **state)
     }
 }
 
+/* What is found is no older than what was known when it was looked for: not, by a heartbeat that
+ * came later, as new as that says. */
+static void
+look_up_is_judged_by_what_was_known_when_it_began(void **state)
+{
+    near_box *b = *state;
+    ptier_near_look look;
+    assert_true(near_fill(b, "a", 10));
+    ptier_near_look_up(b->near, "a", &look);
+    near_hear(b, 1, 20);
+    assert_int_equal(ptier_near_take(b->near, &look, b->now), PTIER_NEAR_HIT);
+    assert_int_equal(look.revision, 10);
+    ptier_near_leave(&look);
+    ptier_near_record_release(look.record);
+
+    ptier_near_look_up(b->near, "a", &look);
+    b->now += 1000 * MS;
+    near_hear(b, 1, 20);
+    assert_int_equal(ptier_near_take(b->near, &look, b->now), PTIER_NEAR_STALE);
+    ptier_near_leave(&look);
+    ptier_near_record_release(look.record);
+    assert_hit(b, "a");
+}
+
+static void
+record_is_lent_to_one_at_a_time(void **state)
+{
+    (void)state;
+    ptier_record record, view;
+    ptier_record_init(&record);
+    record.key = "a";
+    record.report_count = 7;
+    ptier_near_record *near = ptier_near_record_create(&record, false, 10, START + 500 * MS);
+    assert_non_null(near);
+    assert_true(ptier_near_record_lend(near, START));
+    assert_int_equal(near->record.remaining_ttl_ms, 500);
+    assert_false(ptier_near_record_lend(near, START + 100 * MS));
+    assert_int_equal(near->record.remaining_ttl_ms, 500);
+    ptier_near_record_view(near, START + 100 * MS, &view);
+    assert_int_equal(view.remaining_ttl_ms, 400);
+    assert_string_equal(view.key, "a");
+    assert_int_equal(view.report_count, 7);
+    ptier_near_record_take_back(ptier_near_record_retain(near));
+    assert_true(ptier_near_record_lend(near, START + 900 * MS));
+    assert_int_equal(near->record.remaining_ttl_ms, 0);
+    ptier_near_record_take_back(near);
+}
+
+/* Hits give references that are only counted when the table drops the record. */
+static void
+references_of_hits_keep_what_is_removed(void **state)
+{
+    enum { HITS = 5 };
+    near_box *b = *state;
+    ptier_near_record *held[HITS];
+    assert_true(near_fill(b, "a", 10));
+    for (int i = 0; i < 1000; i++)
+        assert_hit(b, "a"); /* given back at once */
+    for (int i = 0; i < HITS; i++)
+        assert_int_equal(ptier_near_get(b->near, "a", b->now, &held[i]), PTIER_NEAR_HIT);
+    ptier_near_record_release(held[0]);
+    near_tell(b, PTIER_EVENT_REMOVED, "a", 11);
+    assert_miss(b, "a");
+    for (int i = 1; i < HITS; i++) {
+        assert_string_equal(held[i]->record.password, "secret");
+        ptier_near_record_release(held[i]);
+    }
+}
+
 /* Removals shift others back in the table: none of these may get lost, and none come back. */
 static void
 removals_leave_all_others(void **state)
@@ -194,6 +263,9 @@ main(void)
         CASE(hits_are_served_while_contact_is_fresh),
         CASE(record_is_over_when_its_time_is),
         CASE(bounds_of_entries_and_bytes_hold),
+        CASE(look_up_is_judged_by_what_was_known_when_it_began),
+        CASE(record_is_lent_to_one_at_a_time),
+        CASE(references_of_hits_keep_what_is_removed),
         CASE(removals_leave_all_others),
         CASE(record_is_over_no_later_than_at_the_daemon),
         CASE(bounds_may_be_as_large_as_is_said),
