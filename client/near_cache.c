@@ -272,15 +272,17 @@ ptier_near_fill(ptier_near *near, const ptier_near_ticket *ticket, ptier_near_re
 static size_t
 collect_shard(ptier_near *near, ptier_near_shard *shard, ptier_near_use *uses, size_t room)
 {
-    size_t count = 0;
     ptier_near_lock_enter(&shard->lock);
-    while (count < room && shard->touched_count > 0) {
-        ptier_near_record *record = shard->touched[--shard->touched_count];
-        uses[count++] =
+    const size_t count = room < shard->touched_count ? room : shard->touched_count;
+    for (size_t i = 0; i < count; i++) {
+        ptier_near_record *record = shard->touched[i];
+        uses[i] =
             (ptier_near_use){.record = record, .hits = record->hits, .last_hit = record->last_hit};
         record->touched = false;
         record->hits = 0;
     }
+    shard->touched_count -= count; /* the oldest went */
+    memmove(shard->touched, shard->touched + count, shard->touched_count * sizeof *shard->touched);
     ptier_near_lock_leave(&shard->lock);
     atomic_fetch_sub_explicit(&near->uncollected, count, memory_order_relaxed);
     return count;
@@ -290,8 +292,10 @@ size_t
 ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room)
 {
     size_t count = 0;
-    for (size_t i = 0; i < near->shard_count; i++)
-        count += collect_shard(near, &near->shards[i], uses + count, room - count);
+    for (size_t i = 0; i < near->shard_count && count < room; i++) {
+        count += collect_shard(near, &near->shards[near->collect_at], uses + count, room - count);
+        near->collect_at = (near->collect_at + 1) % near->shard_count;
+    }
     return count;
 }
 

@@ -143,6 +143,8 @@ typedef struct ptier_near_use {
     uint32_t hits;
     int64_t last_hit;
 } ptier_near_use;
+/* In the order in which they came: what is hit all the time keeps nothing else waiting. One caller
+ * at a time. */
 size_t ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room);
 size_t ptier_near_uncollected(const ptier_near *near); /* about; cheap */
 

@@ -32,6 +32,7 @@ typedef struct ptier_near_shard {
 struct ptier_near {
     ptier_near_options options;
     size_t shard_count, stripes, touched_room; /* the latter two: of a shard */
+    size_t collect_at;                         /* shard where collecting goes on */
 
     /*
      * Whoever reads these without a lock reads fresh_until first: what is looked up after that is

@@ -253,6 +253,123 @@ uses_are_collected_once(void **state)
     ptier_near_record_release(uses[0].record);
 }
 
+/* More keys than the lists of what is to be collected have room for. */
+enum { MANY = 6000, COLLECTED = 600 };
+
+static void
+fill_many(near_box *b)
+{
+    ptier_near_destroy(b->near);
+    near_box_open(b, 2 * MANY, 1 << 26);
+    near_hear(b, 1, 10);
+    for (int i = 0; i < MANY; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%d", i);
+        assert_true(near_fill(b, key, 10));
+    }
+}
+
+static void
+hit_many(near_box *b)
+{
+    for (int i = 0; i < MANY; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%d", i);
+        assert_hit(b, key);
+    }
+}
+
+/* One step of collecting; returns its hits. `seen`: the keys that were among them. */
+static uint64_t
+collect(near_box *b, bool seen[MANY])
+{
+    ptier_near_use uses[COLLECTED];
+    uint64_t hits = 0;
+    size_t count = ptier_near_collect(b->near, uses, COLLECTED);
+    for (size_t i = 0; i < count; i++) {
+        hits += uses[i].hits;
+        seen[strtoul(uses[i].record->record.key + strlen("key-"), NULL, 10)] = true;
+        ptier_near_record_release(uses[i].record);
+    }
+    return hits;
+}
+
+static void
+uses_without_room_wait_for_the_next_one(void **state)
+{
+    near_box *b = *state;
+    bool seen[MANY] = {false};
+    uint64_t told = 0, step;
+    ptier_near_statistics s;
+    fill_many(b);
+    hit_many(b);
+    hit_many(b);
+    assert_true(ptier_near_uncollected(b->near) < MANY);
+    while ((step = collect(b, seen)) > 0)
+        told += step;
+    assert_int_equal(ptier_near_uncollected(b->near), 0);
+    assert_true(told < 2 * MANY);
+    hit_many(b); /* in the same order: the others find room when the first have been collected */
+    while ((step = collect(b, seen)) > 0)
+        told += step;
+    for (int i = MANY - 1; i >= 0; i--) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%d", i);
+        assert_hit(b, key);
+    }
+    while ((step = collect(b, seen)) > 0)
+        told += step;
+    ptier_near_read_statistics(b->near, b->now, &s);
+    assert_int_equal(s.unreported_hits, 0);
+    assert_true(told <= s.hits);
+    /* Those that are gone before will not be told any more, and are counted. */
+    for (int i = 0; i < MANY; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%d", i);
+        near_tell(b, PTIER_EVENT_REMOVED, key, 11);
+    }
+    ptier_near_read_statistics(b->near, b->now, &s);
+    assert_int_equal(told + s.unreported_hits, s.hits);
+    assert_true(s.unreported_hits > 0);
+}
+
+/* While all are hit again between two steps. */
+static void
+uses_of_all_keys_have_their_turn(void **state)
+{
+    near_box *b = *state;
+    bool seen[MANY] = {false};
+    size_t keys = 0;
+    fill_many(b);
+    for (int round = 0; round < 64; round++) {
+        (void)collect(b, seen); /* how many does not matter here */
+        hit_many(b);
+    }
+    for (int i = 0; i < MANY; i++)
+        keys += seen[i];
+    assert_true(keys >= 4096); /* as many as there is room for */
+}
+
+static void
+hits_that_wait_stay_with_a_record_that_is_patched(void **state)
+{
+    near_box *b = *state;
+    bool seen[MANY];
+    ptier_near_use use;
+    char last[16];
+    fill_many(b);
+    hit_many(b); /* there was no room any more for the last one */
+    snprintf(last, sizeof last, "key-%d", MANY - 1);
+    near_tell(b, PTIER_EVENT_HEALTH, last, 11);
+    while (collect(b, seen) > 0)
+        continue;
+    assert_hit(b, last);
+    assert_int_equal(ptier_near_collect(b->near, &use, 1), 1);
+    assert_string_equal(use.record->record.key, last);
+    assert_int_equal(use.hits, 2);
+    ptier_near_record_release(use.record);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, near_box_start, near_box_stop)
 
 int
@@ -270,6 +387,9 @@ main(void)
         CASE(record_is_over_no_later_than_at_the_daemon),
         CASE(bounds_may_be_as_large_as_is_said),
         CASE(uses_are_collected_once),
+        CASE(uses_without_room_wait_for_the_next_one),
+        CASE(uses_of_all_keys_have_their_turn),
+        CASE(hits_that_wait_stay_with_a_record_that_is_patched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
