@@ -91,18 +91,11 @@ ptier_near_destroy(ptier_near *near)
     free(near);
 }
 
-ptier_near_shard *
-ptier_near_enter(ptier_near *near, uint64_t hash)
+void
+ptier_near_begin_generation(const ptier_near *near, ptier_near_shard *shard, uint64_t generation)
 {
-    ptier_near_shard *shard =
-        &near->shards[(hash % PTIER_NEAR_SHARDS_MAX) & (near->shard_count - 1)];
-    ptier_near_lock_enter(&shard->lock);
-    uint64_t generation = atomic_load_explicit(&near->generation, memory_order_acquire);
-    if (shard->generation != generation) { /* another store may number its revisions anew */
-        memset(shard->stripes, 0, near->stripes * sizeof *shard->stripes);
-        shard->generation = generation;
-    }
-    return shard;
+    memset(shard->stripes, 0, near->stripes * sizeof *shard->stripes);
+    shard->generation = generation;
 }
 
 /* ---- reading ---- */
@@ -127,13 +120,14 @@ note_hit(ptier_near *near, ptier_near_shard *shard, ptier_near_record *record, i
     if (record->touched || shard->touched_count == near->touched_room)
         return false; /* there is no room: its hits wait for its next one */
     record->touched = true;
-    shard->touched[shard->touched_count++] = ptier_near_record_retain(record);
+    ptier_near_record_give(record);
+    shard->touched[shard->touched_count++] = record;
     atomic_fetch_add_explicit(&near->uncollected, 1, memory_order_relaxed);
     return true;
 }
 
 /* The valid record of a key in one of the tables; NULL: none. What is not valid any more goes. */
-static ptier_near_record *
+static inline ptier_near_record *
 find_valid(ptier_near_table *table, uint32_t at, const ptier_near_key *key,
            const ptier_near_validity *v)
 {
@@ -149,6 +143,25 @@ find_valid(ptier_near_table *table, uint32_t at, const ptier_near_key *key,
     return record;
 }
 
+/* Apart, so that hits do not pay for it. */
+__attribute__((noinline)) static ptier_near_record *
+find_absent(ptier_near_shard *shard, const ptier_near_key *key, const ptier_near_validity *v)
+{
+    return find_valid(&shard->absent, ptier_near_table_seek(&shard->absent, key), key, v);
+}
+
+static ptier_near_outcome
+count_hit(ptier_near *near, ptier_near_look *look, int64_t now)
+{
+    if (look->record->absent) {
+        look->shard->count.absent_hits++;
+    } else {
+        look->shard->count.hits++;
+        look->first = note_hit(near, look->shard, look->record, now);
+    }
+    return PTIER_NEAR_HIT;
+}
+
 ptier_near_outcome
 ptier_near_take(ptier_near *near, ptier_near_look *look, int64_t now)
 {
@@ -156,8 +169,7 @@ ptier_near_take(ptier_near *near, ptier_near_look *look, int64_t now)
     const ptier_near_validity v = ptier_near_validity_at(near, now);
     ptier_near_record *record = find_valid(&shard->present, look->at, &look->key, &v);
     if (!record)
-        record = find_valid(&shard->absent, ptier_near_table_seek(&shard->absent, &look->key),
-                            &look->key, &v);
+        record = find_absent(shard, &look->key, &v);
     look->record = record;
     look->first = false;
     if (!record) {
@@ -165,17 +177,10 @@ ptier_near_take(ptier_near *near, ptier_near_look *look, int64_t now)
         return PTIER_NEAR_MISS;
     }
     ptier_near_record_give(record);
-    if (now > look->fresh_until) {
-        shard->count.declined++;
-        return PTIER_NEAR_STALE;
-    }
-    if (record->absent) {
-        shard->count.absent_hits++;
-    } else {
-        shard->count.hits++;
-        look->first = note_hit(near, shard, record, now);
-    }
-    return PTIER_NEAR_HIT;
+    if (now <= look->fresh_until)
+        return count_hit(near, look, now);
+    shard->count.declined++;
+    return PTIER_NEAR_STALE;
 }
 
 ptier_near_outcome

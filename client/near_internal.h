@@ -54,8 +54,21 @@ struct ptier_near {
     ptier_near_shard shards[PTIER_NEAR_SHARDS_MAX];
 };
 
+void ptier_near_begin_generation(const ptier_near *near, ptier_near_shard *shard,
+                                 uint64_t generation);
+
 /* The shard of a hash, locked, its stripes of the present generation. */
-ptier_near_shard *ptier_near_enter(ptier_near *near, uint64_t hash);
+static inline ptier_near_shard *
+ptier_near_enter(ptier_near *near, uint64_t hash)
+{
+    ptier_near_shard *shard =
+        &near->shards[(hash % PTIER_NEAR_SHARDS_MAX) & (near->shard_count - 1)];
+    ptier_near_lock_enter(&shard->lock);
+    uint64_t generation = atomic_load_explicit(&near->generation, memory_order_acquire);
+    if (shard->generation != generation) /* another store may number its revisions anew */
+        ptier_near_begin_generation(near, shard, generation);
+    return shard;
+}
 
 /* What is valid now; `now` INT64_MIN: whatever its time to live. */
 static inline ptier_near_validity

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <proxytier/status.h>
 #include <proxytier/types.h>
@@ -61,6 +62,12 @@ ptier_near_record_key(const ptier_near_record *record)
 {
     return (ptier_near_key){
         .text = record->room, .length = record->key_length, .hash = record->hash};
+}
+
+static inline bool
+ptier_near_record_is_of(const ptier_near_record *record, const ptier_near_key *key)
+{
+    return record->key_length == key->length && memcmp(record->room, key->text, key->length) == 0;
 }
 
 /*

@@ -89,23 +89,21 @@ ptier_near_table_seek(const ptier_near_table *table, const ptier_near_key *key)
         return PTIER_NEAR_NONE;
     const uint32_t at = next_marked(table, home_of(table, key->hash), mark_of(key->hash));
     const char *record = (const char *)ptier_near_table_record(table, at);
-    for (size_t ahead = 0; record && ahead < FETCHED; ahead += CACHE_LINE)
+    if (!record)
+        return PTIER_NEAR_NONE;
+#pragma GCC unroll 8
+    for (size_t ahead = 0; ahead < FETCHED; ahead += CACHE_LINE)
         __builtin_prefetch(record + ahead);
     return at;
 }
 
 uint32_t
-ptier_near_table_find_from(const ptier_near_table *table, uint32_t at, const ptier_near_key *key)
+ptier_near_table_find_behind(const ptier_near_table *table, uint32_t at, const ptier_near_key *key)
 {
-    if (at == PTIER_NEAR_NONE)
-        return PTIER_NEAR_NONE;
-    for (;; at = next_marked(table, at + 1, mark_of(key->hash))) {
-        const ptier_near_record *record = ptier_near_table_record(table, at);
-        if (!record)
-            return PTIER_NEAR_NONE;
-        if (record->key_length == key->length && memcmp(record->room, key->text, key->length) == 0)
-            return at;
-    }
+    do
+        at = next_marked(table, at + 1, mark_of(key->hash));
+    while (table->cells[at] && !ptier_near_record_is_of(ptier_near_table_record(table, at), key));
+    return table->cells[at] ? at : PTIER_NEAR_NONE;
 }
 
 static void

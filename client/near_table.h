@@ -56,25 +56,34 @@ ptier_near_valid(const ptier_near_record *record, const ptier_near_validity *v)
 void ptier_near_table_init(ptier_near_table *table, size_t capacity, size_t bytes_max);
 void ptier_near_table_fini(ptier_near_table *table);
 
-/* Where the search for a key begins; has the processor fetch from memory what it, and who reads
- * what it finds, will touch. Waits for a cell at most. */
-uint32_t ptier_near_table_seek(const ptier_near_table *table, const ptier_near_key *key);
-
-/* Its cell, until the table changes, from where it was sought. PTIER_NEAR_NONE: not there. */
-uint32_t ptier_near_table_find_from(const ptier_near_table *table, uint32_t at,
-                                    const ptier_near_key *key);
-
-static inline uint32_t
-ptier_near_table_find(const ptier_near_table *table, const ptier_near_key *key)
-{
-    return ptier_near_table_find_from(table, ptier_near_table_seek(table, key), key);
-}
-
 /* Of a cell. */
 static inline ptier_near_record *
 ptier_near_table_record(const ptier_near_table *table, uint32_t at)
 {
     return ptier_near_cell_record(table->cells[at]);
+}
+
+/* The cell where a key should be, NONE when it is nowhere; has the processor fetch from memory what
+ * looking there, and who reads what is found, will touch. Waits for the cell at most. */
+uint32_t ptier_near_table_seek(const ptier_near_table *table, const ptier_near_key *key);
+
+/* When the record sought is of another key. */
+uint32_t ptier_near_table_find_behind(const ptier_near_table *table, uint32_t at,
+                                      const ptier_near_key *key);
+
+/* Its cell, until the table changes, from where it was sought. PTIER_NEAR_NONE: not there. */
+static inline uint32_t
+ptier_near_table_find_from(const ptier_near_table *table, uint32_t at, const ptier_near_key *key)
+{
+    if (at == PTIER_NEAR_NONE || ptier_near_record_is_of(ptier_near_table_record(table, at), key))
+        return at;
+    return ptier_near_table_find_behind(table, at, key);
+}
+
+static inline uint32_t
+ptier_near_table_find(const ptier_near_table *table, const ptier_near_key *key)
+{
+    return ptier_near_table_find_from(table, ptier_near_table_seek(table, key), key);
 }
 
 /*
