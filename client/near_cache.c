@@ -39,7 +39,7 @@ init_shard(ptier_near *near, ptier_near_shard *shard)
 static void
 fini_shard(ptier_near_shard *shard)
 {
-    for (size_t i = 0; i < shard->touched_count; i++)
+    for (size_t i = 0; shard->touched && i < shard->touched_count; i++)
         ptier_near_record_release(shard->touched[i]);
     ptier_near_table_fini(&shard->present);
     ptier_near_table_fini(&shard->absent);
