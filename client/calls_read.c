@@ -42,21 +42,6 @@ ptier_get_near_statistics(ptier_client *client, ptier_near_statistics *statistic
     return PTIER_OK;
 }
 
-static ptier_status
-read_near(ptier_client *client, const char *const *keys, size_t count, bool one,
-          ptier_records *result, ptier_error *error)
-{
-    ptier_status status = ptier_client_enter_read(client, error);
-    if (status != PTIER_OK)
-        return status;
-    if (one)
-        status = ptier_near_client_get(client->near, *keys, result, error);
-    else
-        status = ptier_near_client_get_many(client->near, keys, count, result, error);
-    ptier_client_leave_read(client);
-    return status;
-}
-
 ptier_status
 ptier_read_get(ptier_arena *arena, const ptier_record_list *reply, ptier_records *result,
                ptier_error *error)
@@ -71,27 +56,43 @@ ptier_read_get(ptier_arena *arena, const ptier_record_list *reply, ptier_records
     return status;
 }
 
-ptier_status
-ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
+static ptier_status
+get_from_daemon(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
 {
     Proxytier__V1__GetRequest request = PROXYTIER__V1__GET_REQUEST__INIT;
     const ptier_record_list *reply;
     ptier_arena *arena;
-
-    memset(result, 0, sizeof *result);
-    ptier_status status = ptier_check_keys(&key, 1, error);
-    if (status != PTIER_OK)
-        return status;
-    if (has_near(client))
-        return read_near(client, &key, 1, true, result, error);
     request.key = UNCONST(char *, key);
     ptier_call call = {.method = PTIER_METHOD_GET,
                        .request = &request.base,
                        .reply_type = &proxytier__v1__get_response__descriptor};
-    status = ptier_call_perform(client, &call, &arena, &reply, error);
+    ptier_status status = ptier_call_perform(client, &call, &arena, &reply, error);
     if (status != PTIER_OK)
         return status;
     return ptier_read_get(arena, reply, result, error);
+}
+
+ptier_status
+ptier_get(ptier_client *client, const char *key, ptier_records *result, ptier_error *error)
+{
+    ptier_records_clear(result);
+    if (!key)
+        return ptier_check_keys(&(const char *){NULL}, 1, error);
+    if (has_near(client))
+        return ptier_near_client_get(client->near, key, result, error);
+    return get_from_daemon(client, key, result, error);
+}
+
+static ptier_status
+get_many_near(ptier_client *client, const char *const *keys, size_t count, ptier_records *result,
+              ptier_error *error)
+{
+    ptier_status status = ptier_client_enter_read(client, error);
+    if (status != PTIER_OK)
+        return status;
+    status = ptier_near_client_get_many(client->near, keys, count, result, error);
+    ptier_client_leave_read(client);
+    return status;
 }
 
 ptier_status
@@ -107,7 +108,7 @@ ptier_get_many(ptier_client *client, const char *const *keys, size_t count, ptie
     if (status != PTIER_OK)
         return status;
     if (has_near(client))
-        return read_near(client, keys, count, false, result, error);
+        return get_many_near(client, keys, count, result, error);
     request.keys = UNCONST(char **, keys);
     request.n_keys = count;
     ptier_call call = {.method = PTIER_METHOD_GET_MANY,

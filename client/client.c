@@ -206,6 +206,7 @@ ptier_client_close(ptier_client *client)
     pthread_mutex_lock(&client->lock);
     while (client->running > 0)
         pthread_cond_wait(&client->left, &client->lock);
+    ptier_near_client_wait_for_readers(client->near); /* of whom some go on as the next ones */
     while (atomic_load(&client->readers) > 0) /* they do not signal: it is a matter of moments */
         ptier_monotonic_wait(&client->left, &client->lock, ptier_monotonic_ms() + 1);
     pthread_mutex_unlock(&client->lock);
@@ -230,15 +231,30 @@ forked(ptier_error *error)
 }
 
 ptier_status
+ptier_client_check_fork(const ptier_client *client, ptier_error *error)
+{
+    if (client->forks == atomic_load_explicit(&forks, memory_order_relaxed))
+        return PTIER_OK;
+    return forked(error);
+}
+
+ptier_status
+ptier_client_was_closed(ptier_error *error)
+{
+    return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
+}
+
+ptier_status
 ptier_client_enter_read(ptier_client *client, ptier_error *error)
 {
-    if (client->forks != atomic_load_explicit(&forks, memory_order_relaxed))
-        return forked(error);
+    ptier_status status = ptier_client_check_fork(client, error);
+    if (status != PTIER_OK)
+        return status;
     atomic_fetch_add(&client->readers, 1);
     if (!atomic_load(&client->closed))
         return PTIER_OK;
     ptier_client_leave_read(client);
-    return ptier_fail(error, PTIER_CANCELLED, "the client was closed");
+    return ptier_client_was_closed(error);
 }
 
 void
@@ -259,7 +275,7 @@ ptier_client_enter(ptier_client *client, ptier_error *error)
     if (!closing)
         client->running++;
     pthread_mutex_unlock(&client->lock);
-    return closing ? ptier_fail(error, PTIER_CANCELLED, "the client was closed") : PTIER_OK;
+    return closing ? ptier_client_was_closed(error) : PTIER_OK;
 }
 
 void

@@ -43,8 +43,17 @@ struct ptier_client {
 PTIER_MUST_CHECK ptier_status ptier_client_enter(ptier_client *client, ptier_error *error);
 void ptier_client_leave(ptier_client *client);
 
-/* The same for reads that the near cache may answer: without system call and lock. */
+/*
+ * The same for reads that the near cache may answer: without system call and lock. A look-up in the
+ * near cache needs neither: who is in it looks whether the client is `closed`, and close waits for
+ * look-ups before it waits for these.
+ */
 PTIER_MUST_CHECK ptier_status ptier_client_enter_read(ptier_client *client, ptier_error *error);
 void ptier_client_leave_read(ptier_client *client);
+
+/* FAILED_PRECONDITION: in a forked child. */
+PTIER_MUST_CHECK ptier_status ptier_client_check_fork(const ptier_client *client,
+                                                      ptier_error *error);
+ptier_status ptier_client_was_closed(ptier_error *error); /* CANCELLED */
 
 #endif

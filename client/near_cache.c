@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define ENTRIES_PER_SHARD 1024 /* fewer do not pay */
 #define BYTES_PER_SHARD   ((size_t)1 << 20)
@@ -26,8 +27,6 @@ init_shard(ptier_near *near, ptier_near_shard *shard)
     const ptier_near_options *o = &near->options;
     size_t bytes = o->bytes / near->shard_count;
     size_t absent_bytes = o->absent_entries ? bytes / ABSENT_SHARE : 0;
-    if (pthread_mutex_init(&shard->lock, NULL) != 0)
-        return false;
     ptier_near_table_init(&shard->present, o->entries / near->shard_count, bytes - absent_bytes);
     ptier_near_table_init(&shard->absent,
                           (o->absent_entries + near->shard_count - 1) / near->shard_count,
@@ -40,13 +39,12 @@ init_shard(ptier_near *near, ptier_near_shard *shard)
 static void
 fini_shard(ptier_near_shard *shard)
 {
-    for (size_t i = 0; i < shard->touched_count; i++)
+    for (size_t i = 0; shard->touched && i < shard->touched_count; i++)
         ptier_near_record_release(shard->touched[i]);
     ptier_near_table_fini(&shard->present);
     ptier_near_table_fini(&shard->absent);
     free(shard->stripes);
     free(shard->touched);
-    pthread_mutex_destroy(&shard->lock);
 }
 
 ptier_status
@@ -93,46 +91,50 @@ ptier_near_destroy(ptier_near *near)
     free(near);
 }
 
-ptier_near_shard *
-ptier_near_enter(ptier_near *near, uint64_t hash)
+void
+ptier_near_begin_generation(const ptier_near *near, ptier_near_shard *shard, uint64_t generation)
 {
-    ptier_near_shard *shard =
-        &near->shards[(hash % PTIER_NEAR_SHARDS_MAX) & (near->shard_count - 1)];
-    pthread_mutex_lock(&shard->lock);
-    uint64_t generation = atomic_load_explicit(&near->generation, memory_order_acquire);
-    if (shard->generation != generation) { /* another store may number its revisions anew */
-        memset(shard->stripes, 0, near->stripes * sizeof *shard->stripes);
-        shard->generation = generation;
-    }
-    return shard;
+    memset(shard->stripes, 0, near->stripes * sizeof *shard->stripes);
+    shard->generation = generation;
 }
 
 /* ---- reading ---- */
 
-static void
+void
+ptier_near_look_up(ptier_near *near, const char *key, ptier_near_look *look)
+{
+    ptier_near_key_of(&look->key, key);
+    look->shard = ptier_near_enter(near, look->key.hash);
+    look->lock = &look->shard->lock;
+    look->at = ptier_near_table_seek(&look->shard->present, &look->key);
+    look->fresh_until = atomic_load_explicit(&near->fresh_until, memory_order_acquire);
+    look->revision = ptier_near_revision(near);
+}
+
+/* True: it is the first hit of those that are to be collected. */
+static bool
 note_hit(ptier_near *near, ptier_near_shard *shard, ptier_near_record *record, int64_t now)
 {
     record->hits += record->hits < UINT32_MAX;
     record->last_hit = now;
-    if (record->touched)
-        return;
-    if (shard->touched_count == near->touched_room) {
-        shard->count.unreported++;
-        return;
-    }
+    if (record->touched || shard->touched_count == near->touched_room)
+        return false; /* there is no room: its hits wait for its next one */
     record->touched = true;
-    shard->touched[shard->touched_count++] = ptier_near_record_retain(record);
+    ptier_near_record_give(record);
+    shard->touched[shard->touched_count++] = record;
     atomic_fetch_add_explicit(&near->uncollected, 1, memory_order_relaxed);
+    return true;
 }
 
 /* The valid record of a key in one of the tables; NULL: none. What is not valid any more goes. */
-static ptier_near_record *
-look_up(ptier_near_table *table, uint64_t hash, const char *key, const ptier_near_validity *v)
+static inline ptier_near_record *
+find_valid(ptier_near_table *table, uint32_t at, const ptier_near_key *key,
+           const ptier_near_validity *v)
 {
-    uint32_t at = ptier_near_table_find(table, hash, key);
+    at = ptier_near_table_find_from(table, at, key);
     if (at == PTIER_NEAR_NONE)
         return NULL;
-    ptier_near_record *record = table->cells[at].record;
+    ptier_near_record *record = ptier_near_table_record(table, at);
     if (!ptier_near_valid(record, v)) {
         ptier_near_table_remove(table, at);
         return NULL;
@@ -141,32 +143,64 @@ look_up(ptier_near_table *table, uint64_t hash, const char *key, const ptier_nea
     return record;
 }
 
+/* Apart, so that hits do not pay for it. */
+__attribute__((noinline)) static ptier_near_record *
+find_absent(ptier_near_shard *shard, const ptier_near_key *key, const ptier_near_validity *v)
+{
+    return find_valid(&shard->absent, ptier_near_table_seek(&shard->absent, key), key, v);
+}
+
+static ptier_near_outcome
+count_hit(ptier_near *near, ptier_near_look *look, int64_t now)
+{
+    if (look->record->absent) {
+        look->shard->count.absent_hits++;
+    } else {
+        look->shard->count.hits++;
+        look->first = note_hit(near, look->shard, look->record, now);
+    }
+    return PTIER_NEAR_HIT;
+}
+
+ptier_near_outcome
+ptier_near_take(ptier_near *near, ptier_near_look *look, int64_t now)
+{
+    ptier_near_shard *shard = look->shard;
+    const ptier_near_validity v = ptier_near_validity_at(near, now);
+    ptier_near_record *record = find_valid(&shard->present, look->at, &look->key, &v);
+    if (!record)
+        record = find_absent(shard, &look->key, &v);
+    look->record = record;
+    look->first = false;
+    if (!record) {
+        shard->count.misses++;
+        return PTIER_NEAR_MISS;
+    }
+    ptier_near_record_give(record);
+    if (now <= look->fresh_until)
+        return count_hit(near, look, now);
+    shard->count.declined++;
+    return PTIER_NEAR_STALE;
+}
+
 ptier_near_outcome
 ptier_near_get(ptier_near *near, const char *key, int64_t now, ptier_near_record **result)
 {
-    uint64_t hash = ptier_near_hash(key);
-    int64_t fresh_until = atomic_load_explicit(&near->fresh_until, memory_order_acquire);
-    ptier_near_shard *shard = ptier_near_enter(near, hash);
-    const ptier_near_validity v = ptier_near_validity_at(near, now);
-    ptier_near_record *record = look_up(&shard->present, hash, key, &v);
-    if (!record)
-        record = look_up(&shard->absent, hash, key, &v);
-    ptier_near_outcome outcome = PTIER_NEAR_MISS;
-    if (!record) {
-        shard->count.misses++;
-    } else if (now > fresh_until) {
-        shard->count.declined++;
-        outcome = PTIER_NEAR_STALE;
-    } else {
-        outcome = PTIER_NEAR_HIT;
-        shard->count.hits += !record->absent;
-        shard->count.absent_hits += record->absent;
-        if (!record->absent)
-            note_hit(near, shard, record, now);
-    }
-    *result = record ? ptier_near_record_retain(record) : NULL;
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_look look;
+    ptier_near_look_up(near, key, &look);
+    ptier_near_outcome outcome = ptier_near_take(near, &look, now);
+    ptier_near_leave(&look);
+    *result = look.record;
     return outcome;
+}
+
+void
+ptier_near_wait_for_readers(ptier_near *near)
+{
+    const struct timespec moment = {.tv_nsec = 100000};
+    for (size_t i = 0; i < near->shard_count; i++)
+        while (!ptier_near_lock_idle(&near->shards[i].lock))
+            (void)nanosleep(&moment, NULL); /* woken early: looks again */
 }
 
 uint64_t
@@ -180,18 +214,19 @@ ptier_near_revision(const ptier_near *near)
 void
 ptier_near_begin(ptier_near *near, const char *key, ptier_near_ticket *ticket)
 {
-    uint64_t hash = ptier_near_hash(key);
-    ptier_near_shard *shard = ptier_near_enter(near, hash);
+    ptier_near_key asked;
+    ptier_near_key_of(&asked, key);
+    ptier_near_shard *shard = ptier_near_enter(near, asked.hash);
     ticket->generation = shard->generation;
     uint64_t watermark = atomic_load_explicit(&near->watermark, memory_order_acquire);
-    uint64_t stripe = *ptier_near_stripe(near, shard, hash);
+    uint64_t stripe = *ptier_near_stripe(near, shard, asked.hash);
     ticket->known = stripe > watermark ? stripe : watermark;
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_lock_leave(&shard->lock);
 }
 
 static bool
 may_fill_locked(const ptier_near *near, const ptier_near_shard *shard,
-                const ptier_near_ticket *ticket, const ptier_near_record *record)
+                const ptier_near_ticket *ticket, const ptier_near_record *record, uint64_t hash)
 {
     if (!atomic_load_explicit(&near->following, memory_order_acquire) ||
         ticket->generation != shard->generation)
@@ -199,41 +234,41 @@ may_fill_locked(const ptier_near *near, const ptier_near_shard *shard,
     if (near->options.faults & PTIER_NEAR_NO_FILL_CHECK)
         return true;
     return record->as_of >= atomic_load_explicit(&near->watermark, memory_order_acquire) &&
-           record->as_of >= *ptier_near_stripe(near, shard, record->hash);
+           record->as_of >= *ptier_near_stripe(near, shard, hash);
 }
 
 /* The record takes the place of what is known of its key, unless that is newer. False: no room. */
 static bool
-store_locked(ptier_near_shard *shard, ptier_near_record *record, const ptier_near_validity *v)
+store_locked(ptier_near_shard *shard, const ptier_near_key *key, ptier_near_record *record,
+             const ptier_near_validity *v)
 {
-    const char *key = record->record.key;
     ptier_near_table *tables[] = {&shard->present, &shard->absent};
     for (size_t i = 0; i < 2; i++) {
-        uint32_t at = ptier_near_table_find(tables[i], record->hash, key);
+        uint32_t at = ptier_near_table_find(tables[i], key);
         if (at == PTIER_NEAR_NONE)
             continue;
-        const ptier_near_record *old = tables[i]->cells[at].record;
+        const ptier_near_record *old = ptier_near_table_record(tables[i], at);
         if (ptier_near_valid(old, v) && old->as_of >= record->as_of)
             return true;
         ptier_near_table_remove(tables[i], at);
     }
-    return ptier_near_table_add(tables[record->absent], record, v, &shard->count.evictions) &&
-           ptier_near_record_retain(record);
+    return ptier_near_table_add(tables[record->absent], record, v, &shard->count.evictions);
 }
 
 bool
 ptier_near_fill(ptier_near *near, const ptier_near_ticket *ticket, ptier_near_record *record)
 {
+    const ptier_near_key key = ptier_near_record_key(record);
     record->generation = ticket->generation;
-    ptier_near_shard *shard = ptier_near_enter(near, record->hash);
+    ptier_near_shard *shard = ptier_near_enter(near, key.hash);
     const ptier_near_validity v =
         ptier_near_validity_at(near, INT64_MIN); /* what expired is found out later */
-    bool allowed = may_fill_locked(near, shard, ticket, record);
+    bool allowed = may_fill_locked(near, shard, ticket, record, key.hash);
     shard->count.refused += !allowed;
     if (allowed)
-        allowed = store_locked(shard, record, &v);
+        allowed = store_locked(shard, &key, record, &v);
     shard->count.fills += allowed;
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_lock_leave(&shard->lock);
     return allowed;
 }
 
@@ -242,16 +277,18 @@ ptier_near_fill(ptier_near *near, const ptier_near_ticket *ticket, ptier_near_re
 static size_t
 collect_shard(ptier_near *near, ptier_near_shard *shard, ptier_near_use *uses, size_t room)
 {
-    size_t count = 0;
-    pthread_mutex_lock(&shard->lock);
-    while (count < room && shard->touched_count > 0) {
-        ptier_near_record *record = shard->touched[--shard->touched_count];
-        uses[count++] =
+    ptier_near_lock_enter(&shard->lock);
+    const size_t count = room < shard->touched_count ? room : shard->touched_count;
+    for (size_t i = 0; i < count; i++) {
+        ptier_near_record *record = shard->touched[i];
+        uses[i] =
             (ptier_near_use){.record = record, .hits = record->hits, .last_hit = record->last_hit};
         record->touched = false;
         record->hits = 0;
     }
-    pthread_mutex_unlock(&shard->lock);
+    shard->touched_count -= count; /* the oldest went */
+    memmove(shard->touched, shard->touched + count, shard->touched_count * sizeof *shard->touched);
+    ptier_near_lock_leave(&shard->lock);
     atomic_fetch_sub_explicit(&near->uncollected, count, memory_order_relaxed);
     return count;
 }
@@ -260,8 +297,10 @@ size_t
 ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room)
 {
     size_t count = 0;
-    for (size_t i = 0; i < near->shard_count; i++)
-        count += collect_shard(near, &near->shards[i], uses + count, room - count);
+    for (size_t i = 0; i < near->shard_count && count < room; i++) {
+        count += collect_shard(near, &near->shards[near->collect_at], uses + count, room - count);
+        near->collect_at = (near->collect_at + 1) % near->shard_count;
+    }
     return count;
 }
 
@@ -274,7 +313,7 @@ ptier_near_uncollected(const ptier_near *near)
 static void
 add_shard(ptier_near_statistics *s, ptier_near_shard *shard)
 {
-    pthread_mutex_lock(&shard->lock);
+    ptier_near_lock_enter(&shard->lock);
     const ptier_near_counts *c = &shard->count;
     s->hits += c->hits;
     s->absent_hits += c->absent_hits;
@@ -285,11 +324,11 @@ add_shard(ptier_near_statistics *s, ptier_near_shard *shard)
     s->evictions += c->evictions;
     s->patches += c->patches;
     s->invalidations += c->invalidations;
-    s->unreported_hits += c->unreported;
+    s->unreported_hits += shard->present.untold;
     s->entries += shard->present.count;
     s->absent_entries += shard->absent.count;
     s->bytes += shard->present.bytes + shard->absent.bytes;
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_lock_leave(&shard->lock);
 }
 
 void

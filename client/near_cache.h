@@ -20,6 +20,7 @@
 #include <proxytier/client.h>
 
 #include "near_clock.h"
+#include "near_lock.h"
 #include "near_record.h"
 
 #define PTIER_NEAR_ENTRIES_MAX ((size_t)1 << 30) /* of each kind: slots have 32-bit numbers */
@@ -52,12 +53,43 @@ typedef enum ptier_near_outcome {
     PTIER_NEAR_STALE, /* there, but nobody can say that it is at most max_staleness old */
 } ptier_near_outcome;
 
-/* HIT and STALE: *result (see its `absent`) is an owned reference. `now`: read before the call. */
+/*
+ * A look-up under way, from ptier_near_look_up to ptier_near_leave: it has its key's shard to
+ * itself, so no call of this near cache but ptier_near_take is made meanwhile. In two steps, so
+ * that the record comes from memory while the caller looks at the clock.
+ */
+typedef struct ptier_near_look {
+    struct ptier_near_shard *shard;
+    ptier_near_lock *lock; /* its */
+    ptier_near_key key;    /* borrows the text */
+    uint32_t at;           /* where the search for it begins */
+    int64_t fresh_until;
+    uint64_t revision; /* every change up to it is in what is served (but not before its as_of) */
+    /* By ptier_near_take: */
+    ptier_near_record *record; /* HIT, STALE: an owned reference (see its `absent`); else NULL */
+    bool first;                /* a hit of a record of which none waited to be collected */
+} ptier_near_look;
+
+void ptier_near_look_up(ptier_near *near, const char *key, ptier_near_look *look);
+/* `now`: read since the caller was called, the later the stricter. */
+ptier_near_outcome ptier_near_take(ptier_near *near, ptier_near_look *look, int64_t now);
+
+static inline void
+ptier_near_leave(ptier_near_look *look)
+{
+    ptier_near_lock_leave(look->lock);
+}
+
+/* All of it at once. HIT and STALE: *result is an owned reference. */
 ptier_near_outcome ptier_near_get(ptier_near *near, const char *key, int64_t now,
                                   ptier_near_record **result);
 
-/* Every change up to this revision is in what is served (but not before as_of of the record). */
+/* Every change up to this revision is in what is looked up from now on. */
 uint64_t ptier_near_revision(const ptier_near *near);
+
+/* Until each look-up that was under way has been left. Whoever begins one later sees what the
+ * caller stored before (sequentially consistent). */
+void ptier_near_wait_for_readers(ptier_near *near);
 
 /* ---- filling ---- */
 
@@ -111,6 +143,8 @@ typedef struct ptier_near_use {
     uint32_t hits;
     int64_t last_hit;
 } ptier_near_use;
+/* In the order in which they came: what is hit all the time keeps nothing else waiting. One caller
+ * at a time. */
 size_t ptier_near_collect(ptier_near *near, ptier_near_use *uses, size_t room);
 size_t ptier_near_uncollected(const ptier_near *near); /* about; cheap */
 

@@ -11,7 +11,8 @@
 #include "transport.h"
 
 #define REPORT_MS    1000 /* between two reports of hits */
-#define REPORT_KEYS  1000 /* so many are reported at once, and earlier */
+#define REPORT_KEYS  1000 /* so many are reported in one call, and earlier, ... */
+#define PAUSE_MS     250  /* ... but not at once: reports take time from those who hit */
 #define CALL_MS      1000 /* of the thread's own calls */
 #define ENTRIES      10000
 #define BYTES        ((size_t)64 << 20)
@@ -157,16 +158,18 @@ static void
 report_hits(ptier_near_client *near)
 {
     ptier_near_use uses[REPORT_KEYS];
-    size_t count;
-    do {
-        count = ptier_near_collect(near->cache, uses, REPORT_KEYS);
-        bool sent = count > 0 && send_report(near, uses, count);
+    size_t count, left = ptier_near_uncollected(near->cache); /* what is hit meanwhile waits */
+    for (; left > 0; left -= count) {
+        count = ptier_near_collect(near->cache, uses, left < REPORT_KEYS ? left : REPORT_KEYS);
+        if (count == 0)
+            return;
+        bool sent = send_report(near, uses, count);
         for (size_t i = 0; i < count; i++) {
             if (!sent)
                 atomic_fetch_add_explicit(&near->unreported, uses[i].hits, memory_order_relaxed);
             ptier_near_record_release(uses[i].record);
         }
-    } while (count == REPORT_KEYS);
+    }
 }
 
 /* Any call does: its reply tells the daemon's clock. */
@@ -184,14 +187,20 @@ compare_clocks(ptier_near_client *near)
         ptier_arena_destroy(arena);
 }
 
+static int64_t
+wait_until(ptier_near_client *near, int64_t begun)
+{
+    return begun + (atomic_load(&near->nudged) ? PAUSE_MS : REPORT_MS);
+}
+
 /* False: stop. */
 static bool
 wait_for_work(ptier_near_client *near)
 {
-    int64_t until = ptier_monotonic_ms() + REPORT_MS;
+    const int64_t begun = ptier_monotonic_ms();
     pthread_mutex_lock(&near->lock);
-    while (!near->stopping && !atomic_load(&near->nudged) && ptier_monotonic_ms() < until)
-        ptier_monotonic_wait(&near->changed, &near->lock, until);
+    while (!near->stopping && ptier_monotonic_ms() < wait_until(near, begun))
+        ptier_monotonic_wait(&near->changed, &near->lock, wait_until(near, begun));
     bool stopping = near->stopping;
     pthread_mutex_unlock(&near->lock);
     atomic_store(&near->nudged, false);
@@ -213,7 +222,8 @@ run(void *argument)
 void
 ptier_near_client_used(ptier_near_client *near)
 {
-    if (ptier_near_uncollected(near->cache) < REPORT_KEYS || atomic_exchange(&near->nudged, true))
+    if (ptier_near_uncollected(near->cache) < REPORT_KEYS || atomic_load(&near->nudged) ||
+        atomic_exchange(&near->nudged, true))
         return;
     pthread_mutex_lock(&near->lock);
     pthread_cond_signal(&near->changed);
@@ -309,6 +319,13 @@ ptier_near_client_open(ptier_client *client, const ptier_near_cache_options *giv
         free_near(near);
     }
     return status;
+}
+
+void
+ptier_near_client_wait_for_readers(ptier_near_client *near)
+{
+    if (near)
+        ptier_near_wait_for_readers(near->cache);
 }
 
 void

@@ -20,6 +20,9 @@ PTIER_MUST_CHECK ptier_status ptier_near_client_open(ptier_client *client,
 /* The client is closing: no call of it can succeed any more, and none runs. */
 void ptier_near_client_close(ptier_near_client *near);
 
+/* See ptier_near_wait_for_readers. */
+void ptier_near_client_wait_for_readers(ptier_near_client *near);
+
 /* The local clock of near caches, ns. */
 int64_t ptier_near_now(void);
 

@@ -23,7 +23,7 @@ struct ptier_near_client {
     _Atomic bool nudged; /* the thread was told that there is much to report */
 };
 
-/* After a hit. */
+/* After hits, also during a look-up. */
 void ptier_near_client_used(ptier_near_client *near);
 
 #endif

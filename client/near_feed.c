@@ -38,35 +38,36 @@ static void
 touch_present_locked(ptier_near *near, ptier_near_shard *shard, uint32_t at,
                      const ptier_event *event)
 {
-    ptier_near_record *fresh = NULL, *old = shard->present.cells[at].record;
+    ptier_near_record *fresh = NULL, *old = ptier_near_table_record(&shard->present, at);
     if (event && event->type == PTIER_EVENT_HEALTH && may_patch(near, old))
         fresh = patched(old, event);
-    shard->count.patches += fresh != NULL;
-    shard->count.invalidations += fresh == NULL;
-    if (fresh)
-        ptier_near_table_replace(&shard->present, at, fresh);
-    else
+    const bool kept = fresh && ptier_near_table_replace(&shard->present, at, fresh);
+    shard->count.patches += kept;
+    shard->count.invalidations += !kept;
+    if (!kept)
         ptier_near_table_remove(&shard->present, at);
+    ptier_near_record_release(fresh);
 }
 
 void
 ptier_near_touch(ptier_near *near, const char *key, uint64_t revision, const ptier_event *event)
 {
-    uint64_t hash = ptier_near_hash(key);
-    ptier_near_shard *shard = ptier_near_enter(near, hash);
-    uint64_t *stripe = ptier_near_stripe(near, shard, hash);
+    ptier_near_key touched;
+    ptier_near_key_of(&touched, key);
+    ptier_near_shard *shard = ptier_near_enter(near, touched.hash);
+    uint64_t *stripe = ptier_near_stripe(near, shard, touched.hash);
     if (*stripe < revision)
         *stripe = revision;
-    uint32_t at = ptier_near_table_find(&shard->present, hash, key);
-    if (at != PTIER_NEAR_NONE && shard->present.cells[at].record->as_of < revision)
+    uint32_t at = ptier_near_table_find(&shard->present, &touched);
+    if (at != PTIER_NEAR_NONE && ptier_near_table_record(&shard->present, at)->as_of < revision)
         touch_present_locked(near, shard, at, event);
-    at = ptier_near_table_find(&shard->absent, hash, key);
-    if (at != PTIER_NEAR_NONE && shard->absent.cells[at].record->as_of < revision &&
+    at = ptier_near_table_find(&shard->absent, &touched);
+    if (at != PTIER_NEAR_NONE && ptier_near_table_record(&shard->absent, at)->as_of < revision &&
         !(event && event->type == PTIER_EVENT_REMOVED)) {
         shard->count.invalidations++;
         ptier_near_table_remove(&shard->absent, at);
     }
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_lock_leave(&shard->lock);
 }
 
 /* ---- freshness ---- */
@@ -200,15 +201,16 @@ ptier_near_wrote(ptier_near *near, const char *key, uint64_t revision)
 void
 ptier_near_forget(ptier_near *near, const char *key)
 {
-    uint64_t hash = ptier_near_hash(key);
-    ptier_near_shard *shard = ptier_near_enter(near, hash);
+    ptier_near_key forgotten;
+    ptier_near_key_of(&forgotten, key);
+    ptier_near_shard *shard = ptier_near_enter(near, forgotten.hash);
     ptier_near_table *tables[] = {&shard->present, &shard->absent};
     for (size_t i = 0; i < 2; i++) {
-        uint32_t at = ptier_near_table_find(tables[i], hash, key);
+        uint32_t at = ptier_near_table_find(tables[i], &forgotten);
         if (at != PTIER_NEAR_NONE)
             ptier_near_table_remove(tables[i], at);
     }
-    pthread_mutex_unlock(&shard->lock);
+    ptier_near_lock_leave(&shard->lock);
 }
 
 void

@@ -54,7 +54,9 @@ ptier_flight *
 ptier_flight_board(ptier_flights *flights, const char *key, const ptier_near_ticket *ticket,
                    int64_t now, int64_t patience, bool *lead)
 {
-    uint64_t hash = ptier_near_hash(key);
+    ptier_near_key asked;
+    ptier_near_key_of(&asked, key);
+    const uint64_t hash = asked.hash;
     pthread_mutex_lock(&flights->lock);
     ptier_flight *flight = find_locked(flights, hash, key, now - patience);
     *lead = !flight;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "near_cache.h"
+#include "near_lock.h"
 #include "near_table.h"
 
 enum {
@@ -15,11 +16,11 @@ enum {
 
 typedef struct ptier_near_counts {
     uint64_t hits, absent_hits, misses, declined;
-    uint64_t fills, refused, evictions, patches, invalidations, unreported;
+    uint64_t fills, refused, evictions, patches, invalidations;
 } ptier_near_counts;
 
 typedef struct ptier_near_shard {
-    _Alignas(64) pthread_mutex_t lock;
+    _Alignas(64) ptier_near_lock lock;
     ptier_near_table present, absent;
     uint64_t generation; /* that `stripes` is of */
     uint64_t *stripes;   /* the latest revision that touched a key of each */
@@ -31,6 +32,7 @@ typedef struct ptier_near_shard {
 struct ptier_near {
     ptier_near_options options;
     size_t shard_count, stripes, touched_room; /* the latter two: of a shard */
+    size_t collect_at;                         /* shard where collecting goes on */
 
     /*
      * Whoever reads these without a lock reads fresh_until first: what is looked up after that is
@@ -52,8 +54,21 @@ struct ptier_near {
     ptier_near_shard shards[PTIER_NEAR_SHARDS_MAX];
 };
 
+void ptier_near_begin_generation(const ptier_near *near, ptier_near_shard *shard,
+                                 uint64_t generation);
+
 /* The shard of a hash, locked, its stripes of the present generation. */
-ptier_near_shard *ptier_near_enter(ptier_near *near, uint64_t hash);
+static inline ptier_near_shard *
+ptier_near_enter(ptier_near *near, uint64_t hash)
+{
+    ptier_near_shard *shard =
+        &near->shards[(hash % PTIER_NEAR_SHARDS_MAX) & (near->shard_count - 1)];
+    ptier_near_lock_enter(&shard->lock);
+    uint64_t generation = atomic_load_explicit(&near->generation, memory_order_acquire);
+    if (shard->generation != generation) /* another store may number its revisions anew */
+        ptier_near_begin_generation(near, shard, generation);
+    return shard;
+}
 
 /* What is valid now; `now` INT64_MIN: whatever its time to live. */
 static inline ptier_near_validity

@@ -25,12 +25,20 @@ no_contact(ptier_error *error)
                       "out of date");
 }
 
-/* What was read may be as new as this, and is as new as the record says. */
+/* What was looked up when all up to `revision` was known is as new as that, and as the record says.
+ */
 static uint64_t
-as_of(const ptier_near_client *near, const ptier_near_record *record)
+as_of(uint64_t revision, const ptier_near_record *record)
 {
-    uint64_t revision = ptier_near_revision(near->cache);
     return record->as_of > revision ? record->as_of : revision;
+}
+
+/* Whether the caller gets what was found, rather than an answer of the daemon's, or an error. */
+static bool
+serves(const ptier_near_client *near, ptier_near_outcome outcome)
+{
+    return outcome == PTIER_NEAR_HIT ||
+           (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_SERVE);
 }
 
 /* ---- one ---- */
@@ -201,30 +209,74 @@ fetch_once(ptier_near_client *near, const char *key, ptier_near_record **record,
     return served ? status : fetch(&r, record, error);
 }
 
-ptier_status
-ptier_near_client_get(ptier_near_client *near, const char *key, ptier_records *result,
-                      ptier_error *error)
+static ptier_status
+ask_instead(ptier_near_client *near, const char *key, ptier_records *result, ptier_error *error)
 {
-    ptier_near_record *record;
-    int64_t now = ptier_near_now();
-    ptier_near_outcome outcome = ptier_near_get(near->cache, key, now, &record);
-    if (outcome == PTIER_NEAR_HIT ||
-        (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_SERVE)) {
-        result->stale = outcome == PTIER_NEAR_STALE;
-        result->as_of = result->stale ? record->as_of : as_of(near, record);
-        result->near_count = !record->absent;
-        ptier_near_client_used(near);
-        return give(record, now, result, error);
-    }
-    ptier_near_record_release(record);
-    if (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_FAIL)
-        return no_contact(error);
-    record = NULL;
+    ptier_near_record *record = NULL;
     ptier_status status = fetch_once(near, key, &record, error);
     if (status != PTIER_OK)
         return status;
     result->as_of = record->as_of;
     return give(record, ptier_near_now(), result, error);
+}
+
+/* Of a look-up that has not been left; leaves it. Apart, so that hits do not pay for its room. */
+__attribute__((noinline)) static ptier_status
+do_not_serve(ptier_near_client *near, ptier_near_look *look, ptier_near_outcome outcome,
+             ptier_records *result, ptier_error *error)
+{
+    /* Close waits for look-ups, and then for those who came in here. */
+    ptier_status status = ptier_client_enter_read(near->client, error);
+    ptier_near_leave(look);
+    ptier_near_record_release(look->record);
+    if (status != PTIER_OK)
+        return status;
+    if (outcome == PTIER_NEAR_STALE && near->options.on_stale == PTIER_ON_STALE_FAIL)
+        status = no_contact(error);
+    else
+        status = ask_instead(near, look->key.text, result, error);
+    ptier_client_leave_read(near->client);
+    return status;
+}
+
+/* Likewise. */
+static ptier_status
+serve(ptier_near_client *near, ptier_near_look *look, bool stale, int64_t now,
+      ptier_records *result, ptier_error *error)
+{
+    ptier_near_record *record = look->record;
+    const bool absent = record->absent, lent = !absent && ptier_near_record_lend(record, now);
+    if (look->first)
+        ptier_near_client_used(near);
+    result->stale = stale;
+    result->as_of = stale ? record->as_of : as_of(look->revision, record);
+    result->near_count = !absent;
+    ptier_near_leave(look); /* nothing of the client's is touched from here on */
+    if (!lent)
+        return give(record, now, result, error);
+    ptier_records_lent(result, record);
+    return PTIER_OK;
+}
+
+ptier_status
+ptier_near_client_get(ptier_near_client *near, const char *key, ptier_records *result,
+                      ptier_error *error)
+{
+    ptier_near_look look;
+    ptier_status status = ptier_client_check_fork(near->client, error);
+    if (status != PTIER_OK)
+        return status;
+    ptier_near_look_up(near->cache, key, &look);
+    if (atomic_load(
+            &near->client->closed)) { /* close waits for no look-up that begins after that */
+        ptier_near_leave(&look);
+        return ptier_client_was_closed(error);
+    }
+    int64_t now = ptier_near_now();
+    ptier_near_outcome outcome = ptier_near_take(near->cache, &look, now);
+    if (serves(near, outcome))
+        return serve(near, &look, outcome == PTIER_NEAR_STALE, now, result, error);
+    return do_not_serve(near, &look, outcome, result, error);
 }
 
 /* ---- many ---- */
@@ -265,13 +317,14 @@ fini_many(many *m)
 static bool
 look_near(many *m)
 {
-    ptier_on_stale on_stale = m->near->options.on_stale;
+    const ptier_on_stale on_stale = m->near->options.on_stale;
+    const uint64_t revision = ptier_near_revision(m->near->cache);
     for (size_t i = 0; i < m->count; i++) {
         ptier_near_record *record;
         ptier_near_outcome outcome = ptier_near_get(m->near->cache, m->keys[i], m->now, &record);
         bool stale = outcome == PTIER_NEAR_STALE;
-        if (outcome == PTIER_NEAR_HIT || (stale && on_stale == PTIER_ON_STALE_SERVE)) {
-            uint64_t known = stale ? record->as_of : as_of(m->near, record);
+        if (serves(m->near, outcome)) {
+            uint64_t known = stale ? record->as_of : as_of(revision, record);
             m->as_of = known < m->as_of ? known : m->as_of;
             m->stale = m->stale || stale;
             m->records[i] = record;

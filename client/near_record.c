@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL /* a key is short: calling would cost as much as hashing */
 #include <xxhash.h>
 
 #include "near_clock.h"
@@ -64,9 +65,13 @@ ptier_near_record_create(const ptier_record *record, bool absent, uint64_t as_of
     if (!near)
         return NULL;
     memset(near, 0, sizeof *near);
+    near->owned_by = PTIER_OWNED_BY_NEAR_RECORD;
+    ptier_near_key key;
+    ptier_near_key_of(&key, copy.key);
+    near->key_length = (uint32_t)key.length;
+    near->hash = key.hash;
     atomic_init(&near->refs, 1);
     near->bytes = (uint32_t)(malloc_usable_size(near) + sizeof(size_t));
-    near->hash = ptier_near_hash(copy.key);
     near->as_of = as_of;
     near->expires = expires;
     near->absent = absent;
@@ -91,13 +96,29 @@ ptier_near_record_destroy(ptier_near_record *record)
 }
 
 void
+ptier_near_record_keep(ptier_near_record *record)
+{
+    atomic_fetch_add_explicit(&record->refs, PTIER_NEAR_KEPT, memory_order_relaxed);
+}
+
+void
+ptier_near_record_drop(ptier_near_record *record)
+{
+    const uint64_t change = record->given - PTIER_NEAR_KEPT;
+    record->given = 0;
+    if (atomic_fetch_add_explicit(&record->refs, change, memory_order_acq_rel) + change == 0)
+        ptier_near_record_destroy(record);
+}
+
+void
 ptier_near_record_view(const ptier_near_record *near, int64_t now, ptier_record *record)
 {
-    *record = near->record;
-    if (near->expires == PTIER_NEAR_FOREVER)
-        record->remaining_ttl_ms = -1;
-    else
-        record->remaining_ttl_ms = near->expires > now ? (near->expires - now) / MS : 0;
+    /* remaining_ttl_ms may be written meanwhile, for another. */
+    const size_t own = offsetof(ptier_record, remaining_ttl_ms);
+    const size_t rest = own + sizeof record->remaining_ttl_ms;
+    memcpy(record, &near->record, own);
+    record->remaining_ttl_ms = ptier_near_record_remaining(near, now);
+    memcpy((char *)record + rest, (const char *)&near->record + rest, sizeof *record - rest);
 }
 
 int64_t
@@ -110,8 +131,10 @@ ptier_near_expiry(int64_t sent, int64_t remaining_ms)
     return sent + left - left / (1000000 / PTIER_NEAR_DRIFT_PPM);
 }
 
-uint64_t
-ptier_near_hash(const char *key)
+void
+ptier_near_key_of(ptier_near_key *key, const char *text)
 {
-    return XXH3_64bits(key, strlen(key));
+    key->text = text;
+    key->length = strlen(text);
+    key->hash = XXH3_64bits(text, key->length);
 }

@@ -8,11 +8,11 @@
 
 #define FIRST_ROOM ((size_t)4096) /* of a packed request; doubles */
 
-/* Whom the records of a result belong to. In the arena itself, or on the heap, with the near
- * records' references and then the records behind it. */
+/* Whom the records of a result belong to, unless that is a near record. In the arena itself, or on
+ * the heap, with the near records' references and then the records behind it. */
 typedef struct owner {
+    uint8_t owned_by;   /* ARENA, HEAP */
     ptier_arena *arena; /* NULL: none */
-    bool on_heap;
     size_t near_count;
     ptier_near_record *near[];
 } owner;
@@ -26,6 +26,7 @@ ptier_records_fill(ptier_records *result, ptier_arena *arena, const ptier_record
         ptier_arena_destroy(arena);
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "out of memory for the reply");
     }
+    of->owned_by = PTIER_OWNED_BY_ARENA;
     of->arena = arena;
     result->records = list->records;
     result->count = list->count;
@@ -40,7 +41,7 @@ create_owner(size_t near_count, size_t count)
     owner *made =
         malloc(sizeof *made + near_count * sizeof *made->near + count * sizeof(ptier_record));
     if (made)
-        *made = (owner){.on_heap = true, .near_count = 0};
+        *made = (owner){.owned_by = PTIER_OWNED_BY_HEAP, .near_count = 0};
     return made;
 }
 
@@ -85,21 +86,28 @@ ptier_records_merge(ptier_records *result, const char *const *keys, ptier_near_r
     return true;
 }
 
+static void
+free_owner(owner *of)
+{
+    ptier_arena *arena = of->arena;
+    for (size_t i = 0; i < of->near_count; i++)
+        ptier_near_record_release(of->near[i]);
+    if (of->owned_by == PTIER_OWNED_BY_HEAP)
+        free(of);
+    ptier_arena_destroy(arena);
+}
+
 void
 ptier_records_free(ptier_records *records)
 {
     if (!records)
         return;
-    owner *of = records->internal;
-    if (of) {
-        ptier_arena *arena = of->arena;
-        for (size_t i = 0; i < of->near_count; i++)
-            ptier_near_record_release(of->near[i]);
-        if (of->on_heap)
-            free(of);
-        ptier_arena_destroy(arena);
-    }
-    memset(records, 0, sizeof *records);
+    const uint8_t *owned_by = records->internal;
+    if (owned_by && *owned_by == PTIER_OWNED_BY_NEAR_RECORD)
+        ptier_near_record_take_back(records->internal);
+    else if (owned_by)
+        free_owner(records->internal);
+    ptier_records_clear(records);
 }
 
 void

@@ -2,6 +2,8 @@
 #ifndef PTIER_RECORDS_H
 #define PTIER_RECORDS_H
 
+#include <string.h>
+
 #include <proxytier/client.h>
 
 #include "arena.h"
@@ -19,6 +21,30 @@ PTIER_MUST_CHECK ptier_status ptier_records_fill(ptier_records *result, ptier_ar
 /* Fills *result with a near record as of `now` (moved on success). False: out of memory. */
 PTIER_MUST_CHECK bool ptier_records_from_near(ptier_records *result, ptier_near_record *record,
                                               int64_t now);
+
+/* The same of a near record that was lent (moved): see ptier_near_record_lend. */
+static inline void
+ptier_records_lent(ptier_records *result, ptier_near_record *record)
+{
+    result->records = &record->record;
+    result->count = 1;
+    result->internal = record;
+}
+
+/* *result becomes an empty set. For calls that take nanoseconds: writing zeros over all of it at
+ * once is an instruction that takes ten. */
+static inline void
+ptier_records_clear(ptier_records *result)
+{
+    result->records = NULL;
+    result->count = 0;
+    result->as_of = 0;
+    memset(result->next_page_token, 0, sizeof result->next_page_token);
+    result->tier = PTIER_TIER_NONE;
+    result->near_count = 0;
+    result->stale = false;
+    result->internal = NULL;
+}
 
 /*
  * Adds near records to *result, in the order of the keys: near[i] is what is known of keys[i]

@@ -21,9 +21,10 @@
 
 #include <proxytier/cache.h>
 
+#include "client_internal.h"
 #include "framing.h"
 #include "methods.h"
-#include "near_cache.h"
+#include "near_client_internal.h"
 #include "proxytier/v1/cache.pb-c.h"
 #include "proxytier/v1/rpc.pb-c.h"
 #include "record_encode.h"
@@ -58,7 +59,8 @@ typedef struct subject {
     ptier_call call;
     message messages[CALLS];
     size_t message_count;
-    ptier_near *near;
+    ptier_client client;    /* of which reads need only ... */
+    ptier_near_client near; /* ... this */
 } subject;
 
 static void
@@ -169,33 +171,36 @@ make_puts(subject *s, size_t first)
     made->length = (size_t)(body - made->bytes);
 }
 
+/* All records in the near cache of a client that never needs a daemon: it has just heard of one. */
 static void
 prepare_near(subject *s)
 {
-    const int64_t ms = 1000000, now = 1000000 * ms;
+    const int64_t ms = 1000000, now = ptier_near_now();
     const ptier_near_options options = {.entries = ENTRIES,
                                         .bytes = 1 << 20,
                                         .absent_entries = 4,
                                         .absent_ttl = 5000 * ms,
-                                        .max_staleness = 1000 * ms};
+                                        .max_staleness = 50000 * ms};
     const ptier_near_beat beat = {.boot_id = {1},
                                   .store_id = {1},
                                   .daemon_ms = now / ms,
                                   .revision = ENTRIES,
                                   .contiguous = true};
-    need(ptier_near_create(&options, &s->near, NULL) == PTIER_OK, "make a near cache");
-    ptier_near_reply(s->near, beat.boot_id, now, now, beat.daemon_ms);
-    ptier_near_heartbeat(s->near, &beat, now);
+    s->client.near = &s->near;
+    s->near.client = &s->client;
+    need(ptier_near_create(&options, &s->near.cache, NULL) == PTIER_OK, "make a near cache");
+    ptier_near_reply(s->near.cache, beat.boot_id, now, now, beat.daemon_ms);
+    ptier_near_heartbeat(s->near.cache, &beat, now);
     make_records(s, 0, ENTRIES);
     for (size_t i = 0; i < ENTRIES; i++) {
         ptier_near_ticket ticket;
         (void)snprintf(s->keys[i], sizeof s->keys[i], "%016zx", i); /* fits */
         s->records[i].key = s->keys[i];
         s->records[i].revision = beat.revision + 1;
-        ptier_near_begin(s->near, s->keys[i], &ticket);
+        ptier_near_begin(s->near.cache, s->keys[i], &ticket);
         ptier_near_record *record =
-            ptier_near_record_create(&s->records[i], false, beat.revision + 1, PTIER_NEAR_FOREVER);
-        need(record && ptier_near_fill(s->near, &ticket, record), "fill the near cache");
+            ptier_near_record_create(&s->records[i], false, beat.revision + 1, now + 86400000 * ms);
+        need(record && ptier_near_fill(s->near.cache, &ticket, record), "fill the near cache");
         ptier_near_record_release(record);
     }
 }
@@ -260,12 +265,24 @@ prepare_put_many(subject *s)
 static void
 run_near_get(subject *s)
 {
+    const int64_t now = ptier_near_now();
     for (size_t i = 0; i < ENTRIES; i++) {
         ptier_near_record *record;
-        need(ptier_near_get(s->near, s->keys[i], INT64_C(1000000) * 1000000, &record) ==
-                 PTIER_NEAR_HIT,
-             "hit");
+        need(ptier_near_get(s->near.cache, s->keys[i], now, &record) == PTIER_NEAR_HIT, "hit");
         ptier_near_record_release(record);
+    }
+}
+
+/* The whole of what a caller does: the result of one call, given back. */
+static void
+run_near_hit(subject *s)
+{
+    for (size_t i = 0; i < ENTRIES; i++) {
+        ptier_records records;
+        need(ptier_get(&s->client, s->keys[i], &records, NULL) == PTIER_OK &&
+                 records.near_count == 1,
+             "hit");
+        ptier_records_free(&records);
     }
 }
 
@@ -283,6 +300,7 @@ static const path paths[] = {
     {"put_many_100", prepare_put_many, run_calls, false, CALLS},
     {"get_many_100", prepare_get_many, run_calls, true, 1},
     {"near_get", prepare_near, run_near_get, true, ENTRIES},
+    {"near_hit", prepare_near, run_near_hit, true, ENTRIES},
 };
 
 #define PATHS (sizeof paths / sizeof *paths)
@@ -311,7 +329,7 @@ go(const path *p, const char *directory)
         ptier_call_fini(&s.call);
     if (s.cache)
         ptier_cache_close(s.cache);
-    ptier_near_destroy(s.near);
+    ptier_near_destroy(s.near.cache);
     free(s.records);
     free(s.urls);
     return EXIT_SUCCESS;

@@ -92,6 +92,7 @@ make_heartbeat_locked(scripted_peer *p, heartbeat_message *m)
     }
     m->heartbeat.streams = m->list;
     m->heartbeat.n_streams = PEER_STREAMS - 1;
+    m->heartbeat.boottime_ms = p->tells_time ? ptier_test_now() : 0;
 }
 
 typedef struct event_messages {
@@ -259,6 +260,7 @@ send_answer(scripted_peer *p, peer_answer *answer)
     memcpy(boot_id, p->boot_id, sizeof boot_id);
     pthread_mutex_unlock(&p->lock);
     header.boot_id = (ProtobufCBinaryData){PEER_ID_BYTES, boot_id};
+    header.boottime_ms = p->tells_time ? ptier_test_now() : 0;
     assert_int_equal(nng_msg_alloc(&message, 0), 0);
     if (!answer->raw) {
         size_t length = proxytier__v1__response_header__pack(&header, packed);

@@ -52,6 +52,7 @@ typedef struct scripted_peer {
     char **features; /* that GetInfo lists; borrowed */
     size_t feature_count;
     uint32_t heartbeat_ms;
+    bool tells_time;   /* so that near caches serve: replies and heartbeats have its clock */
     uint64_t nameless; /* the event of this sequence of CHANGES is a removal without a key */
 
     nng_socket rpc, events;

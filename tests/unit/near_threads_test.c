@@ -19,7 +19,8 @@
 
 enum { KEYS = 64, THREADS = 4, ROUNDS = 20000 };
 
-#define MS INT64_C(1000000)
+#define MS      INT64_C(1000000)
+#define EXPIRES (3600000 * MS)
 
 typedef struct stage {
     ptier_near *near;
@@ -38,9 +39,34 @@ make(const char *key, uint64_t revision, uint64_t as_of)
     record.key = key;
     record.url = "http://192.0.2.1:80";
     record.revision = revision;
-    ptier_near_record *made = ptier_near_record_create(&record, false, as_of, PTIER_NEAR_FOREVER);
+    ptier_near_record *made = ptier_near_record_create(&record, false, as_of, EXPIRES);
     assert_non_null(made);
     return made;
+}
+
+/* A hit as ptier_get takes it. NULL: none. */
+static ptier_near_record *
+hit(stage *s, const char *key, int64_t now)
+{
+    ptier_near_look look;
+    ptier_near_look_up(s->near, key, &look);
+    bool lent = false, served = ptier_near_take(s->near, &look, now) == PTIER_NEAR_HIT;
+    if (served)
+        lent = ptier_near_record_lend(look.record, now);
+    ptier_near_leave(&look);
+    const int64_t left = (EXPIRES - now) / MS;
+    if (lent) { /* to us alone */
+        atomic_fetch_add(&s->wrong, look.record->record.remaining_ttl_ms != left);
+        ptier_near_record_take_back(ptier_near_record_retain(look.record));
+    } else if (served) {
+        ptier_record view;
+        ptier_near_record_view(look.record, now, &view);
+        atomic_fetch_add(&s->wrong, view.remaining_ttl_ms != left);
+    }
+    if (served)
+        return look.record;
+    ptier_near_record_release(look.record); /* stale: between a resync and the next heartbeat */
+    return NULL;
 }
 
 static void *
@@ -55,11 +81,10 @@ read_and_fill(void *context)
         unsigned number = (unsigned)rand_r(&seed) % KEYS;
         snprintf(key, sizeof key, "k%u", number);
         uint64_t told = atomic_load(&s->told[number]);
-        if (ptier_near_get(s->near, key, 0, &record) == PTIER_NEAR_HIT) {
+        if ((record = hit(s, key, i * (MS / 4)))) {
             atomic_fetch_add(&s->served, 1);
             atomic_fetch_add(&s->wrong, record->record.revision < told);
         } else {
-            ptier_near_record_release(record); /* stale: between a resync and the next heartbeat */
             ptier_near_begin(s->near, key, &ticket);
             uint64_t as_of = atomic_load(&s->revision);
             record = make(key, atomic_load(&s->states[number]), as_of);

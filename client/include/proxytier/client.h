@@ -172,7 +172,7 @@ typedef struct ptier_near_statistics {
     uint64_t evictions;     /* for the bounds' sake */
     uint64_t patches;       /* health brought up to date by an event */
     uint64_t invalidations; /* taken out by an event or an own write */
-    uint64_t unreported_hits;                /* not told to the daemon */
+    uint64_t unreported_hits;                /* that will never be told to the daemon */
     uint64_t entries, absent_entries, bytes; /* now */
     bool following;                          /* events arrive without a gap */
     int64_t age_ms;                          /* bound of how old what is known here is; -1: none */
