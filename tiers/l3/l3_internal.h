@@ -161,6 +161,7 @@ typedef struct ptier_l3 {
     _Atomic uint64_t bytes;
     _Atomic uint64_t prefix;
     _Atomic uint64_t synced_prefix;
+    _Atomic uint64_t rows_known; /* see ptier_l3_rows_known; UINT64_MAX: they are not */
     _Atomic uint64_t damaged;
     _Atomic uint64_t victim_hash;             /* 0: none chosen */
     _Atomic uint64_t spared[PTIER_L3_SPARED]; /* victims that were touched: not chosen again soon */

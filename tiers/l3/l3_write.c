@@ -64,6 +64,7 @@ ptier_l3_roll_back(ptier_l3 *l3)
     if (!sqlite3_get_autocommit(l3->writer.db))
         (void)ptier_l3_run(l3->writer.statements[L3_ROLLBACK]); /* the first error is reported */
     memset(l3->writer.sources, 0, sizeof l3->writer.sources);   /* may name what is undone */
+    atomic_store(&l3->rows_known, UINT64_MAX);                  /* or was it written after all? */
     pthread_mutex_unlock(&l3->audit_mutex);
 }
 
@@ -249,11 +250,21 @@ ptier_l3_delete(ptier_l3 *l3, int64_t id, uint64_t hash, uint64_t revision)
     return code;
 }
 
-static ptier_status
-apply_change(ptier_l3 *l3, const ptier_op *op, ptier_error *error)
+/* Alone: the batch has no other change of its key. */
+static bool
+has_no_row(ptier_l3 *l3, const ptier_op *op, bool alone)
 {
-    found row;
-    int code = find(l3, op->entry->hash, ptier_entry_key(op->entry), 0, &row);
+    return alone && op->kind == PTIER_OP_PUT && op->replaces == 0 &&
+           op->revision > atomic_load(&l3->rows_known);
+}
+
+static ptier_status
+apply_change(ptier_l3 *l3, const ptier_op *op, bool alone, ptier_error *error)
+{
+    found row = {0};
+    int code = has_no_row(l3, op, alone)
+                   ? SQLITE_OK
+                   : find(l3, op->entry->hash, ptier_entry_key(op->entry), 0, &row);
     if (code != SQLITE_OK)
         return fail(l3, code, error);
     if (row.id && row.revision >= op->revision)
@@ -354,10 +365,13 @@ apply_sorted(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error
     }
     qsort(sorted, count, sizeof *sorted, by_key_then_revision);
     ptier_status status = PTIER_OK;
+    bool first = true; /* of its key */
     for (size_t i = 0; status == PTIER_OK && i < count; i++) {
         prefetch(sorted, i, count);
-        if (i + 1 == count || compare_keys(&sorted[i], &sorted[i + 1]) != 0)
-            status = apply_change(l3, sorted[i].op, error);
+        bool last = i + 1 == count || compare_keys(&sorted[i], &sorted[i + 1]) != 0;
+        if (last)
+            status = apply_change(l3, sorted[i].op, first, error);
+        first = last;
     }
     free(sorted);
     return status;
