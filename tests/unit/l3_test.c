@@ -193,6 +193,35 @@ l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all(void **state)
     assert_int_equal(box_count(f), 2);
 }
 
+/* Several a statement, and what is left over. */
+static void
+l3_new_rows_are_all_there_with_their_usage(void **state)
+{
+    enum { count = 3 * PTIER_L3_ROWS + 3 };
+    l3_box *f = *state;
+    ptier_op ops[count];
+    ptier_l3_rows_known(f->tier, 0);
+    for (unsigned i = 0; i < count; i++) {
+        char key[24];
+        (void)snprintf(key, sizeof key, "key-%u", i + 1);
+        ops[i] = box_put_op(f, key, box_hash(i + 1), i + 1);
+        atomic_store(&ops[i].entry->access_count, i);
+    }
+    box_apply(f, ops, count);
+    box_reopen(f);
+    assert_int_equal(box_count(f), count);
+    assert_int_equal(box_scan(f).rows, count);
+    assert_int_equal(box_condition(f), PTIER_L3_SOUND);
+    for (unsigned i = 0; i < count; i++) {
+        ptier_ref ref = {.hash = box_hash(i + 1), .revision = i + 1};
+        ptier_entry *entry;
+        assert_int_equal(f->tier->ops->get(f->tier, &ref, &entry), PTIER_OK);
+        box_assert_as_put(f, entry, i + 1);
+        assert_int_equal(atomic_load(&entry->access_count), i);
+        ptier_entry_release(entry);
+    }
+}
+
 static void
 l3_looks_for_rows_again_after_a_failure_or_in_another_file(void **state)
 {
@@ -599,6 +628,7 @@ main(void)
         BOX_FACT(l3_applying_the_same_changes_again_changes_nothing),
         BOX_FACT(l3_never_goes_back_to_an_older_revision),
         BOX_FACT(l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all),
+        BOX_FACT(l3_new_rows_are_all_there_with_their_usage),
         BOX_FACT(l3_looks_for_rows_again_after_a_failure_or_in_another_file),
         BOX_FACT(l3_clear_takes_what_is_older_and_nothing_else),
         BOX_FACT(l3_prefix_is_there_after_reopening_and_synced_only_when_it_is),
