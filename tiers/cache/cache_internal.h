@@ -417,6 +417,9 @@ void ptier_tier_worked(ptier_cache *cache, ptier_tier_id tier);
  * that they replace, until one is. */
 void ptier_note_rows_known_locked(ptier_cache *cache);
 
+/* L3 may have a row that the index does not have: it looks for rows from now on. */
+void ptier_doubt_rows(ptier_cache *cache);
+
 /* A read found a tier not working: three in a row switch it off. Without the lock. */
 void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);
 

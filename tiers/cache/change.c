@@ -186,8 +186,10 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
         forget_pending_locked(cache, old->hash, old->revision);
     } else {
         ptier_status status = ptier_index_insert(cache->index, entry->hash, &facts);
-        if (status)
-            return status; /* queued, but not visible: as if it had been removed at once */
+        if (status) { /* queued, but not visible: as if it had been removed at once */
+            ptier_doubt_rows(cache);
+            return status;
+        }
     }
     tell_change(cache, type, PTIER_REASON_NONE, entry->revision, entry);
     if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision
