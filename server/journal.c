@@ -109,7 +109,8 @@ static ptier_entry *
 append_locked(ring *r, const ptier_journal_item *item)
 {
     ptier_journal_item *slot = &r->items[(r->last + 1) % r->capacity];
-    ptier_entry *fallen = slot->entry;
+    /* In the first round only written: see make_cells in tiers/map.c. */
+    ptier_entry *fallen = r->last >= r->capacity ? slot->entry : NULL;
     *slot = *item;
     slot->sequence = ++r->last;
     if (slot->entry)

@@ -6,30 +6,64 @@
 
 #define THREADS_PER_LANE 2
 
-typedef struct lane {
-    pthread_mutex_t lock;
+typedef struct lane lane;
+
+typedef struct worker {
+    lane *lane;
+    pthread_t thread;
     pthread_cond_t work;
+    bool idle;
+    struct worker *next_idle;
+} worker;
+
+/* Whoever became idle last is woken first: the memory that it uses is still near. */
+struct lane {
+    pthread_mutex_t lock;
+    worker *idle;
     ptier_job *first;
     ptier_job **end;
     size_t waiting;
     size_t limit;
     bool stopping;
-    pthread_t threads[THREADS_PER_LANE];
-    size_t thread_count;
-} lane;
+    worker workers[THREADS_PER_LANE];
+    size_t worker_count;
+};
 
 struct ptier_workers {
     lane lanes[PTIER_LANE_COUNT]; /* [INLINE] is unused */
 };
 
-static void *
-lane_main(void *argument)
+static void
+wait_locked(worker *w)
 {
-    lane *l = argument;
+    w->idle = true;
+    w->next_idle = w->lane->idle;
+    w->lane->idle = w;
+    while (w->idle)
+        pthread_cond_wait(&w->work, &w->lane->lock);
+}
+
+/* NULL: all are at work. The caller signals it. */
+static worker *
+take_idle_locked(lane *l)
+{
+    worker *w = l->idle;
+    if (w) {
+        l->idle = w->next_idle;
+        w->idle = false;
+    }
+    return w;
+}
+
+static void *
+worker_main(void *argument)
+{
+    worker *w = argument;
+    lane *l = w->lane;
     pthread_mutex_lock(&l->lock);
     for (;;) {
         while (!l->first && !l->stopping)
-            pthread_cond_wait(&l->work, &l->lock);
+            wait_locked(w);
         ptier_job *job = l->first;
         if (!job)
             break;
@@ -48,13 +82,15 @@ lane_main(void *argument)
 static void
 lane_stop(lane *l)
 {
+    worker *w;
     pthread_mutex_lock(&l->lock);
     l->stopping = true;
-    pthread_cond_broadcast(&l->work);
+    while ((w = take_idle_locked(l)))
+        pthread_cond_signal(&w->work);
     pthread_mutex_unlock(&l->lock);
-    for (size_t i = 0; i < l->thread_count; i++)
-        pthread_join(l->threads[i], NULL);
-    l->thread_count = 0;
+    for (size_t i = 0; i < l->worker_count; i++)
+        pthread_join(l->workers[i].thread, NULL);
+    l->worker_count = 0;
 }
 
 ptier_status
@@ -67,17 +103,22 @@ ptier_workers_start(const size_t limits[PTIER_LANE_COUNT], ptier_workers **worke
     for (int i = 0; i < PTIER_LANE_COUNT; i++) {
         lane *l = &made->lanes[i];
         pthread_mutex_init(&l->lock, NULL);
-        pthread_cond_init(&l->work, NULL);
         l->end = &l->first;
         l->limit = limits[i];
+        for (size_t k = 0; k < THREADS_PER_LANE; k++) {
+            l->workers[k].lane = l;
+            pthread_cond_init(&l->workers[k].work, NULL);
+        }
     }
     for (int i = PTIER_LANE_READ; i < PTIER_LANE_COUNT; i++) {
         lane *l = &made->lanes[i];
-        for (; l->thread_count < THREADS_PER_LANE; l->thread_count++)
-            if (pthread_create(&l->threads[l->thread_count], NULL, lane_main, l) != 0) {
+        for (; l->worker_count < THREADS_PER_LANE; l->worker_count++) {
+            worker *w = &l->workers[l->worker_count];
+            if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
                 ptier_workers_stop(made);
                 return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start worker threads");
             }
+        }
     }
     *workers = made;
     return PTIER_OK;
@@ -87,6 +128,7 @@ bool
 ptier_workers_submit(ptier_workers *workers, ptier_lane number, ptier_job *job)
 {
     lane *l = &workers->lanes[number];
+    worker *idle = NULL;
     pthread_mutex_lock(&l->lock);
     bool room = l->waiting < l->limit && !l->stopping;
     if (room) {
@@ -94,9 +136,11 @@ ptier_workers_submit(ptier_workers *workers, ptier_lane number, ptier_job *job)
         *l->end = job;
         l->end = &job->next;
         l->waiting++;
-        pthread_cond_signal(&l->work);
+        idle = take_idle_locked(l);
     }
     pthread_mutex_unlock(&l->lock);
+    if (idle)
+        pthread_cond_signal(&idle->work);
     return room;
 }
 
@@ -107,7 +151,8 @@ ptier_workers_stop(ptier_workers *workers)
         return;
     for (int i = 0; i < PTIER_LANE_COUNT; i++) {
         lane_stop(&workers->lanes[i]);
-        pthread_cond_destroy(&workers->lanes[i].work);
+        for (size_t k = 0; k < THREADS_PER_LANE; k++)
+            pthread_cond_destroy(&workers->lanes[i].workers[k].work);
         pthread_mutex_destroy(&workers->lanes[i].lock);
     }
     free(workers);

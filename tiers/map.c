@@ -1,8 +1,9 @@
 #include "map.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { FIRST_CELLS = 64 };
+enum { FIRST_CELLS = 64, CACHE_LINE = 64 };
 
 void
 ptier_map_fini(ptier_map *map)
@@ -20,6 +21,18 @@ place(ptier_map_cell *cells, size_t mask, uint64_t hash, void *value)
     cells[i] = (ptier_map_cell){hash, value};
 }
 
+/*
+ * Empty cells. Not calloc's: of new pages that are looked at before they are written the kernel
+ * makes its page of zeros first, and then the page itself, for which it interrupts each processor
+ * that the process runs on.
+ */
+static ptier_map_cell *
+make_cells(size_t count)
+{
+    ptier_map_cell *cells = aligned_alloc(CACHE_LINE, count * sizeof *cells);
+    return cells ? memset(cells, 0, count * sizeof *cells) : NULL;
+}
+
 bool
 ptier_map_reserve(ptier_map *map, size_t count)
 {
@@ -29,7 +42,7 @@ ptier_map_reserve(ptier_map *map, size_t count)
         wanted *= 2;
     if (wanted == cells)
         return true;
-    ptier_map_cell *grown = calloc(wanted, sizeof *grown);
+    ptier_map_cell *grown = make_cells(wanted);
     if (!grown)
         return false;
     for (size_t i = 0; i < cells; i++)

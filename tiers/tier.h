@@ -64,10 +64,13 @@ typedef enum ptier_op_kind {
     PTIER_OP_CLEAR = 3, /* everything with a revision below `revision` is gone; entry is NULL */
 } ptier_op_kind;
 
+#define PTIER_REPLACES_ANY UINT64_MAX
+
 typedef struct ptier_op {
     ptier_op_kind kind;
     uint64_t revision; /* of the change: for PUT equal to entry->revision */
-    uint64_t replaces; /* revision of the same key's state before this; 0: there was none */
+    uint64_t replaces; /* revision of the same key's state before this; 0: there was none;
+                          PTIER_REPLACES_ANY: not known */
     ptier_entry *entry;
     ptier_sealed *sealed; /* PUT: NULL when the entry has no credentials */
 } ptier_op;

@@ -271,6 +271,28 @@ check_statistics(ptier_model_run *run)
                           (unsigned long long)s.entries);
 }
 
+/* As soon as L3 has followed it has one row an entry: not two of a key, none that is forgotten. */
+static void
+check_rows(ptier_model_run *run)
+{
+    ptier_statistics s;
+    if (!(run->tiers & 4))
+        return;
+    ptier_model_begin(run, "wait for L3");
+    for (int ms = 0;; ms++) {
+        bool indexing = is_indexing(run);
+        ptier_cache_statistics(run->cache, &s);
+        if (!indexing && s.l3_lag == 0 && s.tiers[PTIER_TIER_L3].entries == s.entries)
+            break;
+        PTIER_MODEL_CHECK(run, ms < SETTLE_MS, "%llu entries, %llu rows, L3 is %llu behind",
+                          (unsigned long long)s.entries,
+                          (unsigned long long)s.tiers[PTIER_TIER_L3].entries,
+                          (unsigned long long)s.l3_lag);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    ptier_model_finish(run);
+}
+
 void
 ptier_model_await_bound(ptier_model_run *run)
 {
@@ -328,6 +350,7 @@ ptier_model_step(ptier_model_run *run)
         {30, pass_time},
         {3, step_wall_clock},
         {10, check_statistics},
+        {3, check_rows},
     };
     uint64_t at = ptier_model_below(run, 1000);
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {

@@ -157,6 +157,29 @@ token_of_another_version_is_refused(void **state)
     }
 }
 
+/* In its own buffer, as tokens are made; OpenSSL writes the other alphabet. */
+static void
+base64_of_any_length_is_what_openssl_writes(void **state)
+{
+    (void)state;
+    for (size_t length = 0; length <= 200; length++) {
+        uint8_t bytes[200], expected[PTIER_BASE64_LENGTH(sizeof bytes) + 1], back[sizeof expected];
+        char text[PTIER_BASE64_LENGTH(sizeof bytes)];
+        size_t written = PTIER_BASE64_LENGTH(length), decoded;
+        for (size_t i = 0; i < length; i++)
+            bytes[i] = (uint8_t)(i * 167 + length * 59 + (i >> 2) * 3);
+        assert_int_equal(EVP_EncodeBlock(expected, bytes, (int)length), written);
+        for (size_t i = 0; i < written; i++)
+            expected[i] = expected[i] == '+' ? '-' : expected[i] == '/' ? '_' : expected[i];
+        memcpy(text + written - length, bytes, length);
+        ptier_base64_encode((uint8_t *)text + written - length, length, text);
+        assert_memory_equal(text, expected, written);
+        assert_true(ptier_base64_decode(text, written, back, &decoded));
+        assert_int_equal(decoded, length);
+        assert_memory_equal(back, bytes, length);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
@@ -167,6 +190,7 @@ main(void)
         TEST(verify_json_hello_opens),
         TEST(invalid_json_is_refused_for_all_but_its_age),
         TEST(token_of_another_version_is_refused),
+        cmocka_unit_test(base64_of_any_length_is_what_openssl_writes),
         TEST(invalid_json_expired_and_far_future_open_since_age_does_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

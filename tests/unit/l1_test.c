@@ -103,6 +103,27 @@ l1_counts_the_latest_use_before_it_names_a_victim(void **state)
 }
 
 static void
+l1_evicts_what_is_next_and_gives_its_reference_away(void **state)
+{
+    (void)state;
+    ptier_tier *l1 = open_l1(2);
+    put(l1, "a", 1, 5);
+    put(l1, "b", 2, 6);
+    assert_null(ptier_l1_evict(l1));
+    put(l1, "c", 3, 7);
+    assert_int_equal(get(l1, "a", 1), 5);
+    ptier_entry *evicted = ptier_l1_evict(l1);
+    assert_non_null(evicted);
+    assert_string_equal(ptier_entry_key(evicted), "b");
+    assert_int_equal(atomic_load(&evicted->refs), 1);
+    ptier_entry_release(evicted);
+    assert_int_equal(l1->ops->count(l1), 2);
+    assert_int_equal(get(l1, "b", 2), 0);
+    assert_null(ptier_l1_evict(l1));
+    l1->ops->close(l1);
+}
+
+static void
 l1_clear_empties_it_and_an_entry_outlives_it(void **state)
 {
     (void)state;
@@ -551,6 +572,7 @@ main(void)
         cmocka_unit_test(l1_ignores_a_late_promotion),
         cmocka_unit_test(l1_get_by_revision_finds_only_that_revision),
         cmocka_unit_test(l1_counts_the_latest_use_before_it_names_a_victim),
+        cmocka_unit_test(l1_evicts_what_is_next_and_gives_its_reference_away),
         cmocka_unit_test(l1_clear_empties_it_and_an_entry_outlives_it),
         cmocka_unit_test(l1_scan_sees_each_entry_once),
         cmocka_unit_test(l1_gives_many_at_once_what_it_gives_one_by_one),

@@ -169,6 +169,75 @@ l3_never_goes_back_to_an_older_revision(void **state)
     assert_int_equal(ptier_l3_prefix(f->tier), 8);
 }
 
+/* What is said to be new, and is not, shows whether its row was looked for. */
+static void
+l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all(void **state)
+{
+    l3_box *f = *state;
+    ptier_op twice[2];
+    box_apply_one(f, box_put_op(f, "key-1", 9, 1));
+    box_apply_one(f, box_put_op(f, "key-1", 9, 2));
+    assert_int_equal(box_count(f), 1);
+    ptier_l3_rows_known(f->tier, 3);
+    box_apply_one(f, box_put_op(f, "key-1", 9, 3)); /* not beyond it */
+    assert_int_equal(box_count(f), 1);
+    twice[0] = box_remove_op(f, "key-1", 9, 4);
+    twice[1] = box_put_op(f, "key-1", 9, 5);
+    box_apply(f, twice, 2);
+    assert_int_equal(box_count(f), 1);
+    ptier_op update = box_put_op(f, "key-1", 9, 6);
+    update.replaces = 5;
+    box_apply_one(f, update);
+    assert_int_equal(box_count(f), 1);
+    box_apply_one(f, box_put_op(f, "key-1", 9, 7));
+    assert_int_equal(box_count(f), 2);
+}
+
+/* Several a statement, and what is left over. */
+static void
+l3_new_rows_are_all_there_with_their_usage(void **state)
+{
+    enum { count = 3 * PTIER_L3_ROWS + 3 };
+    l3_box *f = *state;
+    ptier_op ops[count];
+    ptier_l3_rows_known(f->tier, 0);
+    for (unsigned i = 0; i < count; i++) {
+        char key[24];
+        (void)snprintf(key, sizeof key, "key-%u", i + 1);
+        ops[i] = box_put_op(f, key, box_hash(i + 1), i + 1);
+        atomic_store(&ops[i].entry->access_count, i);
+    }
+    box_apply(f, ops, count);
+    box_reopen(f);
+    assert_int_equal(box_count(f), count);
+    assert_int_equal(box_scan(f).rows, count);
+    assert_int_equal(box_condition(f), PTIER_L3_SOUND);
+    for (unsigned i = 0; i < count; i++) {
+        ptier_ref ref = {.hash = box_hash(i + 1), .revision = i + 1};
+        ptier_entry *entry;
+        assert_int_equal(f->tier->ops->get(f->tier, &ref, &entry), PTIER_OK);
+        box_assert_as_put(f, entry, i + 1);
+        assert_int_equal(atomic_load(&entry->access_count), i);
+        ptier_entry_release(entry);
+    }
+}
+
+static void
+l3_looks_for_rows_again_after_a_failure_or_in_another_file(void **state)
+{
+    l3_box *f = *state;
+    ptier_op failing = box_too_long_op(f, "key-2", 10, 2);
+    box_apply_one(f, box_put_op(f, "key-1", 9, 1));
+    ptier_l3_rows_known(f->tier, 1);
+    assert_int_not_equal(box_try_apply(f, &failing, 1, false), PTIER_OK);
+    box_apply_one(f, box_put_op(f, "key-1", 9, 3));
+    assert_int_equal(box_count(f), 1);
+    ptier_l3_rows_known(f->tier, 3);
+    assert_int_equal(ptier_l3_reopen(f->tier, &f->error), PTIER_OK);
+    box_apply_one(f, box_put_op(f, "key-1", 9, 4));
+    assert_int_equal(box_count(f), 1);
+}
+
 static void
 l3_clear_takes_what_is_older_and_nothing_else(void **state)
 {
@@ -558,6 +627,9 @@ main(void)
         BOX_FACT(l3_tells_many_sources_apart),
         BOX_FACT(l3_applying_the_same_changes_again_changes_nothing),
         BOX_FACT(l3_never_goes_back_to_an_older_revision),
+        BOX_FACT(l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all),
+        BOX_FACT(l3_new_rows_are_all_there_with_their_usage),
+        BOX_FACT(l3_looks_for_rows_again_after_a_failure_or_in_another_file),
         BOX_FACT(l3_clear_takes_what_is_older_and_nothing_else),
         BOX_FACT(l3_prefix_is_there_after_reopening_and_synced_only_when_it_is),
         BOX_FACT(l3_applied_changes_survive_a_kill),

@@ -413,6 +413,13 @@ void ptier_l3_queued_locked(ptier_cache *cache);
 void ptier_tier_failed(ptier_cache *cache, ptier_tier_id tier);
 void ptier_tier_worked(ptier_cache *cache, ptier_tier_id tier);
 
+/* The index has every row of L3: unless a tier is in trouble, L3 may rely on what later changes say
+ * that they replace, until one is. */
+void ptier_note_rows_known_locked(ptier_cache *cache);
+
+/* L3 may have a row that the index does not have: it looks for rows from now on. */
+void ptier_doubt_rows(ptier_cache *cache);
+
 /* A read found a tier not working: three in a row switch it off. Without the lock. */
 void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);
 

@@ -95,18 +95,10 @@ ptier_writeback_locked(ptier_cache *cache, ptier_entry *entry)
         ptier_entry_retain(entry);
 }
 
-/* Takes the entry that L1 wants to give up out of it. */
+/* L1 has given the entry up. */
 static void
-evict_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
+evicted_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
 {
-    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
-    if (cache->lowest == PTIER_TIER_L1) {
-        /* Nothing below has it: it leaves the cache. Cannot fail: without disk tiers nothing is
-         * queued. */
-        PTIER_IGNORE(ptier_change_remove_locked(cache, victim, PTIER_REASON_CAPACITY));
-        return;
-    }
-    l1->ops->drop(l1, victim->hash, victim->revision);
     if (!ptier_is_current_locked(cache, victim))
         return;
     ptier_count(&cache->count.evictions[PTIER_TIER_L1], 1);
@@ -117,8 +109,9 @@ evict_from_l1_locked(ptier_cache *cache, ptier_entry *victim)
         ptier_writeback_locked(cache, victim);
 }
 
+/* Nothing is below: what L1 cannot hold leaves the cache. */
 static void
-shrink_l1_locked(ptier_cache *cache)
+shrink_lowest_l1_locked(ptier_cache *cache)
 {
     ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
     ptier_ref ref = {.quiet = true};
@@ -126,7 +119,22 @@ shrink_l1_locked(ptier_cache *cache)
         ptier_entry *victim;
         if (l1->ops->get(l1, &ref, &victim)) /* dropped by somebody else: look again */
             continue;
-        evict_from_l1_locked(cache, victim);
+        /* Cannot fail: without disk tiers nothing is queued. */
+        PTIER_IGNORE(ptier_change_remove_locked(cache, victim, PTIER_REASON_CAPACITY));
+        ptier_entry_release(victim);
+    }
+}
+
+static void
+shrink_l1_locked(ptier_cache *cache)
+{
+    ptier_entry *victim;
+    if (cache->lowest == PTIER_TIER_L1) {
+        shrink_lowest_l1_locked(cache);
+        return;
+    }
+    while ((victim = ptier_l1_evict(cache->tiers[PTIER_TIER_L1]))) {
+        evicted_from_l1_locked(cache, victim);
         ptier_entry_release(victim);
     }
 }
@@ -178,8 +186,10 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
         forget_pending_locked(cache, old->hash, old->revision);
     } else {
         ptier_status status = ptier_index_insert(cache->index, entry->hash, &facts);
-        if (status)
-            return status; /* queued, but not visible: as if it had been removed at once */
+        if (status) { /* queued, but not visible: as if it had been removed at once */
+            ptier_doubt_rows(cache);
+            return status;
+        }
     }
     tell_change(cache, type, PTIER_REASON_NONE, entry->revision, entry);
     if (cache->tiers[PTIER_TIER_L1]) /* last: what it evicts may be a removal with the next revision

@@ -178,6 +178,8 @@ ptier_indexing_thread(void *context)
         cache->new_store_wanted = true;
         pthread_cond_signal(&cache->maintenance_work);
     }
+    if (!damaged && scan.done)
+        ptier_note_rows_known_locked(cache);
     if (!cache->stopping) /* else it stays known that the index does not have all rows */
         ptier_end_indexing_locked(cache);
     pthread_mutex_unlock(&cache->lock);

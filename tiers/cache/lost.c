@@ -79,6 +79,8 @@ ptier_lose_record(ptier_cache *cache, uint64_t hash, uint64_t revision, const ch
     pthread_mutex_lock(&cache->lock);
     uint32_t slot = ptier_index_find(cache->index, hash, revision);
     bool lost = slot != PTIER_SLOT_NONE;
+    if (lost)
+        ptier_doubt_rows(cache); /* without a key its row stays */
     if (lost && has_newer_locked(cache, hash, others)) {
         ptier_index_remove(cache->index, slot); /* only a stale state of the key */
         lost = false;

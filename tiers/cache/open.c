@@ -102,6 +102,8 @@ begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
 static ptier_status
 start_threads(ptier_cache *cache, ptier_error *error)
 {
+    if (!cache->indexing)
+        ptier_note_rows_known_locked(cache); /* nobody else is there yet */
     if (cache->tiers[PTIER_TIER_L3])
         cache->l3_started = pthread_create(&cache->l3_thread, NULL, ptier_l3_thread, cache) == 0;
     cache->maintenance_started =

@@ -132,8 +132,9 @@ ptier_put_item_take(ptier_cache *cache, ptier_put_item *item, const ptier_record
     item->old = item->hidden = item->entry = NULL;
     item->sealed = NULL;
     item->done = item->absent = false;
-    item->key[0] = 0;
-    item->result = (ptier_put_result){.outcome = PTIER_PUT_REJECTED};
+    item->key[0] = item->result.key[0] = item->result.message[0] = '\0';
+    item->result.revision = 0;
+    item->result.outcome = PTIER_PUT_REJECTED;
     const char *wrong = take_record(cache, item, &error);
     if (wrong)
         ptier_put_item_finish(item, PTIER_PUT_REJECTED, wrong);

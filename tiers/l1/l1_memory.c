@@ -89,12 +89,20 @@ read_figure(const _Atomic uint64_t *figure)
     return atomic_load_explicit(figure, memory_order_relaxed);
 }
 
+/* For one writer at a time, who holds a lock: no costly addition in memory. */
+static void
+add_alone(_Atomic uint64_t *figure, uint64_t by)
+{
+    atomic_store_explicit(figure, read_figure(figure) + by, memory_order_relaxed);
+}
+
 static void
 count_locked(l1_tier *l1, size_t number, uint64_t entries, uint64_t bytes)
 {
-    add(&l1->loads[number].entries, entries);
-    add(&l1->loads[number].bytes, bytes);
-    add(&l1->entries, entries);
+    add_alone(&l1->loads[number].entries, entries);
+    add_alone(&l1->loads[number].bytes, bytes);
+    if (entries)
+        add(&l1->entries, entries);
     add(&l1->bytes, bytes);
 }
 
@@ -180,13 +188,20 @@ put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
     return PTIER_OK;
 }
 
+/* L1's reference becomes the caller's. */
 static void
-remove_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+take_out_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 {
     make_uses_locked(l1, s);
     (void)ptier_map_remove(&s->map, entry->hash, entry); /* it was found there */
     l1->policy->remove(s->order, entry);
     count_locked(l1, number, -UINT64_C(1), -ptier_entry_bytes(entry));
+}
+
+static void
+remove_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+{
+    take_out_locked(l1, s, number, entry);
     ptier_entry_release(entry);
 }
 
@@ -394,14 +409,25 @@ fullest(const l1_tier *l1, bool by_entries)
     return number;
 }
 
+/* Which shard is to give something up; false: none. */
+static bool
+over_bound(const l1_tier *l1, size_t *number)
+{
+    bool crowded = read_figure(&l1->entries) > l1->capacity;
+    if (!crowded && read_figure(&l1->bytes) <= l1->bytes_max)
+        return false;
+    *number = fullest(l1, crowded);
+    return true;
+}
+
 static ptier_status
 l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
 {
     l1_tier *l1 = (l1_tier *)tier;
-    bool crowded = read_figure(&l1->entries) > l1->capacity;
-    if (!crowded && read_figure(&l1->bytes) <= l1->bytes_max)
+    size_t number;
+    if (!over_bound(l1, &number))
         return PTIER_NOT_FOUND;
-    shard *s = shard_at(l1, fullest(l1, crowded));
+    shard *s = shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
     make_uses_locked(l1, s);
     const ptier_entry *next = l1->policy->victim(s->order);
@@ -411,6 +437,23 @@ l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
     }
     pthread_mutex_unlock(&s->lock);
     return next ? PTIER_OK : PTIER_NOT_FOUND;
+}
+
+ptier_entry *
+ptier_l1_evict(ptier_tier *tier)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    size_t number;
+    if (!over_bound(l1, &number))
+        return NULL;
+    shard *s = shard_at(l1, number);
+    pthread_mutex_lock(&s->lock);
+    make_uses_locked(l1, s);
+    ptier_entry *next = l1->policy->victim(s->order);
+    if (next)
+        take_out_locked(l1, s, number, next);
+    pthread_mutex_unlock(&s->lock);
+    return next;
 }
 
 static void

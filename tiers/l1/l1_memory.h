@@ -31,6 +31,12 @@ PTIER_MUST_CHECK ptier_status ptier_l1_open(const ptier_l1_options *options, pti
 void ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count,
                        ptier_entry **entries);
 
+/*
+ * `victim` and `drop` in one: over a bound takes what is next in the order out, and gives its
+ * reference to the caller. NULL: nothing has to go.
+ */
+ptier_entry *ptier_l1_evict(ptier_tier *tier);
+
 /* From this size on its memory is moved to huge pages. */
 #define PTIER_L1_HUGE_FROM (UINT64_C(32) << 20)
 

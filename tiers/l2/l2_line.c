@@ -14,17 +14,21 @@ put_bytes(char *at, const char *text, size_t length)
     return at + length;
 }
 
+/* Two digits a division. */
 static char *
 put_u64(char *at, uint64_t value)
 {
     char digits[20];
-    size_t count = 0;
-    do
-        digits[count++] = (char)('0' + value % 10);
-    while (value /= 10);
-    while (count)
-        *at++ = digits[--count];
-    return at;
+    size_t first = sizeof digits;
+    for (; value >= 100; value /= 100) {
+        unsigned rest = (unsigned)(value % 100);
+        digits[--first] = (char)('0' + rest % 10);
+        digits[--first] = (char)('0' + rest / 10);
+    }
+    digits[--first] = (char)('0' + value % 10);
+    if (value >= 10)
+        digits[--first] = (char)('0' + value / 10);
+    return put_bytes(at, digits + first, sizeof digits - first);
 }
 
 static char *
@@ -37,6 +41,9 @@ put_i64(char *at, int64_t value)
     return put_u64(at, (uint64_t)value);
 }
 
+/* Nearly every new entry has zeros here: they are left out. */
+#define PUT_UNLESS_0(at, name, value) ((value) ? put_u64(PUT_LITERAL(at, name), value) : (at))
+
 static char *
 put_hex64(char *at, uint64_t value)
 {
@@ -45,22 +52,33 @@ put_hex64(char *at, uint64_t value)
     return at;
 }
 
+/* What a string does not have as it is, its end included. */
+static const bool special[256] = {[0 ... 0x1f] = true, ['"'] = true, ['\\'] = true, [0x7f] = true};
+
+static char *
+put_escaped(char *at, unsigned char c)
+{
+    *at++ = '\\';
+    if (c == '"' || c == '\\') {
+        *at++ = (char)c;
+        return at;
+    }
+    at = PUT_LITERAL(at, "u00");
+    *at++ = hex_digits[c >> 4];
+    *at++ = hex_digits[c & 15];
+    return at;
+}
+
 static char *
 put_string(char *at, const char *text)
 {
     *at++ = '"';
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {
-            *at++ = (char)c;
-        } else if (c == '"' || c == '\\') {
-            *at++ = '\\';
-            *at++ = (char)c;
-        } else {
-            at = PUT_LITERAL(at, "\\u00");
-            *at++ = hex_digits[c >> 4];
-            *at++ = hex_digits[c & 15];
-        }
+    for (;;) {
+        while (!special[(unsigned char)*text])
+            *at++ = *text++;
+        if (!*text)
+            break;
+        at = put_escaped(at, (unsigned char)*text++);
     }
     *at++ = '"';
     return at;
@@ -96,6 +114,22 @@ put_labels(char *at, const ptier_entry *entry)
 }
 
 static char *
+put_usage(char *at, const ptier_entry *entry)
+{
+    uint64_t latency = atomic_load_explicit(&entry->latency_us, memory_order_relaxed);
+    uint64_t successes = atomic_load_explicit(&entry->success_count, memory_order_relaxed);
+    uint64_t reports = atomic_load_explicit(&entry->report_count, memory_order_relaxed);
+    uint64_t accesses = atomic_load_explicit(&entry->access_count, memory_order_relaxed);
+    int64_t last_access = atomic_load_explicit(&entry->last_access_ms, memory_order_relaxed);
+    at = PUT_UNLESS_0(at, ",\"latency_us\":", latency);
+    at = PUT_UNLESS_0(at, ",\"successes\":", successes);
+    at = PUT_UNLESS_0(at, ",\"reports\":", reports);
+    at = PUT_UNLESS_0(at, ",\"accesses\":", accesses);
+    return last_access > 0 ? put_u64(PUT_LITERAL(at, ",\"last_access\":"), (uint64_t)last_access)
+                           : at;
+}
+
+static char *
 put_entry(char *at, const ptier_op *op, const ptier_clock *clock)
 {
     const ptier_entry *entry = op->entry;
@@ -120,20 +154,9 @@ put_entry(char *at, const ptier_op *op, const ptier_clock *clock)
     at = put_hex64(at, clock->boot_tag);
     at = PUT_LITERAL(at, "\",\"health\":");
     at = put_string(at, ptier_health_name((ptier_health)entry->health));
-    at = PUT_LITERAL(at, ",\"failures\":");
-    at = put_u64(at, entry->failure_count);
-    at = PUT_LITERAL(at, ",\"revalidate\":");
-    at = put_u64(at, entry->needs_revalidation);
-    at = PUT_LITERAL(at, ",\"latency_us\":");
-    at = put_u64(at, atomic_load_explicit(&entry->latency_us, memory_order_relaxed));
-    at = PUT_LITERAL(at, ",\"successes\":");
-    at = put_u64(at, atomic_load_explicit(&entry->success_count, memory_order_relaxed));
-    at = PUT_LITERAL(at, ",\"reports\":");
-    at = put_u64(at, atomic_load_explicit(&entry->report_count, memory_order_relaxed));
-    at = PUT_LITERAL(at, ",\"accesses\":");
-    at = put_u64(at, atomic_load_explicit(&entry->access_count, memory_order_relaxed));
-    at = PUT_LITERAL(at, ",\"last_access\":");
-    at = put_i64(at, atomic_load_explicit(&entry->last_access_ms, memory_order_relaxed));
+    at = PUT_UNLESS_0(at, ",\"failures\":", entry->failure_count);
+    at = PUT_UNLESS_0(at, ",\"revalidate\":", (uint64_t)entry->needs_revalidation);
+    at = put_usage(at, entry);
     at = PUT_LITERAL(at, ",\"labels\":");
     return put_labels(at, entry);
 }

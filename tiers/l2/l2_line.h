@@ -7,7 +7,7 @@
  *    "fetch_time":…,"ttl":…,"expires":…,"boot_expires":…,"boot":"16
  * hex","health":"healthy","failures":0,"revalidate":0,
  *    "latency_us":…,"successes":…,"reports":…,"accesses":…,"last_access":…,"labels":{…},"check":"16
- * hex"}
+ * hex"} (from failures to last_access only what is not 0)
  *   {"rev":8,"prev":7,"op":"remove","key":…,"check":…} {"rev":9,"prev":0,"op":"clear","check":…}
  *
  * and the line at the head of each shard, repeated in the newest when the oldest one goes:

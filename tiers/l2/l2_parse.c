@@ -15,14 +15,20 @@ typedef struct cursor {
 } cursor;
 
 /* Inline, so that the length of a literal is known: a line has fifty of them. */
+static inline __attribute__((always_inline)) bool
+accept(cursor *c, const char *literal)
+{
+    const size_t length = strlen(literal);
+    if (c->bad || (size_t)(c->end - c->at) < length || memcmp(c->at, literal, length) != 0)
+        return false;
+    c->at += length;
+    return true;
+}
+
 static inline __attribute__((always_inline)) void
 expect(cursor *c, const char *literal)
 {
-    const size_t length = strlen(literal);
-    if (!c->bad && (size_t)(c->end - c->at) >= length && memcmp(c->at, literal, length) == 0)
-        c->at += length;
-    else
-        c->bad = true;
+    c->bad |= !accept(c, literal);
 }
 
 static uint64_t
@@ -38,6 +44,13 @@ take_u64(cursor *c)
     }
     c->bad |= c->at == start;
     return value;
+}
+
+/* A member that is left out when it is 0. */
+static inline __attribute__((always_inline)) uint64_t
+take_optional(cursor *c, const char *name)
+{
+    return accept(c, name) ? take_u64(c) : 0;
 }
 
 static int64_t
@@ -154,20 +167,15 @@ take_entry(cursor *c, parsed *p)
     p->boot_tag = take_hex64(c);
     expect(c, "\",\"health\":");
     c->bad |= !ptier_health_parse(take_string(c), &r->health);
-    expect(c, ",\"failures\":");
-    r->failure_count = (uint32_t)take_u64(c);
-    expect(c, ",\"revalidate\":");
-    r->needs_revalidation = take_u64(c) != 0;
-    expect(c, ",\"latency_us\":");
-    r->latency_ms = (double)take_u64(c) / 1000.0;
-    expect(c, ",\"successes\":");
-    r->success_count = take_u64(c);
-    expect(c, ",\"reports\":");
-    r->report_count = take_u64(c);
-    expect(c, ",\"accesses\":");
-    r->access_count = take_u64(c);
-    expect(c, ",\"last_access\":");
-    r->last_access_ms = take_i64(c);
+    r->failure_count = (uint32_t)take_optional(c, ",\"failures\":");
+    r->needs_revalidation = take_optional(c, ",\"revalidate\":") != 0;
+    r->latency_ms = (double)take_optional(c, ",\"latency_us\":") / 1000.0;
+    r->success_count = take_optional(c, ",\"successes\":");
+    r->report_count = take_optional(c, ",\"reports\":");
+    r->access_count = take_optional(c, ",\"accesses\":");
+    uint64_t last_access = take_optional(c, ",\"last_access\":");
+    c->bad |= last_access > INT64_MAX;
+    r->last_access_ms = (int64_t)last_access;
     expect(c, ",\"labels\":");
     r->label_count = take_labels(c, p->labels);
     r->labels = p->labels;

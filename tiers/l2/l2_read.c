@@ -224,7 +224,7 @@ hand_out(l2_tier *l2, const l2_place *place, log_reading *r)
     }
     if (status)
         return status;
-    line.op.replaces = 0; /* what was in between need not be known to anybody */
+    line.op.replaces = PTIER_REPLACES_ANY; /* lines in between were passed over */
     r->stopped = !r->fn(r->context, &line.op);
     r->after = place->revision;
     r->left--;

@@ -229,6 +229,7 @@ static void
 forget(ptier_l3 *l3)
 {
     atomic_store(&l3->condition, PTIER_L3_SOUND);
+    atomic_store(&l3->rows_known, UINT64_MAX);
     atomic_store(&l3->file_number, 0);
     atomic_store(&l3->wal_number, 0);
     atomic_store(&l3->count, 0);

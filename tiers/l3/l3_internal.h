@@ -34,6 +34,7 @@ typedef enum ptier_l3_statement {
     L3_ROLLBACK,
     L3_FIND,
     L3_INSERT,
+    L3_INSERT_ROWS, /* PTIER_L3_ROWS of them */
     L3_UPDATE,
     L3_DELETE,
     L3_DELETE_USAGE,
@@ -81,6 +82,10 @@ enum {
     L3_USAGE_INTEGRITY,
 };
 
+#define PTIER_L3_ROWS    8  /* that one statement inserts: more gain nothing */
+#define PTIER_L3_COLUMNS 17 /* that each of them sets, */
+#define PTIER_L3_UPDATED 15 /* ... and an update */
+
 /*
  * Source names by id, and ids by name. Ids of committed rows never change their meaning, so that a
  * hit needs no look at the database.
@@ -100,7 +105,7 @@ typedef struct ptier_l3_conn {
     sqlite3_stmt *statements[L3_STATEMENTS]; /* NULL: the damage does not let it be prepared */
     ptier_l3_source sources[PTIER_L3_SOURCES];
     uint8_t canon[PTIER_L3_CANON_MAX];
-    uint8_t check[PTIER_CHECK_BYTES]; /* of the row that is being written */
+    uint8_t check[PTIER_L3_ROWS][PTIER_CHECK_BYTES]; /* of the rows that are being written */
 } ptier_l3_conn;
 
 /*
@@ -161,6 +166,7 @@ typedef struct ptier_l3 {
     _Atomic uint64_t bytes;
     _Atomic uint64_t prefix;
     _Atomic uint64_t synced_prefix;
+    _Atomic uint64_t rows_known; /* see ptier_l3_rows_known; UINT64_MAX: they are not */
     _Atomic uint64_t damaged;
     _Atomic uint64_t victim_hash;             /* 0: none chosen */
     _Atomic uint64_t spared[PTIER_L3_SPARED]; /* victims that were touched: not chosen again soon */
@@ -342,10 +348,10 @@ typedef struct ptier_l3_row {
     ptier_l3_text key, url, source, username, password, labels;
 } ptier_l3_row;
 
-/* Binds the columns of L3_INSERT and L3_UPDATE, check included. Returns a status that says why not.
- */
+/* Binds the columns that L3_INSERT, L3_INSERT_ROWS (of the row with this number, from 0) and
+ * L3_UPDATE have in common, check included. Returns a status that says why not. */
 PTIER_MUST_CHECK ptier_status ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement,
-                                                const ptier_op *op, int64_t source);
+                                                int row_number, const ptier_op *op, int64_t source);
 
 /*
  * Takes the fields from the row that a statement with L3_GET's columns stands on, and verifies

@@ -123,30 +123,32 @@ ptier_l3_row_check(ptier_l3 *l3, const ptier_l3_row *row, uint8_t canon[PTIER_L3
 }
 
 ptier_status
-ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement, const ptier_op *op, int64_t source)
+ptier_l3_row_bind(ptier_l3 *l3, sqlite3_stmt *statement, int row_number, const ptier_op *op,
+                  int64_t source)
 {
     ptier_l3_row row;
     row_of_op(l3, op, &row);
-    uint8_t *check = l3->writer.check; /* as long as the statement looks at it */
+    uint8_t *check = l3->writer.check[row_number]; /* as long as the statement looks at it */
     ptier_status status = ptier_l3_row_check(l3, &row, l3->writer.canon, check);
     if (status != PTIER_OK)
         return status;
-    int codes = 0;
-    codes |= sqlite3_bind_int64(statement, 1, (int64_t)row.revision);
-    codes |= sqlite3_bind_int64(statement, 2, row.expires_wall);
-    codes |= sqlite3_bind_int64(statement, 3, row.expires_boot);
-    codes |= sqlite3_bind_int64(statement, 4, row.boot_tag);
-    codes |= sqlite3_bind_int64(statement, 5, row.health);
-    codes |= sqlite3_bind_int64(statement, 6, row.revalidate);
-    codes |= sqlite3_bind_int64(statement, 7, row.failures);
-    codes |= sqlite3_bind_int64(statement, 8, source);
-    codes |= sqlite3_bind_int64(statement, 9, row.fetch_time);
-    codes |= sqlite3_bind_int64(statement, 10, row.ttl);
-    codes |= sqlite3_bind_blob(statement, 11, check, PTIER_CHECK_BYTES, SQLITE_STATIC);
-    codes |= bind_string(statement, 12, row.url);
-    codes |= bind_string(statement, 13, row.username);
-    codes |= bind_string(statement, 14, row.password);
-    codes |= sqlite3_bind_blob(statement, 15, row.labels.at, (int)row.labels.length, SQLITE_STATIC);
+    int codes = 0, at = row_number * PTIER_L3_COLUMNS;
+    codes |= sqlite3_bind_int64(statement, at + 1, (int64_t)row.revision);
+    codes |= sqlite3_bind_int64(statement, at + 2, row.expires_wall);
+    codes |= sqlite3_bind_int64(statement, at + 3, row.expires_boot);
+    codes |= sqlite3_bind_int64(statement, at + 4, row.boot_tag);
+    codes |= sqlite3_bind_int64(statement, at + 5, row.health);
+    codes |= sqlite3_bind_int64(statement, at + 6, row.revalidate);
+    codes |= sqlite3_bind_int64(statement, at + 7, row.failures);
+    codes |= sqlite3_bind_int64(statement, at + 8, source);
+    codes |= sqlite3_bind_int64(statement, at + 9, row.fetch_time);
+    codes |= sqlite3_bind_int64(statement, at + 10, row.ttl);
+    codes |= sqlite3_bind_blob(statement, at + 11, check, PTIER_CHECK_BYTES, SQLITE_STATIC);
+    codes |= bind_string(statement, at + 12, row.url);
+    codes |= bind_string(statement, at + 13, row.username);
+    codes |= bind_string(statement, at + 14, row.password);
+    codes |=
+        sqlite3_bind_blob(statement, at + 15, row.labels.at, (int)row.labels.length, SQLITE_STATIC);
     return codes == SQLITE_OK ? PTIER_OK : PTIER_RESOURCE_EXHAUSTED; /* only memory can be short */
 }
 

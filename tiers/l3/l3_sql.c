@@ -44,6 +44,15 @@ const char ptier_l3_schema_sql[] =
 
 const char ptier_l3_index_sql[] = "CREATE INDEX entries_key64 ON entries(key64);";
 
+/* In the order of ptier_l3_row_bind. FAIL: a failure ends the transaction, so that SQLite need not
+ * keep what the statement changes for taking only that back. */
+#define INSERT_INTO_ENTRIES                                                                        \
+    "INSERT OR FAIL INTO entries(revision, expires_wall, expires_boot, boot_tag, health, "         \
+    "revalidate,"                                                                                  \
+    " failures, source, fetch_time, ttl, integrity, url, username, password, labels, key64, key)"  \
+    " VALUES"
+#define ROW "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)" /* PTIER_L3_COLUMNS */
+
 /* In the order of the L3_ID... columns. */
 #define SCAN_COLUMNS                                                                               \
     "e.id, e.key64, e.revision, e.expires_wall, e.expires_boot, e.boot_tag, e.health, e.source,"   \
@@ -78,10 +87,9 @@ const char *const ptier_l3_statement_sql[L3_STATEMENTS] = {
     [L3_COMMIT] = "COMMIT",
     [L3_ROLLBACK] = "ROLLBACK",
     [L3_FIND] = "SELECT id, revision, key FROM entries WHERE key64 = ?1",
-    [L3_INSERT] = "INSERT INTO entries(revision, expires_wall, expires_boot, boot_tag, health,"
-                  " revalidate, failures, source, fetch_time, ttl, integrity, url, username,"
-                  " password, labels, key64, key)"
-                  " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
+    [L3_INSERT] = INSERT_INTO_ENTRIES ROW,
+    [L3_INSERT_ROWS] = INSERT_INTO_ENTRIES ROW "," ROW "," ROW "," ROW /* PTIER_L3_ROWS of them */
+                                               "," ROW "," ROW "," ROW "," ROW,
     [L3_UPDATE] = "UPDATE entries SET revision=?1, expires_wall=?2, expires_boot=?3, boot_tag=?4,"
                   " health=?5, revalidate=?6, failures=?7, source=?8, fetch_time=?9, ttl=?10,"
                   " integrity=?11, url=?12, username=?13, password=?14, labels=?15 WHERE id=?16",

@@ -164,6 +164,12 @@ ptier_l3_synced_prefix(const ptier_tier *tier)
     return atomic_load(&l3->condition) == PTIER_L3_SOUND ? atomic_load(&l3->synced_prefix) : 0;
 }
 
+void
+ptier_l3_rows_known(ptier_tier *tier, uint64_t revision)
+{
+    atomic_store(&ptier_l3_of(tier)->rows_known, revision);
+}
+
 uint64_t
 ptier_l3_damaged(const ptier_tier *tier)
 {

@@ -148,6 +148,13 @@ PTIER_MUST_CHECK ptier_status ptier_l3_rewrite(ptier_tier *tier, ptier_error *er
 uint64_t ptier_l3_prefix(const ptier_tier *tier);
 uint64_t ptier_l3_synced_prefix(const ptier_tier *tier);
 
+/*
+ * The caller knows the key of every row, and so will the changes beyond this revision say what they
+ * replace: of a key that is new no row is looked for. Holds until a write fails or the file is
+ * opened anew. Any thread.
+ */
+void ptier_l3_rows_known(ptier_tier *tier, uint64_t revision);
+
 /* Records and usage figures that were found damaged since open. Any thread. */
 uint64_t ptier_l3_damaged(const ptier_tier *tier);
 

@@ -64,6 +64,7 @@ ptier_l3_roll_back(ptier_l3 *l3)
     if (!sqlite3_get_autocommit(l3->writer.db))
         (void)ptier_l3_run(l3->writer.statements[L3_ROLLBACK]); /* the first error is reported */
     memset(l3->writer.sources, 0, sizeof l3->writer.sources);   /* may name what is undone */
+    atomic_store(&l3->rows_known, UINT64_MAX);                  /* or was it written after all? */
     pthread_mutex_unlock(&l3->audit_mutex);
 }
 
@@ -204,38 +205,66 @@ put_entry_usage(ptier_l3 *l3, int64_t id, bool existed, ptier_entry *entry, ptie
     return existed ? fail(l3, run_with(l3, L3_DELETE_USAGE, id), error) : PTIER_OK;
 }
 
+/* What L3_UPDATE has in common with the n-th row of an insert. */
 static ptier_status
-put_entry(ptier_l3 *l3, const ptier_op *op, const found *row, ptier_error *error)
+bind_entry(ptier_l3 *l3, sqlite3_stmt *put, int row_number, const ptier_op *op, ptier_error *error)
 {
-    const char *key = ptier_entry_key(op->entry);
-    sqlite3_stmt *put = l3->writer.statements[row->id ? L3_UPDATE : L3_INSERT];
     int64_t source = 0;
     int code = source_id(l3, ptier_entry_source(op->entry), &source);
     if (code != SQLITE_OK)
         return fail(l3, code, error);
-    ptier_status status = ptier_l3_row_bind(l3, put, op, source);
+    ptier_status status = ptier_l3_row_bind(l3, put, row_number, op, source);
     if (status != PTIER_OK)
-        return ptier_fail(error, status, "cannot prepare record %s for %s", key, l3->path);
-    if (row->id) {
-        (void)sqlite3_bind_int64(put, 16, row->id); /* cannot fail */
-    } else {
-        (void)sqlite3_bind_int64(put, 16, (int64_t)op->entry->hash);
-        (void)sqlite3_bind_text(put, 17, key, -1, SQLITE_STATIC); /* shows in the run */
+        return ptier_fail(error, status, "cannot prepare record %s for %s",
+                          ptier_entry_key(op->entry), l3->path);
+    return PTIER_OK;
+}
+
+static ptier_status
+update_entry(ptier_l3 *l3, const ptier_op *op, const found *row, ptier_error *error)
+{
+    sqlite3_stmt *update = l3->writer.statements[L3_UPDATE];
+    ptier_status status = bind_entry(l3, update, 0, op, error);
+    if (status != PTIER_OK)
+        return status;
+    (void)sqlite3_bind_int64(update, PTIER_L3_UPDATED + 1, row->id); /* cannot fail */
+    status = fail(l3, ptier_l3_run(update), error);
+    if (status != PTIER_OK)
+        return status;
+    ptier_l3_row_removed(l3, row->id, op->entry->hash, row->revision);
+    ptier_l3_row_added(l3, row->id, op->entry->hash, op->revision);
+    return put_entry_usage(l3, row->id, true, op->entry, error);
+}
+
+/* One, or PTIER_L3_ROWS at once: most of an insert's cost is that of the statement. */
+static ptier_status
+insert_entries(ptier_l3 *l3, const ptier_op *const *ops, int count, ptier_error *error)
+{
+    sqlite3_stmt *insert = l3->writer.statements[count == 1 ? L3_INSERT : L3_INSERT_ROWS];
+    ptier_status status = PTIER_OK;
+    for (int i = 0; status == PTIER_OK && i < count; i++) {
+        const ptier_entry *entry = ops[i]->entry;
+        int after = i * PTIER_L3_COLUMNS + PTIER_L3_UPDATED;
+        status = bind_entry(l3, insert, i, ops[i], error);
+        (void)sqlite3_bind_int64(insert, after + 1, (int64_t)entry->hash); /* cannot fail */
+        (void)sqlite3_bind_text(insert, after + 2, ptier_entry_key(entry), -1,
+                                SQLITE_STATIC); /* shows in the run */
     }
-    code = ptier_l3_run(put);
-    if (code != SQLITE_OK)
-        return fail(l3, code, error);
-    int64_t id = row->id ? row->id : sqlite3_last_insert_rowid(l3->writer.db);
-    if (row->id)
-        ptier_l3_row_removed(l3, id, op->entry->hash, row->revision);
-    ptier_l3_row_added(l3, id, op->entry->hash, op->revision);
-    return put_entry_usage(l3, id, row->id != 0, op->entry, error);
+    if (status == PTIER_OK)
+        status = fail(l3, ptier_l3_run(insert), error);
+    /* Ids follow each other: nobody else writes, and the last one is the highest. */
+    int64_t id = sqlite3_last_insert_rowid(l3->writer.db) - count + 1;
+    for (int i = 0; status == PTIER_OK && i < count; i++, id++) {
+        ptier_l3_row_added(l3, id, ops[i]->entry->hash, ops[i]->revision);
+        status = put_entry_usage(l3, id, false, ops[i]->entry, error);
+    }
+    return status;
 }
 
 ptier_status
 ptier_l3_insert(ptier_l3 *l3, const ptier_op *op, ptier_error *error)
 {
-    return put_entry(l3, op, &(found){0}, error);
+    return insert_entries(l3, &op, 1, error);
 }
 
 int
@@ -259,7 +288,7 @@ apply_change(ptier_l3 *l3, const ptier_op *op, ptier_error *error)
     if (row.id && row.revision >= op->revision)
         return PTIER_OK; /* applied before, or overtaken */
     if (op->kind == PTIER_OP_PUT)
-        return put_entry(l3, op, &row, error);
+        return row.id ? update_entry(l3, op, &row, error) : ptier_l3_insert(l3, op, error);
     if (!row.id)
         return PTIER_OK;
     return fail(l3, ptier_l3_delete(l3, row.id, op->entry->hash, row.revision), error);
@@ -337,6 +366,39 @@ prefetch(const ranked *sorted, size_t at, size_t count)
         __builtin_prefetch((const char *)op->sealed + line * CACHE_LINE);
 }
 
+/* See ptier_l3_rows_known. Alone: the batch has no other change of its key. */
+static bool
+has_no_row(ptier_l3 *l3, const ptier_op *op, bool alone)
+{
+    return alone && op->kind == PTIER_OP_PUT && op->replaces == 0 &&
+           op->revision > atomic_load(&l3->rows_known);
+}
+
+/* What is to be inserted together. */
+typedef struct rows {
+    const ptier_op *ops[PTIER_L3_ROWS];
+    int count;
+} rows;
+
+static ptier_status
+insert_rows(ptier_l3 *l3, rows *r, const ptier_op *op, ptier_error *error)
+{
+    r->ops[r->count++] = op;
+    if (r->count < PTIER_L3_ROWS)
+        return PTIER_OK;
+    r->count = 0;
+    return insert_entries(l3, r->ops, PTIER_L3_ROWS, error);
+}
+
+static ptier_status
+insert_rest(ptier_l3 *l3, const rows *r, ptier_error *error)
+{
+    ptier_status status = PTIER_OK;
+    for (int i = 0; status == PTIER_OK && i < r->count; i++)
+        status = insert_entries(l3, &r->ops[i], 1, error);
+    return status;
+}
+
 /* Sorted by key, because neighbours share pages of the index; of each key only the last change
  * counts. */
 static ptier_status
@@ -354,11 +416,19 @@ apply_sorted(ptier_l3 *l3, const ptier_op *ops, size_t count, ptier_error *error
     }
     qsort(sorted, count, sizeof *sorted, by_key_then_revision);
     ptier_status status = PTIER_OK;
+    rows new_ones = {.count = 0};
+    bool first = true; /* of its key */
     for (size_t i = 0; status == PTIER_OK && i < count; i++) {
+        const ptier_op *op = sorted[i].op;
         prefetch(sorted, i, count);
-        if (i + 1 == count || compare_keys(&sorted[i], &sorted[i + 1]) != 0)
-            status = apply_change(l3, sorted[i].op, error);
+        bool last = i + 1 == count || compare_keys(&sorted[i], &sorted[i + 1]) != 0;
+        if (last)
+            status = has_no_row(l3, op, first) ? insert_rows(l3, &new_ones, op, error)
+                                               : apply_change(l3, op, error);
+        first = last;
     }
+    if (status == PTIER_OK)
+        status = insert_rest(l3, &new_ones, error);
     free(sorted);
     return status;
 }
