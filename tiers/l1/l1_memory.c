@@ -33,7 +33,8 @@ enum {
  */
 typedef struct shard {
     _Alignas(CACHE_LINE) pthread_mutex_t lock;
-    ptier_map map; /* of entries, a reference each */
+    ptier_map map;         /* of entries, a reference each */
+    _Atomic uint64_t hits; /* written under the lock, read without */
     size_t use_count;
     ptier_entry *uses[USES];
     _Alignas(max_align_t) unsigned char order[];
@@ -118,7 +119,7 @@ find_locked(const shard *s, const ptier_ref *ref)
     return ptier_map_find(&s->map, ref->hash, entry_matches, ref);
 }
 
-static void
+static void __attribute__((noinline)) /* in use_locked, which does it now and then */
 make_uses_locked(const l1_tier *l1, shard *s)
 {
     for (size_t i = 0; i < s->use_count; i++)
@@ -126,7 +127,7 @@ make_uses_locked(const l1_tier *l1, shard *s)
     s->use_count = 0;
 }
 
-static void
+static inline void
 use_locked(const l1_tier *l1, shard *s, ptier_entry *entry)
 {
     if (!l1->policy->use_moves) {
@@ -269,55 +270,128 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     return status;
 }
 
-/* ---- many at once ---- */
+/* ---- reads of the cache ---- */
 
-/* Where the search for each ref begins; then the entry there. */
+/* As ptier_map_find does it, but all of it in line. */
+static inline ptier_entry *
+find_key_locked(const shard *s, const ptier_l1_key *key)
+{
+    const ptier_map *map = &s->map;
+    if (map->count == 0)
+        return NULL;
+    for (size_t i = key->hash & map->mask; map->cells[i].value; i = (i + 1) & map->mask) {
+        ptier_entry *entry = map->cells[i].value;
+        if (map->cells[i].hash != key->hash)
+            continue;
+        __builtin_prefetch(&entry->refs, 1); /* another line than the key's, mostly */
+        if (ptier_entry_has_key(entry, key->text, key->length))
+            return entry;
+    }
+    return NULL;
+}
+
+/* What is found is used, and so counts as that in L1's order, also where it may have expired. The
+ * locked instruction comes last: what follows it waits for it. */
+static inline __attribute__((always_inline)) ptier_l1_found
+read_locked(const l1_tier *l1, shard *s, ptier_look look, const ptier_l1_key *key)
+{
+    ptier_l1_found found = {.entry = find_key_locked(s, key)};
+    if (!found.entry)
+        return found;
+    use_locked(l1, s, found.entry);
+    found.hit = found.entry->expires_boot_ms > look.live_after_ms;
+    if (found.hit)
+        ptier_entry_count_uses(found.entry, 1, look.wall_ms);
+    (void)ptier_entry_share(found.entry);
+    return found;
+}
+
+/* The lock keeps other writers away. */
+static inline void
+count_hits_locked(shard *s, size_t hits)
+{
+    atomic_store_explicit(&s->hits, read_figure(&s->hits) + hits, memory_order_relaxed);
+}
+
+ptier_l1_found
+ptier_l1_read(ptier_tier *tier, ptier_look look, const ptier_l1_key *key)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    shard *s = shard_at(l1, number_of(l1, key->hash));
+    pthread_mutex_lock(&s->lock);
+    ptier_l1_found found = read_locked(l1, s, look, key);
+    count_hits_locked(s, found.hit);
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+/* Where the search for each key begins; then the entry there. */
 static void
-fetch_locked(const shard *s, const ptier_ref *refs, const uint8_t *which, size_t count)
+fetch_locked(const shard *s, const ptier_l1_key *keys, const uint8_t *which, size_t count)
 {
     const ptier_map *map = &s->map;
     for (size_t i = 0; i < count; i++)
-        __builtin_prefetch(&map->cells[refs[which[i]].hash & map->mask]);
+        __builtin_prefetch(&map->cells[keys[which[i]].hash & map->mask]);
     for (size_t i = 0; i < count; i++) {
-        const char *entry = map->cells[refs[which[i]].hash & map->mask].value;
+        const char *entry = map->cells[keys[which[i]].hash & map->mask].value;
         for (size_t at = 0; entry && at < FETCHED_BYTES; at += CACHE_LINE)
             __builtin_prefetch(entry + at, 1);
     }
 }
 
 static void
-get_group(l1_tier *l1, shard *s, const ptier_ref *refs, const uint8_t *which, size_t count,
-          ptier_entry **entries)
+read_group(l1_tier *l1, shard *s, ptier_look look, const ptier_l1_key *keys, const uint8_t *which,
+           size_t count, ptier_l1_found *found)
 {
+    size_t hits = 0;
     pthread_mutex_lock(&s->lock);
     if (s->map.cells && count > 1)
-        fetch_locked(s, refs, which, count);
+        fetch_locked(s, keys, which, count);
     for (size_t i = 0; i < count; i++) {
-        ptier_entry *found = find_locked(s, &refs[which[i]]);
-        if (!found)
-            continue;
-        if (!refs[which[i]].quiet)
-            use_locked(l1, s, found);
-        entries[which[i]] = ptier_entry_retain(found);
+        found[which[i]] = read_locked(l1, s, look, &keys[which[i]]);
+        hits += found[which[i]].hit;
     }
+    count_hits_locked(s, hits);
     pthread_mutex_unlock(&s->lock);
 }
 
 void
-ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count, ptier_entry **entries)
+ptier_l1_read_many(ptier_tier *tier, ptier_look look, const ptier_l1_key *keys, size_t count,
+                   ptier_l1_found *found)
 {
     l1_tier *l1 = (l1_tier *)tier;
-    uint8_t which[PTIER_L1_BATCH] = {0}; /* the refs, by shard */
+    uint8_t which[PTIER_L1_BATCH] = {0}; /* the keys, by shard */
     size_t ends[MAX_SHARDS + 1] = {0};
     for (size_t i = 0; i < count; i++)
-        ends[number_of(l1, refs[i].hash) + 1]++;
+        ends[number_of(l1, keys[i].hash) + 1]++;
     for (size_t number = 1; number <= l1->shard_count; number++)
         ends[number] += ends[number - 1];
     for (size_t i = 0; i < count; i++)
-        which[ends[number_of(l1, refs[i].hash)]++] = (uint8_t)i;
+        which[ends[number_of(l1, keys[i].hash)]++] = (uint8_t)i;
     for (size_t number = 0, first = 0; number < l1->shard_count; first = ends[number++])
         if (ends[number] > first)
-            get_group(l1, shard_at(l1, number), refs, which + first, ends[number] - first, entries);
+            read_group(l1, shard_at(l1, number), look, keys, which + first, ends[number] - first,
+                       found);
+}
+
+void
+ptier_l1_count_uses(ptier_tier *tier, ptier_entry *entry, uint32_t count, int64_t last_ms)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    shard *s = shard_at(l1, number_of(l1, entry->hash));
+    pthread_mutex_lock(&s->lock);
+    ptier_entry_count_uses(entry, count, last_ms);
+    pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t
+ptier_l1_hits(ptier_tier *tier)
+{
+    l1_tier *l1 = (l1_tier *)tier;
+    uint64_t hits = 0;
+    for (size_t i = 0; i < l1->shard_count; i++)
+        hits += read_figure(&shard_at(l1, i)->hits);
+    return hits;
 }
 
 /* ---- changes ---- */
