@@ -7,10 +7,11 @@
 
 enum { L1_SAMPLE = 64 };
 
-typedef enum l1_outcome { /* of a look into L1 */
-                          IN_L1,
-                          NOT_IN_L1,
-                          EXPIRED_IN_L1, /* which is not cached */
+/* Of a look into L1. */
+typedef enum l1_outcome {
+    IN_L1,
+    NOT_IN_L1,
+    EXPIRED_IN_L1, /* which is not cached */
 } l1_outcome;
 
 static inline ptier_look
