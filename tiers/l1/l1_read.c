@@ -76,7 +76,7 @@ read_group(ptier_l1 *l1, ptier_l1_shard *s, ptier_look look, const ptier_l1_key 
 {
     size_t hits = 0;
     pthread_mutex_lock(&s->lock);
-    if (s->map.cells && count > 1)
+    if (s->map.count > 0 && count > 1)
         fetch_locked(s, keys, which, count);
     for (size_t i = 0; i < count; i++) {
         found[which[i]] = read_locked(l1, s, look, &keys[which[i]]);
