@@ -9,12 +9,12 @@ enum {
     LAG_MS = 2000,   /* that a tick is never older than: it is one of the kernel's, 1 to 10 ms */
 };
 
-static int64_t
+static inline int64_t
 read_ms(clockid_t id)
 {
     struct timespec now;
     clock_gettime(id, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000 + (uint32_t)now.tv_nsec / 1000000; /* under 2^30 */
 }
 
 static int64_t
@@ -80,24 +80,29 @@ ptier_clock_glance_renew(ptier_clock_glance *glance, const ptier_clock *clock)
     atomic_store_explicit(&glance->wall_ahead_ms, wall_ms - monotonic_ms, memory_order_release);
 }
 
-bool
-ptier_clock_past(const ptier_clock_glance *glance, const ptier_clock *clock,
-                 int64_t expires_boot_ms, int64_t *wall_ms)
+/* What a tick says of boot time; where it cannot tell, that nothing is certain. */
+static inline ptier_look
+look_of(const ptier_clock_glance *glance, int64_t wall_ms, int64_t monotonic_ms)
 {
-    int64_t monotonic_ms;
-    if (!clock->tick) {
-        *wall_ms = ptier_clock_wall(clock);
-        return expires_boot_ms != PTIER_NEVER && expires_boot_ms <= ptier_clock_boot(clock);
+    ptier_look look = {.wall_ms = wall_ms, .live_after_ms = PTIER_NEVER - 1};
+    int64_t shift_ms =
+        wall_ms - monotonic_ms - atomic_load_explicit(&glance->wall_ahead_ms, memory_order_acquire);
+    if (shift_ms >= -SHIFT_MS && shift_ms <= SHIFT_MS)
+        look.live_after_ms = monotonic_ms + SHIFT_MS + LAG_MS +
+                             atomic_load_explicit(&glance->boot_ahead_ms, memory_order_relaxed);
+    return look;
+}
+
+ptier_look
+ptier_clock_look(const ptier_clock_glance *glance, const ptier_clock *clock)
+{
+    int64_t wall_ms, monotonic_ms;
+    if (clock->tick == system_tick) { /* without a call: this is on the path of each hit */
+        wall_ms = read_ms(CLOCK_REALTIME_COARSE);
+        return look_of(glance, wall_ms, read_ms(CLOCK_MONOTONIC_COARSE));
     }
-    clock->tick(clock->context, wall_ms, &monotonic_ms);
-    if (expires_boot_ms == PTIER_NEVER)
-        return false;
-    int64_t shift_ms = *wall_ms - monotonic_ms -
-                       atomic_load_explicit(&glance->wall_ahead_ms, memory_order_acquire);
-    int64_t boot_ms =
-        monotonic_ms + atomic_load_explicit(&glance->boot_ahead_ms, memory_order_relaxed);
-    if (shift_ms >= -SHIFT_MS && shift_ms <= SHIFT_MS &&
-        expires_boot_ms > boot_ms + SHIFT_MS + LAG_MS)
-        return false;
-    return expires_boot_ms <= ptier_clock_boot(clock);
+    if (!clock->tick)
+        return (ptier_look){.wall_ms = ptier_clock_wall(clock), .live_after_ms = PTIER_NEVER - 1};
+    clock->tick(clock->context, &wall_ms, &monotonic_ms);
+    return look_of(glance, wall_ms, monotonic_ms);
 }

@@ -53,9 +53,20 @@ typedef struct ptier_clock_glance {
  * look is an exact one. */
 void ptier_clock_glance_renew(ptier_clock_glance *glance, const ptier_clock *clock);
 
-/* Whether this boot-time expiry has come: exactly. *wall_ms: a few ms old at most. */
-bool ptier_clock_past(const ptier_clock_glance *glance, const ptier_clock *clock,
-                      int64_t expires_boot_ms, int64_t *wall_ms);
+/* What one look at a tick says. */
+typedef struct ptier_look {
+    int64_t wall_ms;       /* a few ms old at most */
+    int64_t live_after_ms; /* boot time: what expires later has not expired, for certain */
+} ptier_look;
+
+ptier_look ptier_clock_look(const ptier_clock_glance *glance, const ptier_clock *clock);
+
+/* Whether this boot-time expiry has come: exactly. `look`: of just now. */
+static inline bool
+ptier_clock_past(const ptier_clock *clock, const ptier_look *look, int64_t expires_boot_ms)
+{
+    return expires_boot_ms <= look->live_after_ms && expires_boot_ms <= ptier_clock_boot(clock);
+}
 
 /* Wall-clock expiries are counted as of now from here on, however often a record is read: the wall
  * clock may be set while we run. */

@@ -80,8 +80,7 @@ ptier_entry_create(const ptier_record *record, uint64_t hash, int64_t expires_wa
 ptier_entry *
 ptier_entry_retain(ptier_entry *entry)
 {
-    atomic_fetch_add_explicit(&entry->refs, 1, memory_order_relaxed);
-    return entry;
+    return ptier_entry_share(entry);
 }
 
 void

@@ -47,6 +47,30 @@ struct ptier_entry {
     char text[]; /* the key first */
 };
 
+static inline uint64_t
+ptier_word_at(const char *bytes)
+{
+    uint64_t word;
+    __builtin_memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+/* As memcmp says it, but without a call: most keys are two words long. */
+static inline bool
+ptier_same_bytes(const char *a, const char *b, size_t length)
+{
+    if (length < sizeof(uint64_t)) {
+        while (length > 0 && a[length - 1] == b[length - 1])
+            length--;
+        return length == 0;
+    }
+    const size_t last = length - sizeof(uint64_t); /* where the last word begins */
+    for (size_t at = 0; at < last; at += sizeof(uint64_t))
+        if (ptier_word_at(a + at) != ptier_word_at(b + at))
+            return false;
+    return ptier_word_at(a + last) == ptier_word_at(b + last);
+}
+
 static inline const char *
 ptier_entry_key(const ptier_entry *entry)
 {
@@ -65,6 +89,13 @@ ptier_entry_source(const ptier_entry *entry)
     return entry->text + entry->source_at;
 }
 
+/* The url follows the key, so where it begins says how long that is. */
+static inline bool
+ptier_entry_has_key(const ptier_entry *entry, const char *key, size_t length)
+{
+    return entry->url_at == length + 1 && ptier_same_bytes(entry->text, key, length);
+}
+
 /* NULL: none. */
 static inline const char *
 ptier_entry_username(const ptier_entry *entry)
@@ -76,6 +107,25 @@ static inline const char *
 ptier_entry_password(const ptier_entry *entry)
 {
     return entry->password_at ? entry->text + entry->password_at : NULL;
+}
+
+/* ptier_entry_retain, without a call. */
+static inline ptier_entry *
+ptier_entry_share(ptier_entry *entry)
+{
+    atomic_fetch_add_explicit(&entry->refs, 1, memory_order_relaxed);
+    return entry;
+}
+
+/* Uses, the last one at this wall time. Where there is an L1, under the lock of the entry's shard
+ * there, whether it is in it or not: so none is lost, and none takes a locked instruction. */
+static inline void
+ptier_entry_count_uses(ptier_entry *entry, uint32_t count, int64_t last_ms)
+{
+    uint64_t before = atomic_load_explicit(&entry->access_count, memory_order_relaxed);
+    atomic_store_explicit(&entry->access_count, before + count, memory_order_relaxed);
+    atomic_store_explicit(&entry->last_access_ms, last_ms, memory_order_relaxed);
+    atomic_store_explicit(&entry->usage_dirty, 1, memory_order_relaxed);
 }
 
 /* Milliseconds as the entry keeps them: 0 for what is no latency (negative, not a number, over 71

@@ -12,6 +12,12 @@ ptier_hash_key(const char *key)
 }
 
 uint64_t
+ptier_hash_bytes(const char *key, size_t length)
+{
+    return XXH3_64bits(key, length);
+}
+
+uint64_t
 ptier_hash_pair(uint64_t first, uint64_t second)
 {
     uint8_t bytes[16];

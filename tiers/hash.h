@@ -8,6 +8,9 @@
 
 uint64_t ptier_hash_key(const char *key);
 
+/* The same of a key whose length is known. */
+uint64_t ptier_hash_bytes(const char *key, size_t length);
+
 /* Two numbers, in this order, mixed into one. Stable: it is stored. */
 uint64_t ptier_hash_pair(uint64_t first, uint64_t second);
 

@@ -191,6 +191,40 @@ touch_counts_uses_and_keeps_entries_in_the_upper_tiers(void **state)
     assert_int_equal(ptier_cache_touch(box.cache, uses, 1), 0); /* expired */
 }
 
+/* One at a time and in a batch: L1 cannot tell then, and leaves the counting to who can. */
+static void
+a_hit_shortly_before_expiry_counts_once(void **state)
+{
+    (void)state;
+    const char *const key = "p1";
+    ptier_entry *entry;
+    ptier_record record;
+    open_with(BOX_ALL, 10);
+    ptier_test_box_put(&box, 1);
+    ptier_test_clock_advance(&box.clock, box.options.default_ttl_ms - 500);
+    assert_int_equal(ptier_cache_get(box.cache, key, &entry, NULL), PTIER_OK);
+    ptier_entry_release(entry);
+    assert_true(ptier_cache_try_get(box.cache, key, &entry));
+    ptier_entry_release(entry);
+    assert_int_equal(ptier_cache_get_many(box.cache, &key, 1, &entry, NULL), 1);
+    ptier_cache_read(box.cache, entry, &record, NULL);
+    assert_int_equal(record.access_count, 3);
+    ptier_entry_release(entry);
+    ptier_statistics s = ptier_test_box_statistics(&box);
+    assert_int_equal(s.hits, 3);
+    assert_int_equal(s.tiers[PTIER_TIER_L1].hits, 3);
+    assert_int_equal(s.misses, 0);
+    ptier_test_clock_advance(&box.clock, 500);
+    assert_false(ptier_cache_try_get(box.cache, key, &entry)); /* which counts no miss */
+    assert_null(entry);
+    assert_int_equal(ptier_cache_get(box.cache, key, &entry, NULL), PTIER_NOT_FOUND);
+    assert_int_equal(ptier_cache_get_many(box.cache, &key, 1, &entry, NULL), 0);
+    assert_null(entry);
+    s = ptier_test_box_statistics(&box);
+    assert_int_equal(s.hits, 3);
+    assert_int_equal(s.misses, 2);
+}
+
 int
 main(void)
 {
@@ -203,6 +237,7 @@ main(void)
         cmocka_unit_test_teardown(l1_keeps_what_is_used_most_recently, tear_down),
         cmocka_unit_test_teardown(touch_counts_uses_and_keeps_entries_in_the_upper_tiers,
                                   tear_down),
+        cmocka_unit_test_teardown(a_hit_shortly_before_expiry_counts_once, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,10 +74,9 @@ suspend(machine *m, int64_t ms)
 static bool
 past(machine *m, int64_t expires_boot_ms)
 {
-    int64_t now_ms;
-    bool is_past = ptier_clock_past(&m->glance, &m->clock, expires_boot_ms, &now_ms);
-    assert_in_range(m->wall_ms - now_ms, 0, m->lag_ms);
-    return is_past;
+    const ptier_look look = ptier_clock_look(&m->glance, &m->clock);
+    assert_in_range(m->wall_ms - look.wall_ms, 0, m->lag_ms);
+    return ptier_clock_past(&m->clock, &look, expires_boot_ms);
 }
 
 static void
@@ -184,14 +183,29 @@ the_machine_has_ticks(void **state)
     (void)state;
     ptier_clock clock;
     ptier_clock_glance glance = {0};
-    int64_t now_ms, before_ms;
     ptier_clock_system(&clock);
     ptier_clock_glance_renew(&glance, &clock);
-    before_ms = ptier_clock_wall(&clock);
-    assert_true(ptier_clock_past(&glance, &clock, ptier_clock_boot(&clock), &now_ms));
-    assert_false(
-        ptier_clock_past(&glance, &clock, ptier_clock_boot(&clock) + 10 * HOUR_MS, &now_ms));
-    assert_true(now_ms > before_ms - HOUR_MS);
+    int64_t before_ms = ptier_clock_wall(&clock), boot_ms = ptier_clock_boot(&clock);
+    const ptier_look look = ptier_clock_look(&glance, &clock);
+    assert_true(ptier_clock_past(&clock, &look, boot_ms));
+    assert_false(ptier_clock_past(&clock, &look, boot_ms + 10 * HOUR_MS));
+    assert_true(look.live_after_ms < boot_ms + HOUR_MS);
+    assert_true(look.wall_ms > before_ms - HOUR_MS);
+}
+
+/* Whatever the clocks say, also right after a suspend. */
+static void
+what_never_expires_is_live_for_certain(void **state)
+{
+    (void)state;
+    machine m = started();
+    begin(&m);
+    assert_true(ptier_clock_look(&m.glance, &m.clock).live_after_ms < m.boot_ms + HOUR_MS);
+    suspend(&m, HOUR_MS);
+    assert_true(ptier_clock_look(&m.glance, &m.clock).live_after_ms < PTIER_NEVER);
+    m.clock.tick = NULL;
+    assert_true(ptier_clock_look(&m.glance, &m.clock).live_after_ms < PTIER_NEVER);
+    assert_int_equal(m.exact, 0);
 }
 
 int
@@ -206,6 +220,7 @@ main(void)
         cmocka_unit_test(after_a_renewal_looks_are_cheap_again),
         cmocka_unit_test(without_a_tick_every_look_is_exact),
         cmocka_unit_test(the_machine_has_ticks),
+        cmocka_unit_test(what_never_expires_is_live_for_certain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

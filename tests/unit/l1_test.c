@@ -382,9 +382,14 @@ write_and_read(void *context)
         char key[24];
         ptier_entry *entry;
         (void)snprintf(key, sizeof key, "k%llu", (unsigned long long)number);
-        const ptier_ref ref = {
-            .hash = hash_in(number % 16, number), .key = key, .quiet = what == 3};
-        if (c->l1->ops->get(c->l1, &ref, &entry) == PTIER_OK) {
+        const uint64_t hash = hash_in(number % 16, number);
+        const ptier_ref ref = {.hash = hash, .key = key, .quiet = what == 3};
+        const ptier_l1_key read_key = {.hash = hash, .text = key, .length = strlen(key)};
+        if (what >= 6)
+            entry = ptier_l1_read(c->l1, (ptier_look){0}, &read_key).entry;
+        else if (c->l1->ops->get(c->l1, &ref, &entry))
+            entry = NULL;
+        if (entry) {
             c->wrong += strcmp(ptier_entry_key(entry), key) != 0;
             ptier_entry_release(entry);
         }
@@ -444,67 +449,6 @@ l1_stays_right_with_readers_writers_and_scans_at_once(void **state)
         c.l1->ops->close(c.l1);
         pthread_mutex_destroy(&c.change_lock);
     }
-}
-
-/* Keys that are there and not, twice, and under one hash; in one shard and in many. */
-static void
-l1_gives_many_at_once_what_it_gives_one_by_one(void **state)
-{
-    (void)state;
-    enum { ENTRIES = 600, SHARDS = 16 };
-    static char keys[2 * ENTRIES][16];
-    for (uint64_t capacity = 1000; capacity <= 100000; capacity *= 100) {
-        ptier_tier *l1 = open_l1(capacity);
-        for (uint64_t i = 0; i < 2 * ENTRIES; i++) {
-            (void)snprintf(keys[i], sizeof keys[i], "k%d", (int)i);
-            if (i < ENTRIES)
-                put(l1, keys[i], (i % SHARDS) << 48 | i / SHARDS % 20, i + 1);
-        }
-        for (size_t count = 0; count <= PTIER_L1_BATCH; count += count < 4 ? 1 : 31) {
-            ptier_entry *entries[PTIER_L1_BATCH] = {NULL};
-            ptier_ref refs[PTIER_L1_BATCH];
-            for (size_t i = 0; i < count; i++) {
-                uint64_t key = (i * 37 + count) % (2 * ENTRIES) / (1 + i % 2);
-                refs[i] =
-                    (ptier_ref){.hash = (key % SHARDS) << 48 | key / SHARDS % 20, .key = keys[key]};
-            }
-            ptier_l1_get_many(l1, refs, count, entries);
-            for (size_t i = 0; i < count; i++) {
-                uint64_t revision = get(l1, refs[i].key, refs[i].hash);
-                assert_int_equal(entries[i] ? entries[i]->revision : 0, revision);
-                ptier_entry_release(entries[i]);
-            }
-        }
-        l1->ops->close(l1);
-    }
-}
-
-static void
-l1_takes_a_get_of_many_for_uses_in_their_order(void **state)
-{
-    (void)state;
-    static const char *const keys[] = {"a", "b", "c", "d"};
-    ptier_tier *l1 = open_l1(4);
-    ptier_ref refs[3];
-    ptier_entry *entries[3] = {NULL};
-    uint64_t hash, revision;
-    for (uint64_t i = 0; i < 4; i++)
-        put(l1, keys[i], i, i + 1);
-    for (uint64_t i = 0; i < 3; i++)
-        refs[i] = (ptier_ref){.hash = 2 - i, .key = keys[2 - i], .quiet = i == 1};
-    ptier_l1_get_many(l1, refs, 3, entries); /* c, quietly b, a */
-    for (size_t i = 0; i < 3; i++)
-        ptier_entry_release(entries[i]);
-    static const uint64_t order[] = {2, 4, 3};
-    for (uint64_t i = 0; i < 3; i++) {
-        put(l1, "new", 9, 9 + i); /* over the bound */
-        assert_int_equal(l1->ops->victim(l1, &hash, &revision), PTIER_OK);
-        assert_int_equal(revision, order[i]);
-        l1->ops->drop(l1, hash, revision);
-        l1->ops->drop(l1, 9, 0);
-        put(l1, "filler", 10 + i, 20 + i);
-    }
-    l1->ops->close(l1);
 }
 
 /* In kB. */
@@ -575,8 +519,6 @@ main(void)
         cmocka_unit_test(l1_evicts_what_is_next_and_gives_its_reference_away),
         cmocka_unit_test(l1_clear_empties_it_and_an_entry_outlives_it),
         cmocka_unit_test(l1_scan_sees_each_entry_once),
-        cmocka_unit_test(l1_gives_many_at_once_what_it_gives_one_by_one),
-        cmocka_unit_test(l1_takes_a_get_of_many_for_uses_in_their_order),
         cmocka_unit_test(l1_fills_its_bound_however_uneven_its_shards_are),
         cmocka_unit_test(l1_keeps_to_a_bound_in_bytes_and_never_gives_up_what_came_last),
         cmocka_unit_test(l1_keeps_to_the_bound_that_is_met_first),

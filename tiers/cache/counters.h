@@ -15,7 +15,8 @@ enum {
     PTIER_STRIPE_BYTES = 128, /* two cache lines: they are fetched in pairs */
 };
 
-/* Reads by the tier that had the entry; NONE: misses. Each CPU counts on a stripe of its own. */
+/* Reads by the tier that had the entry, but for hits that L1 counts; NONE: misses. Each CPU counts
+ * on a stripe of its own. */
 typedef union ptier_read_stripe {
     _Atomic uint64_t found[PTIER_TIER_COUNT];
     char room[PTIER_STRIPE_BYTES];
@@ -33,6 +34,7 @@ typedef struct ptier_counters {
                                    taken under it */
     int64_t since_boot_ms;      /* open, or the last reset */
     uint64_t damaged_before[PTIER_TIER_COUNT]; /* that reset; tiers count from open on */
+    uint64_t l1_hits_before;
 } ptier_counters;
 
 static inline void

@@ -102,17 +102,18 @@ begin_run(ptier_cache *cache, const ptier_findings *f, ptier_error *error)
 static ptier_status
 start_threads(ptier_cache *cache, ptier_error *error)
 {
-    if (!cache->indexing)
+    const bool indexing = cache->indexing; /* the threads' from here on */
+    if (!indexing)
         ptier_note_rows_known_locked(cache); /* nobody else is there yet */
     if (cache->tiers[PTIER_TIER_L3])
         cache->l3_started = pthread_create(&cache->l3_thread, NULL, ptier_l3_thread, cache) == 0;
     cache->maintenance_started =
         pthread_create(&cache->maintenance_thread, NULL, ptier_maintenance_thread, cache) == 0;
-    if (cache->indexing)
+    if (indexing)
         cache->indexing_started =
             pthread_create(&cache->indexing_thread, NULL, ptier_indexing_thread, cache) == 0;
     if (!cache->maintenance_started || (cache->tiers[PTIER_TIER_L3] && !cache->l3_started) ||
-        (cache->indexing && !cache->indexing_started))
+        (indexing && !cache->indexing_started))
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "cannot start the cache's threads");
     return PTIER_OK;
 }

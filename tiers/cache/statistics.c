@@ -22,11 +22,22 @@ damaged_since_open(const ptier_cache *cache, ptier_tier_id id)
                                  : 0;
 }
 
+/* L1 counts from open on. */
+static uint64_t
+take_l1_hits(ptier_cache *cache, bool reset)
+{
+    ptier_tier *l1 = cache->tiers[PTIER_TIER_L1];
+    uint64_t before = cache->count.l1_hits_before, hits = l1 ? ptier_l1_hits(l1) : 0;
+    if (reset)
+        cache->count.l1_hits_before = hits;
+    return hits - before;
+}
+
 /* What each tier was asked follows from where reads ended: see statistics.h. */
 static void
 collect_reads(ptier_cache *cache, bool reset, ptier_statistics *s)
 {
-    uint64_t found[PTIER_TIER_COUNT] = {0};
+    uint64_t found[PTIER_TIER_COUNT] = {[PTIER_TIER_L1] = take_l1_hits(cache, reset)};
     for (int stripe = 0; stripe < PTIER_STRIPES; stripe++)
         for (int id = PTIER_TIER_NONE; id < PTIER_TIER_COUNT; id++)
             found[id] += ptier_take(&cache->count.reads[stripe].found[id], reset);

@@ -11,69 +11,14 @@
 #include <string.h>
 
 #include "hash.h"
-#include "l1/huge_pages.h"
-#include "l1/l1_policy.h"
-#include "map.h"
+#include "l1/l1_internal.h"
 
 enum {
-    MAX_SHARDS = 16,
     ENTRIES_PER_SHARD = 4096, /* below this a further shard does not pay */
     ENTRY_BYTES = 512,        /* about, for guessing entries from bytes */
-    CACHE_LINE = 64,
-    FETCHED_BYTES = 256, /* of an entry: most are no larger */
-    USES = 16,           /* that may wait in a shard */
-    SAMPLES = 32,        /* of a shard's cells, for huge pages */
-    FORGET_STEPS = 9000, /* about a quarter of an hour */
+    SAMPLES = 32,             /* of a shard's cells, for huge pages */
+    FORGET_STEPS = 9000,      /* about a quarter of an hour */
 };
-
-/*
- * A use that moves an entry writes to its neighbours in the order, which are anywhere in memory: so
- * they are only fetched at first, and the uses, in their order, made when they are there. Before
- * anything else looks at the order or changes it, all uses are made.
- */
-typedef struct shard {
-    _Alignas(CACHE_LINE) pthread_mutex_t lock;
-    ptier_map map; /* of entries, a reference each */
-    size_t use_count;
-    ptier_entry *uses[USES];
-    _Alignas(max_align_t) unsigned char order[];
-} shard;
-
-/* How full a shard is: of its entries, its table left out. */
-typedef struct load {
-    _Atomic uint64_t entries, bytes;
-} load;
-
-typedef struct l1_tier {
-    ptier_tier tier;
-    const ptier_l1_policy *policy;
-    uint64_t capacity, bytes_max; /* UINT64_MAX: none */
-    size_t shard_count;           /* a power of two */
-    size_t shard_bytes;           /* of one in `shards` */
-
-    /* Written under the lock of the shard, read without any; apart from the shards, so that whoever
-     * looks at all of them does not meet the lines that readers write to. */
-    _Alignas(CACHE_LINE) load loads[MAX_SHARDS];
-    _Atomic uint64_t entries, bytes; /* of the tier, tables and all */
-
-    /* Of the one thread that gathers. */
-    _Alignas(CACHE_LINE) ptier_huge_pages pages;
-    uint64_t steps;
-
-    _Alignas(CACHE_LINE) unsigned char shards[];
-} l1_tier;
-
-static size_t
-number_of(const l1_tier *l1, uint64_t hash)
-{
-    return (hash >> 48) & (l1->shard_count - 1);
-}
-
-static shard *
-shard_at(l1_tier *l1, size_t number)
-{
-    return (shard *)(l1->shards + number * l1->shard_bytes);
-}
 
 /* ---- how much there is ---- */
 
@@ -83,21 +28,15 @@ add(_Atomic uint64_t *figure, uint64_t by) /* modulo 2^64: may be a negative num
     atomic_fetch_add_explicit(figure, by, memory_order_relaxed);
 }
 
-static uint64_t
-read_figure(const _Atomic uint64_t *figure)
-{
-    return atomic_load_explicit(figure, memory_order_relaxed);
-}
-
 /* For one writer at a time, who holds a lock: no costly addition in memory. */
 static void
 add_alone(_Atomic uint64_t *figure, uint64_t by)
 {
-    atomic_store_explicit(figure, read_figure(figure) + by, memory_order_relaxed);
+    atomic_store_explicit(figure, ptier_l1_figure(figure) + by, memory_order_relaxed);
 }
 
 static void
-count_locked(l1_tier *l1, size_t number, uint64_t entries, uint64_t bytes)
+count_locked(ptier_l1 *l1, size_t number, uint64_t entries, uint64_t bytes)
 {
     add_alone(&l1->loads[number].entries, entries);
     add_alone(&l1->loads[number].bytes, bytes);
@@ -121,42 +60,26 @@ entry_matches(const void *value, const void *key)
 }
 
 static ptier_entry *
-find_locked(const shard *s, const ptier_ref *ref)
+find_locked(const ptier_l1_shard *s, const ptier_ref *ref)
 {
     return ptier_map_find(&s->map, ref->hash, entry_matches, ref);
 }
 
-static void
-make_uses_locked(const l1_tier *l1, shard *s)
+void
+ptier_l1_make_uses_locked(const ptier_l1 *l1, ptier_l1_shard *s)
 {
     for (size_t i = 0; i < s->use_count; i++)
         l1->policy->use(s->order, s->uses[i]);
     s->use_count = 0;
 }
 
-static void
-use_locked(const l1_tier *l1, shard *s, ptier_entry *entry)
-{
-    if (!l1->policy->use_moves) {
-        l1->policy->use(s->order, entry);
-        return;
-    }
-    if (entry->l1_newer)
-        __builtin_prefetch(&entry->l1_newer->l1_newer, 1);
-    if (entry->l1_older)
-        __builtin_prefetch(&entry->l1_older->l1_newer, 1);
-    s->uses[s->use_count++] = entry;
-    if (s->use_count == USES)
-        make_uses_locked(l1, s);
-}
-
 static ptier_status
-insert_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+insert_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number, ptier_entry *entry)
 {
     size_t table = ptier_map_bytes(&s->map);
     if (!ptier_map_insert(&s->map, entry->hash, entry))
         return PTIER_RESOURCE_EXHAUSTED;
-    make_uses_locked(l1, s);
+    ptier_l1_make_uses_locked(l1, s);
     l1->policy->insert(s->order, ptier_entry_retain(entry));
     add(&l1->bytes, ptier_map_bytes(&s->map) - table);
     count_locked(l1, number, 1, ptier_entry_bytes(entry));
@@ -164,9 +87,9 @@ insert_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
 }
 
 static void
-replace_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *old, ptier_entry *entry)
+replace_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number, ptier_entry *old, ptier_entry *entry)
 {
-    make_uses_locked(l1, s);
+    ptier_l1_make_uses_locked(l1, s);
     (void)ptier_map_replace(&s->map, old->hash, old, entry); /* it was found there */
     l1->policy->replace(s->order, old, ptier_entry_retain(entry));
     count_locked(l1, number, 0, ptier_entry_bytes(entry) - ptier_entry_bytes(old));
@@ -174,7 +97,7 @@ replace_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *old, ptier_ent
 }
 
 static ptier_status
-put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+put_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number, ptier_entry *entry)
 {
     const ptier_ref ref = {.hash = entry->hash, .key = ptier_entry_key(entry)};
     ptier_entry *old = find_locked(s, &ref);
@@ -184,45 +107,45 @@ put_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
         return PTIER_OK; /* a late promotion */
     if (old != entry)
         replace_locked(l1, s, number, old, entry);
-    use_locked(l1, s, entry);
+    ptier_l1_use_locked(l1, s, entry);
     return PTIER_OK;
 }
 
 /* L1's reference becomes the caller's. */
 static void
-take_out_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+take_out_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number, ptier_entry *entry)
 {
-    make_uses_locked(l1, s);
+    ptier_l1_make_uses_locked(l1, s);
     (void)ptier_map_remove(&s->map, entry->hash, entry); /* it was found there */
     l1->policy->remove(s->order, entry);
     count_locked(l1, number, -UINT64_C(1), -ptier_entry_bytes(entry));
 }
 
 static void
-remove_locked(l1_tier *l1, shard *s, size_t number, ptier_entry *entry)
+remove_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number, ptier_entry *entry)
 {
     take_out_locked(l1, s, number, entry);
     ptier_entry_release(entry);
 }
 
 static void
-clear_locked(l1_tier *l1, shard *s, size_t number)
+clear_locked(ptier_l1 *l1, ptier_l1_shard *s, size_t number)
 {
-    const load *l = &l1->loads[number];
+    const ptier_l1_load *l = &l1->loads[number];
     for (size_t i = 0; s->map.cells && i <= s->map.mask; i++)
         ptier_entry_release(s->map.cells[i].value);
     add(&l1->bytes, -(uint64_t)ptier_map_bytes(&s->map));
-    count_locked(l1, number, -read_figure(&l->entries), -read_figure(&l->bytes));
+    count_locked(l1, number, -ptier_l1_figure(&l->entries), -ptier_l1_figure(&l->bytes));
     ptier_map_fini(&s->map);
     s->use_count = 0;
     memset(s->order, 0, l1->policy->order_bytes);
 }
 
 static void
-clear_all(l1_tier *l1)
+clear_all(ptier_l1 *l1)
 {
     for (size_t i = 0; i < l1->shard_count; i++) {
-        shard *s = shard_at(l1, i);
+        ptier_l1_shard *s = ptier_l1_shard_at(l1, i);
         pthread_mutex_lock(&s->lock);
         clear_locked(l1, s, i);
         pthread_mutex_unlock(&s->lock);
@@ -233,7 +156,7 @@ clear_all(l1_tier *l1)
 
 /* Where cells, and the entries that they lead to, lie. Nothing there is looked at. */
 static size_t
-sample(shard *s, uint64_t random, uintptr_t addresses[2 * SAMPLES])
+sample(ptier_l1_shard *s, uint64_t random, uintptr_t addresses[2 * SAMPLES])
 {
     size_t count = 0;
     pthread_mutex_lock(&s->lock);
@@ -250,14 +173,14 @@ sample(shard *s, uint64_t random, uintptr_t addresses[2 * SAMPLES])
 void
 ptier_l1_gather(ptier_tier *tier)
 {
-    l1_tier *l1 = (l1_tier *)tier;
+    ptier_l1 *l1 = (ptier_l1 *)tier;
     uintptr_t addresses[2 * SAMPLES];
-    if (read_figure(&l1->bytes) < PTIER_L1_HUGE_FROM || !ptier_huge_pages_wanted(&l1->pages))
+    if (ptier_l1_figure(&l1->bytes) < PTIER_L1_HUGE_FROM || !ptier_huge_pages_wanted(&l1->pages))
         return;
     if (++l1->steps % FORGET_STEPS == 0)
         ptier_huge_pages_forget(&l1->pages);
     uint64_t random = ptier_hash_pair(l1->steps, 0);
-    shard *s = shard_at(l1, l1->steps & (l1->shard_count - 1));
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, l1->steps & (l1->shard_count - 1));
     size_t count = sample(s, random, addresses);
     for (size_t i = 0; i < count; i++)
         if (ptier_huge_pages_gather(&l1->pages, addresses[i]))
@@ -269,14 +192,14 @@ ptier_l1_gather(ptier_tier *tier)
 static ptier_status
 l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
 {
-    l1_tier *l1 = (l1_tier *)tier;
-    shard *s = shard_at(l1, number_of(l1, ref->hash));
+    ptier_l1 *l1 = (ptier_l1 *)tier;
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, ptier_l1_number_of(l1, ref->hash));
     ptier_status status = PTIER_NOT_FOUND;
     pthread_mutex_lock(&s->lock);
     ptier_entry *found = find_locked(s, ref);
     if (found) {
         if (!ref->quiet)
-            use_locked(l1, s, found);
+            ptier_l1_use_locked(l1, s, found);
         *entry = ptier_entry_retain(found);
         status = PTIER_OK;
     }
@@ -284,68 +207,17 @@ l1_get(ptier_tier *tier, const ptier_ref *ref, ptier_entry **entry)
     return status;
 }
 
-/* ---- many at once ---- */
-
-/* Where the search for each ref begins; then the entry there. */
-static void
-fetch_locked(const shard *s, const ptier_ref *refs, const uint8_t *which, size_t count)
-{
-    const ptier_map *map = &s->map;
-    for (size_t i = 0; i < count; i++)
-        __builtin_prefetch(&map->cells[refs[which[i]].hash & map->mask]);
-    for (size_t i = 0; i < count; i++) {
-        const char *entry = map->cells[refs[which[i]].hash & map->mask].value;
-        for (size_t at = 0; entry && at < FETCHED_BYTES; at += CACHE_LINE)
-            __builtin_prefetch(entry + at, 1);
-    }
-}
-
-static void
-get_group(l1_tier *l1, shard *s, const ptier_ref *refs, const uint8_t *which, size_t count,
-          ptier_entry **entries)
-{
-    pthread_mutex_lock(&s->lock);
-    if (s->map.cells && count > 1)
-        fetch_locked(s, refs, which, count);
-    for (size_t i = 0; i < count; i++) {
-        ptier_entry *found = find_locked(s, &refs[which[i]]);
-        if (!found)
-            continue;
-        if (!refs[which[i]].quiet)
-            use_locked(l1, s, found);
-        entries[which[i]] = ptier_entry_retain(found);
-    }
-    pthread_mutex_unlock(&s->lock);
-}
-
-void
-ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count, ptier_entry **entries)
-{
-    l1_tier *l1 = (l1_tier *)tier;
-    uint8_t which[PTIER_L1_BATCH] = {0}; /* the refs, by shard */
-    size_t ends[MAX_SHARDS + 1] = {0};
-    for (size_t i = 0; i < count; i++)
-        ends[number_of(l1, refs[i].hash) + 1]++;
-    for (size_t number = 1; number <= l1->shard_count; number++)
-        ends[number] += ends[number - 1];
-    for (size_t i = 0; i < count; i++)
-        which[ends[number_of(l1, refs[i].hash)]++] = (uint8_t)i;
-    for (size_t number = 0, first = 0; number < l1->shard_count; first = ends[number++])
-        if (ends[number] > first)
-            get_group(l1, shard_at(l1, number), refs, which + first, ends[number] - first, entries);
-}
-
 /* ---- changes ---- */
 
 static ptier_status
-apply_one(l1_tier *l1, const ptier_op *op)
+apply_one(ptier_l1 *l1, const ptier_op *op)
 {
     if (op->kind == PTIER_OP_CLEAR) {
         clear_all(l1);
         return PTIER_OK;
     }
-    size_t number = number_of(l1, op->entry->hash);
-    shard *s = shard_at(l1, number);
+    size_t number = ptier_l1_number_of(l1, op->entry->hash);
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, number);
     ptier_status status = PTIER_OK;
     pthread_mutex_lock(&s->lock);
     if (op->kind == PTIER_OP_PUT) {
@@ -365,7 +237,7 @@ l1_apply(ptier_tier *tier, const ptier_op *ops, size_t count, bool sync, ptier_e
 {
     (void)sync; /* memory is as stable as it gets */
     for (size_t i = 0; i < count; i++) {
-        ptier_status status = apply_one((l1_tier *)tier, &ops[i]);
+        ptier_status status = apply_one((ptier_l1 *)tier, &ops[i]);
         if (status)
             return ptier_fail(error, status, "L1 is out of memory");
     }
@@ -385,22 +257,22 @@ l1_write_usage(ptier_tier *tier, const ptier_usage *usage, size_t count, ptier_e
 static void
 l1_touch(ptier_tier *tier, const ptier_ref *ref)
 {
-    l1_tier *l1 = (l1_tier *)tier;
-    shard *s = shard_at(l1, number_of(l1, ref->hash));
+    ptier_l1 *l1 = (ptier_l1 *)tier;
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, ptier_l1_number_of(l1, ref->hash));
     pthread_mutex_lock(&s->lock);
     ptier_entry *found = find_locked(s, ref);
     if (found)
-        use_locked(l1, s, found);
+        ptier_l1_use_locked(l1, s, found);
     pthread_mutex_unlock(&s->lock);
 }
 
 static size_t
-fullest(const l1_tier *l1, bool by_entries)
+fullest(const ptier_l1 *l1, bool by_entries)
 {
     size_t number = 0;
     uint64_t most = 0;
     for (size_t i = 0; i < l1->shard_count; i++) {
-        uint64_t full = read_figure(by_entries ? &l1->loads[i].entries : &l1->loads[i].bytes);
+        uint64_t full = ptier_l1_figure(by_entries ? &l1->loads[i].entries : &l1->loads[i].bytes);
         if (full > most) {
             most = full;
             number = i;
@@ -411,10 +283,10 @@ fullest(const l1_tier *l1, bool by_entries)
 
 /* Which shard is to give something up; false: none. */
 static bool
-over_bound(const l1_tier *l1, size_t *number)
+over_bound(const ptier_l1 *l1, size_t *number)
 {
-    bool crowded = read_figure(&l1->entries) > l1->capacity;
-    if (!crowded && read_figure(&l1->bytes) <= l1->bytes_max)
+    bool crowded = ptier_l1_figure(&l1->entries) > l1->capacity;
+    if (!crowded && ptier_l1_figure(&l1->bytes) <= l1->bytes_max)
         return false;
     *number = fullest(l1, crowded);
     return true;
@@ -423,13 +295,13 @@ over_bound(const l1_tier *l1, size_t *number)
 static ptier_status
 l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
 {
-    l1_tier *l1 = (l1_tier *)tier;
+    ptier_l1 *l1 = (ptier_l1 *)tier;
     size_t number;
     if (!over_bound(l1, &number))
         return PTIER_NOT_FOUND;
-    shard *s = shard_at(l1, number);
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
-    make_uses_locked(l1, s);
+    ptier_l1_make_uses_locked(l1, s);
     const ptier_entry *next = l1->policy->victim(s->order);
     if (next) {
         *hash = next->hash;
@@ -442,13 +314,13 @@ l1_victim(ptier_tier *tier, uint64_t *hash, uint64_t *revision)
 ptier_entry *
 ptier_l1_evict(ptier_tier *tier)
 {
-    l1_tier *l1 = (l1_tier *)tier;
+    ptier_l1 *l1 = (ptier_l1 *)tier;
     size_t number;
     if (!over_bound(l1, &number))
         return NULL;
-    shard *s = shard_at(l1, number);
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
-    make_uses_locked(l1, s);
+    ptier_l1_make_uses_locked(l1, s);
     ptier_entry *next = l1->policy->victim(s->order);
     if (next)
         take_out_locked(l1, s, number, next);
@@ -460,9 +332,9 @@ static void
 l1_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
 {
     const ptier_ref ref = {.hash = hash, .revision = revision};
-    l1_tier *l1 = (l1_tier *)tier;
-    size_t number = number_of(l1, hash);
-    shard *s = shard_at(l1, number);
+    ptier_l1 *l1 = (ptier_l1 *)tier;
+    size_t number = ptier_l1_number_of(l1, hash);
+    ptier_l1_shard *s = ptier_l1_shard_at(l1, number);
     pthread_mutex_lock(&s->lock);
     ptier_entry *found = find_locked(s, &ref);
     if (found)
@@ -471,7 +343,7 @@ l1_drop(ptier_tier *tier, uint64_t hash, uint64_t revision)
 }
 
 static bool
-scan_shard_locked(const shard *s, ptier_scan_fn fn, void *context)
+scan_shard_locked(const ptier_l1_shard *s, ptier_scan_fn fn, void *context)
 {
     for (size_t i = 0; s->map.cells && i <= s->map.mask; i++) {
         const ptier_entry *entry = s->map.cells[i].value;
@@ -496,10 +368,10 @@ static ptier_status
 l1_scan(ptier_tier *tier, ptier_scan_fn fn, void *context, ptier_error *error)
 {
     (void)error; /* cannot fail */
-    l1_tier *l1 = (l1_tier *)tier;
+    ptier_l1 *l1 = (ptier_l1 *)tier;
     bool go_on = true;
     for (size_t i = 0; i < l1->shard_count && go_on; i++) {
-        shard *s = shard_at(l1, i);
+        ptier_l1_shard *s = ptier_l1_shard_at(l1, i);
         pthread_mutex_lock(&s->lock);
         go_on = scan_shard_locked(s, fn, context);
         pthread_mutex_unlock(&s->lock);
@@ -518,23 +390,23 @@ l1_probe(ptier_tier *tier, ptier_error *error)
 static uint64_t
 l1_count(ptier_tier *tier)
 {
-    return read_figure(&((const l1_tier *)tier)->entries);
+    return ptier_l1_figure(&((const ptier_l1 *)tier)->entries);
 }
 
 static uint64_t
 l1_bytes(ptier_tier *tier)
 {
-    return read_figure(&((const l1_tier *)tier)->bytes);
+    return ptier_l1_figure(&((const ptier_l1 *)tier)->bytes);
 }
 
 static void
 l1_close(ptier_tier *tier)
 {
-    l1_tier *l1 = (l1_tier *)tier;
+    ptier_l1 *l1 = (ptier_l1 *)tier;
     clear_all(l1);
     ptier_huge_pages_fini(&l1->pages);
     for (size_t i = 0; i < l1->shard_count; i++)
-        pthread_mutex_destroy(&shard_at(l1, i)->lock);
+        pthread_mutex_destroy(&ptier_l1_shard_at(l1, i)->lock);
     free(l1);
 }
 
@@ -581,7 +453,7 @@ shards_for(uint64_t capacity, uint64_t bytes_max)
 {
     uint64_t entries = bytes_max / ENTRY_BYTES < capacity ? bytes_max / ENTRY_BYTES : capacity;
     size_t count = 1;
-    while (count < MAX_SHARDS && entries / (count * 2) >= ENTRIES_PER_SHARD)
+    while (count < PTIER_L1_SHARDS_MAX && entries / (count * 2) >= ENTRIES_PER_SHARD)
         count *= 2;
     return count;
 }
@@ -596,10 +468,10 @@ ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier, ptier_error *e
     uint64_t capacity = options->capacity ? options->capacity : UINT64_MAX;
     uint64_t bytes_max = options->bytes ? options->bytes : UINT64_MAX;
     size_t count = shards_for(capacity, bytes_max);
-    size_t shard_bytes =
-        (sizeof(shard) + policy->order_bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    size_t size = sizeof(l1_tier) + count * shard_bytes; /* a multiple of CACHE_LINE */
-    l1_tier *l1 = aligned_alloc(CACHE_LINE, size);
+    size_t shard_bytes = (sizeof(ptier_l1_shard) + policy->order_bytes + PTIER_L1_LINE - 1) /
+                         PTIER_L1_LINE * PTIER_L1_LINE;
+    size_t size = sizeof(ptier_l1) + count * shard_bytes; /* a multiple of PTIER_L1_LINE */
+    ptier_l1 *l1 = aligned_alloc(PTIER_L1_LINE, size);
     if (!l1)
         return ptier_fail(error, PTIER_RESOURCE_EXHAUSTED, "no memory for L1");
     memset(l1, 0, size);
@@ -612,8 +484,8 @@ ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier, ptier_error *e
     atomic_init(&l1->bytes, size);
     ptier_huge_pages_init(&l1->pages);
     for (size_t i = 0; i < count; i++) {
-        pthread_mutex_init(&shard_at(l1, i)->lock, NULL);
-        ptier_map_init(&shard_at(l1, i)->map);
+        pthread_mutex_init(&ptier_l1_shard_at(l1, i)->lock, NULL);
+        ptier_map_init(&ptier_l1_shard_at(l1, i)->map);
     }
     *tier = &l1->tier;
     return PTIER_OK;

@@ -21,15 +21,34 @@ PTIER_MUST_CHECK ptier_status ptier_l1_check(const ptier_l1_options *options, pt
 PTIER_MUST_CHECK ptier_status ptier_l1_open(const ptier_l1_options *options, ptier_tier **tier,
                                             ptier_error *error);
 
+typedef struct ptier_l1_key {
+    uint64_t hash;
+    const char *text;
+    size_t length;
+} ptier_l1_key;
+
+typedef struct ptier_l1_found {
+    ptier_entry *entry; /* owned; NULL: there is no such record */
+    bool hit;           /* it has not expired; its use and the hit have been counted, in the entry
+                           and in ptier_l1_hits. Else, where there is an entry, it may have expired,
+                           and nothing has been counted yet */
+} ptier_l1_found;
+
+/* A read of the cache; `look`: of just now. */
+ptier_l1_found ptier_l1_read(ptier_tier *tier, ptier_look look, const ptier_l1_key *key);
+
 #define PTIER_L1_BATCH 128
 
-/*
- * The tier's `get` for up to PTIER_L1_BATCH refs, in their order within each shard: each shard's
- * lock is taken once, and what they wait for in memory is fetched side by side. entries[i] is left
- * alone where there is no such record.
- */
-void ptier_l1_get_many(ptier_tier *tier, const ptier_ref *refs, size_t count,
-                       ptier_entry **entries);
+/* The same for up to PTIER_L1_BATCH keys, in their order within each shard: each shard's lock is
+ * taken once, and what they wait for in memory is fetched side by side. */
+void ptier_l1_read_many(ptier_tier *tier, ptier_look look, const ptier_l1_key *keys, size_t count,
+                        ptier_l1_found *found);
+
+/* Uses of an entry that no such read has counted; whether it is here or not. */
+void ptier_l1_count_uses(ptier_tier *tier, ptier_entry *entry, uint32_t count, int64_t last_ms);
+
+/* Since open. */
+uint64_t ptier_l1_hits(ptier_tier *tier);
 
 /*
  * `victim` and `drop` in one: over a bound takes what is next in the order out, and gives its
