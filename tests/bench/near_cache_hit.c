@@ -1,10 +1,12 @@
 /*
  * A Get that the client's near cache answers, of a random one of the records that it keeps, typed
  * and with credentials. Beside the same record as a hash of Redis, one HGETALL and its reply by
- * hiredis over a unix socket. Both in nanoseconds a call.
+ * hiredis over a unix socket. Both in nanoseconds a call; the keys of the next hits are drawn
+ * before the clock runs, so that the benchmark's own array is no part of them.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "pool.h"
@@ -12,6 +14,7 @@
 
 #define ENTRIES   10000
 #define BOUND     (2 * ENTRIES) /* of the near cache: its shards are never quite even */
+#define BATCH     256
 #define ROUNDS    9
 #define TRIES_MAX 2000 /* of 5 ms each, until all are kept */
 
@@ -66,15 +69,27 @@ warm(fixture *f)
     }
 }
 
+/* Seconds of a batch of hits. */
+static double
+batch(fixture *f)
+{
+    char keys[BATCH][sizeof *f->keys];
+    for (size_t i = 0; i < BATCH; i++)
+        memcpy(keys[i], choose(f), sizeof keys[i]);
+    double begun = bench_seconds();
+    for (size_t i = 0; i < BATCH; i++)
+        get(f, keys[i]);
+    return bench_seconds() - begun;
+}
+
 static double
 ours(void *context)
 {
     fixture *f = context;
     uint64_t hits = near_statistics(f).hits;
-    double begun = bench_seconds();
-    for (size_t i = 0; i < f->hits; i++)
-        get(f, choose(f));
-    double took = bench_seconds() - begun;
+    double took = 0;
+    for (size_t i = 0; i < f->hits; i += BATCH)
+        took += batch(f);
     /* On a machine that is busy a heartbeat may be late: a few calls ask the daemon then. */
     if (near_statistics(f).hits - hits < f->hits - f->hits / 100)
         bench_fail("the near cache does not answer");
@@ -144,7 +159,7 @@ main(int argc, char **argv)
     bench_pool_load(f.client, 0, ENTRIES);
     bench_pool_load_hashes(f.context, 0, ENTRIES);
     warm(&f);
-    f.hits = bench_size(&bench, 2000000, 500000);
+    f.hits = bench_size(&bench, 8000 * BATCH, 2000 * BATCH);
     f.commands = bench_size(&bench, 10000, 3000);
     compare(&f);
     ptier_client_close(f.client);
