@@ -23,6 +23,7 @@ index_item(void *context, const ptier_scan_item *item)
         ptier_cache_log(r->cache, PTIER_LOG_WARN, "l3_damaged",
                         "record %016" PRIx64 " has a revision from the future; skipped",
                         item->hash);
+        ptier_doubt_rows_locked(r->cache); /* nobody else is there yet */
         return true;
     }
     const ptier_index_facts facts = {
