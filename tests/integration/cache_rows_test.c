@@ -61,7 +61,7 @@ assert_rows(uint64_t count)
     assert_int_equal(ptier_test_box_statistics(&box).tiers[PTIER_TIER_L3].entries, count);
 }
 
-/* ---- a row that the start left out ---- */
+/* ---- rows beyond the prefix ---- */
 
 /* As after a kill: the row was put into a database made anew, which its prefix does not say. */
 static void
@@ -75,18 +75,34 @@ make_l3_with_a_row_beyond_its_prefix(const char *key, uint64_t revision)
     const ptier_op op = {.kind = PTIER_OP_PUT, .revision = revision, .entry = entry};
     assert_int_equal(ptier_l3_builder_create(path, &options, &builder, &box.error), PTIER_OK);
     assert_int_equal(ptier_l3_builder_add(builder, &op, 1, &box.error), PTIER_OK);
-    assert_int_equal(ptier_l3_builder_finish(builder, revision - 1, &box.error), PTIER_OK);
+    assert_int_equal(ptier_l3_builder_finish(builder, 1, &box.error), PTIER_OK);
     ptier_entry_release(entry);
     (void)snprintf(adopted, sizeof adopted, "%s/l3.sqlite.adopt", box.directory);
     assert_int_equal(rename(path, adopted), 0);
 }
 
 static void
-a_row_that_the_start_left_out_is_found_by_its_put(void **state)
+a_row_beyond_the_prefix_is_there_at_once_and_not_only_later(void **state)
 {
     (void)state;
     ptier_test_box_open(&box);
     make_l3_with_a_row_beyond_its_prefix("p1", ptier_test_box_put(&box, 1));
+    ptier_test_box_reopen(&box);
+    assert_true(ptier_test_box_has(&box, 1));
+    (void)ptier_test_box_put(&box, 2);
+    assert_true(ptier_test_box_delete(&box, 1));
+    ptier_test_box_reopen(&box);
+    assert_false(ptier_test_box_has(&box, 1));
+    assert_rows(1);
+}
+
+/* No revision has been that high. */
+static void
+a_row_that_the_start_left_out_is_found_by_its_put(void **state)
+{
+    (void)state;
+    ptier_test_box_open(&box);
+    make_l3_with_a_row_beyond_its_prefix("p1", 2 * REVISION_BLOCK);
     ptier_test_box_reopen(&box);
     assert_false(ptier_test_box_has(&box, 1));
     (void)ptier_test_box_put(&box, 1);
@@ -191,6 +207,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        FACT(a_row_beyond_the_prefix_is_there_at_once_and_not_only_later),
         FACT(a_row_that_the_start_left_out_is_found_by_its_put),
         FACT(a_row_that_was_lost_while_the_index_was_read_is_found_by_its_put),
         FACT(a_row_that_was_taken_for_another_keys_is_found_by_its_put),
