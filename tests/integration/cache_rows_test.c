@@ -201,6 +201,42 @@ a_row_that_was_taken_for_another_keys_is_found_by_its_put(void **state)
     assert_rows(2);
 }
 
+static uint64_t
+indexed(void)
+{
+    pthread_mutex_lock(&box.cache->lock);
+    uint64_t count = ptier_index_count(box.cache->index);
+    pthread_mutex_unlock(&box.cache->lock);
+    return count;
+}
+
+/* Of three rows the first is known when the others, of the same hash, cannot be read for once. */
+static void
+rows_that_could_not_be_read_with_anothers_are_found_by_their_puts(void **state)
+{
+    (void)state;
+    const ptier_io_fault fault = {
+        .kinds = PTIER_IO_READ, .pattern = "l3.sqlite*", .nth = 1, .error = EIO};
+    box.hooks.hash_key = one_hash;
+    ptier_test_box_open(&box);
+    for (int i = 1; i <= 3; i++)
+        (void)ptier_test_box_put(&box, i);
+    box.hooks.quick_start_rows = box.hooks.indexing_rows = 1;
+    box.hooks.indexing_pause_us = 100000;
+    ptier_test_box_reopen(&box);
+    BOX_AWAIT(indexed() > 0);
+    assert_int_equal(indexed(), 1);
+    forget_pages();
+    ptier_io_fail(&fault);
+    (void)ptier_test_box_put(&box, 1);
+    assert_int_equal(ptier_io_failed(), 1);
+    ptier_io_heal();
+    assert_int_equal(ptier_cache_wait_started(box.cache, 20000), PTIER_OK);
+    for (int i = 1; i <= 3; i++)
+        (void)ptier_test_box_put(&box, i);
+    assert_rows(3);
+}
+
 #define FACT(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int
@@ -211,6 +247,7 @@ main(void)
         FACT(a_row_that_the_start_left_out_is_found_by_its_put),
         FACT(a_row_that_was_lost_while_the_index_was_read_is_found_by_its_put),
         FACT(a_row_that_was_taken_for_another_keys_is_found_by_its_put),
+        FACT(rows_that_could_not_be_read_with_anothers_are_found_by_their_puts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
