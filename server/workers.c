@@ -43,16 +43,18 @@ wait_locked(worker *w)
         pthread_cond_wait(&w->work, &w->lane->lock);
 }
 
-/* NULL: all are at work. The caller signals it. */
-static worker *
-take_idle_locked(lane *l)
+/* False: all are at work. With the lock: as soon as the last job was run, which may be before this
+ * returns, all may be stopped and freed. */
+static bool
+wake_one_locked(lane *l)
 {
     worker *w = l->idle;
-    if (w) {
-        l->idle = w->next_idle;
-        w->idle = false;
-    }
-    return w;
+    if (!w)
+        return false;
+    l->idle = w->next_idle;
+    w->idle = false;
+    pthread_cond_signal(&w->work);
+    return true;
 }
 
 static void *
@@ -82,11 +84,10 @@ worker_main(void *argument)
 static void
 lane_stop(lane *l)
 {
-    worker *w;
     pthread_mutex_lock(&l->lock);
     l->stopping = true;
-    while ((w = take_idle_locked(l)))
-        pthread_cond_signal(&w->work);
+    while (wake_one_locked(l))
+        continue;
     pthread_mutex_unlock(&l->lock);
     for (size_t i = 0; i < l->worker_count; i++)
         pthread_join(l->workers[i].thread, NULL);
@@ -128,7 +129,6 @@ bool
 ptier_workers_submit(ptier_workers *workers, ptier_lane number, ptier_job *job)
 {
     lane *l = &workers->lanes[number];
-    worker *idle = NULL;
     pthread_mutex_lock(&l->lock);
     bool room = l->waiting < l->limit && !l->stopping;
     if (room) {
@@ -136,11 +136,9 @@ ptier_workers_submit(ptier_workers *workers, ptier_lane number, ptier_job *job)
         *l->end = job;
         l->end = &job->next;
         l->waiting++;
-        idle = take_idle_locked(l);
+        wake_one_locked(l);
     }
     pthread_mutex_unlock(&l->lock);
-    if (idle)
-        pthread_cond_signal(&idle->work);
     return room;
 }
 

@@ -226,6 +226,37 @@ a_failing_l3_costs_no_durability_and_no_read(void **state)
     try_tier("l3.sqlite*", BOX_L3);
 }
 
+/* What was committed is applied again when the checkpoint behind it fails. */
+static void
+a_failing_checkpoint_leaves_one_row_of_a_new_key(void **state)
+{
+    (void)state;
+    const ptier_io_fault fault = {
+        .kinds = PTIER_IO_WRITE, .pattern = "l3.sqlite", .nth = 1, .lasting = true, .error = EIO};
+    const ptier_put_options synced = {.durability = PTIER_DURABILITY_SYNCED};
+    char key[16], url[40];
+    ptier_record record;
+    ptier_fault_deadline("a failing checkpoint");
+    ptier_stage_begin(&stage, BOX_L1 | BOX_L3);
+    ptier_test_box_open(&stage.box);
+    ptier_io_fail(&fault);
+    (void)ptier_test_box_put(&stage.box, 1);
+    BOX_AWAIT(ptier_io_failed() > 0); /* L3's thread has nothing else to do */
+    ptier_test_box_record(&record, 2, key, url);
+    assert_int_equal(ptier_test_box_put_record(&stage.box, &record, &synced).outcome,
+                     PTIER_PUT_CREATED);
+    ptier_io_heal();
+    BOX_AWAIT(!ptier_test_box_statistics(&stage.box).tiers[PTIER_TIER_L3].degraded);
+    (void)ptier_test_box_put(&stage.box, 3);
+    BOX_AWAIT(ptier_test_box_statistics(&stage.box).l3_lag == 0);
+    assert_int_equal(ptier_test_box_statistics(&stage.box).tiers[PTIER_TIER_L3].entries, 3);
+    assert_true(ptier_test_box_delete(&stage.box, 2));
+    ptier_test_box_reopen(&stage.box);
+    assert_false(ptier_test_box_has(&stage.box, 2));
+    ptier_stage_end(&stage);
+    ptier_fault_deadline(NULL);
+}
+
 /* ---- opening ---- */
 
 /* It opens, perhaps saying that it cannot find all, or says why not; and the next time everything
@@ -324,6 +355,7 @@ main(void)
         CASES(UNLINK),
         CASE(a_failing_l2_costs_no_durability_and_no_read),
         CASE(a_failing_l3_costs_no_durability_and_no_read),
+        CASE(a_failing_checkpoint_leaves_one_row_of_a_new_key),
         CASE(a_start_under_faults_takes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

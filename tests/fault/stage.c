@@ -67,10 +67,29 @@ ptier_stage_check_reads(ptier_stage *stage, const char *when)
     ptier_load_check(&stage->load, stage->box.cache, PTIER_DURABILITY_MEMORY, LOAD_NOW, when);
 }
 
+/* L3 has a row of each entry, and no other. */
+static void
+check_rows(ptier_stage *stage)
+{
+    ptier_statistics s;
+    int64_t deadline = ptier_test_now() + PATIENCE_MS;
+    while (stage->box.cache->tiers[PTIER_TIER_L3]) {
+        s = ptier_test_box_statistics(&stage->box);
+        if (s.l3_lag == 0 && s.tiers[PTIER_TIER_L3].entries == s.entries)
+            break;
+        if (ptier_test_now() >= deadline)
+            fail_msg("%s: L3 has %llu rows of %llu entries", ptier_fault_doing(),
+                     (unsigned long long)s.tiers[PTIER_TIER_L3].entries,
+                     (unsigned long long)s.entries);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
 void
 ptier_stage_check_healed(ptier_stage *stage)
 {
     ptier_tier_await_healed(&stage->watch, &stage->box, &stage->load);
+    check_rows(stage);
     ptier_stage_check_reads(stage, "healed");
     ptier_stage_check_kill(stage, PTIER_DURABILITY_MEMORY, "killed when all was healed");
     ptier_test_box_reopen(&stage->box);

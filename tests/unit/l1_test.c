@@ -361,6 +361,8 @@ write_some(crowd *c, uint64_t number, bool remove)
     const ptier_op op = {
         .kind = remove ? PTIER_OP_REMOVE : PTIER_OP_PUT, .revision = ++c->revision, .entry = entry};
     c->wrong += c->l1->ops->apply(c->l1, &op, 1, false, NULL) != PTIER_OK;
+    for (ptier_entry *evicted; number % 2 && (evicted = ptier_l1_evict(c->l1));)
+        ptier_entry_release(evicted);
     while (c->l1->ops->victim(c->l1, &hash, &revision) == PTIER_OK)
         c->l1->ops->drop(c->l1, hash, revision);
     c->wrong += c->l1->ops->count(c->l1) > CROWD_CAPACITY;

@@ -193,6 +193,26 @@ l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all(void **state)
     assert_int_equal(box_count(f), 2);
 }
 
+/* As after a checkpoint that failed behind the commit: the caller tries the same batch again. */
+static void
+l3_has_no_second_row_of_new_keys_that_come_twice(void **state)
+{
+    enum { count = PTIER_L3_ROWS + 1 };
+    l3_box *f = *state;
+    ptier_l3_rows_known(f->tier, 0);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        ptier_op ops[count];
+        for (unsigned i = 0; i < count; i++) {
+            char key[24];
+            (void)snprintf(key, sizeof key, "key-%u", i + 1);
+            ops[i] = box_put_op(f, key, box_hash(i + 1), i + 1);
+        }
+        box_apply(f, ops, count);
+    }
+    assert_int_equal(box_count(f), count);
+    assert_int_equal(box_scan(f).rows, count);
+}
+
 /* Several a statement, and what is left over. */
 static void
 l3_new_rows_are_all_there_with_their_usage(void **state)
@@ -628,6 +648,7 @@ main(void)
         BOX_FACT(l3_applying_the_same_changes_again_changes_nothing),
         BOX_FACT(l3_never_goes_back_to_an_older_revision),
         BOX_FACT(l3_looks_for_no_row_of_new_keys_while_the_caller_knows_all),
+        BOX_FACT(l3_has_no_second_row_of_new_keys_that_come_twice),
         BOX_FACT(l3_new_rows_are_all_there_with_their_usage),
         BOX_FACT(l3_looks_for_rows_again_after_a_failure_or_in_another_file),
         BOX_FACT(l3_clear_takes_what_is_older_and_nothing_else),

@@ -127,6 +127,7 @@ struct ptier_cache {
     ptier_index *index;
     bool indexing;         /* the index is still being read from L3: see indexing.c */
     bool index_incomplete; /* and not all of it could be */
+    bool rows_doubted;     /* see ptier_doubt_rows_locked */
     ptier_map settled;     /* meanwhile: hashes under which the index knows all there is */
     uint64_t assigned;     /* the latest revision given to a change */
     uint64_t queued;       /* ... that the tiers are told of: not of a loss that nobody can name */
@@ -413,12 +414,13 @@ void ptier_l3_queued_locked(ptier_cache *cache);
 void ptier_tier_failed(ptier_cache *cache, ptier_tier_id tier);
 void ptier_tier_worked(ptier_cache *cache, ptier_tier_id tier);
 
-/* The index has every row of L3: unless a tier is in trouble, L3 may rely on what later changes say
- * that they replace, until one is. */
+/* The index has every row of L3: unless that was doubted, L3 may rely on what later changes say
+ * that they replace, until it is. */
 void ptier_note_rows_known_locked(ptier_cache *cache);
 
-/* L3 may have a row that the index does not have: it looks for rows from now on. */
-void ptier_doubt_rows(ptier_cache *cache);
+/* L3 may have a row that the index does not have: it looks for rows from now on, in all of this
+ * run. */
+void ptier_doubt_rows_locked(ptier_cache *cache);
 
 /* A read found a tier not working: three in a row switch it off. Without the lock. */
 void ptier_tier_read_failed(ptier_cache *cache, ptier_tier_id tier);

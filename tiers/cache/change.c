@@ -187,7 +187,7 @@ ptier_change_put_locked(ptier_cache *cache, ptier_entry *entry, ptier_sealed *se
     } else {
         ptier_status status = ptier_index_insert(cache->index, entry->hash, &facts);
         if (status) { /* queued, but not visible: as if it had been removed at once */
-            ptier_doubt_rows(cache);
+            ptier_doubt_rows_locked(cache);
             return status;
         }
     }

@@ -73,24 +73,19 @@ ptier_note_memory_only(ptier_cache *cache)
     } while (memory_only != is_memory_only(cache));
 }
 
-static bool
-in_trouble(const ptier_tier_health *health)
-{
-    return health->down || health->failing || health->rebuild;
-}
-
+/* A tier that was in trouble has been doubted: see prepare_to_go_down. */
 void
 ptier_note_rows_known_locked(ptier_cache *cache)
 {
     ptier_tier *l3 = cache->tiers[PTIER_TIER_L3];
-    if (l3 && ptier_l3_condition_of(l3) == PTIER_L3_SOUND &&
-        !in_trouble(&cache->health[PTIER_TIER_L2]) && !in_trouble(&cache->health[PTIER_TIER_L3]))
+    if (l3 && ptier_l3_condition_of(l3) == PTIER_L3_SOUND && !cache->rows_doubted)
         ptier_l3_rows_known(l3, cache->assigned);
 }
 
 void
-ptier_doubt_rows(ptier_cache *cache)
+ptier_doubt_rows_locked(ptier_cache *cache)
 {
+    cache->rows_doubted = true;
     if (cache->tiers[PTIER_TIER_L3])
         ptier_l3_rows_known(cache->tiers[PTIER_TIER_L3], UINT64_MAX);
 }
@@ -102,7 +97,7 @@ prepare_to_go_down(ptier_cache *cache, ptier_tier_id tier)
     bool last = true;
     pthread_mutex_lock(&cache->lock);
     cache->health[tier].failing = true;
-    ptier_doubt_rows(cache); /* removals may be passed over whose key is then put anew */
+    ptier_doubt_rows_locked(cache); /* removals may be passed over whose key is then put anew */
     for (int id = PTIER_TIER_L2; id <= PTIER_TIER_L3; id++)
         last &= !ptier_tier_active(cache, (ptier_tier_id)id) || cache->health[id].failing;
     pthread_mutex_unlock(&cache->lock);

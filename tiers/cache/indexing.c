@@ -105,6 +105,8 @@ ptier_settle_hash(ptier_cache *cache, uint64_t hash)
     if (!status && found.no_memory)
         status = PTIER_RESOURCE_EXHAUSTED;
     pthread_mutex_lock(&cache->lock);
+    if (status) /* should it be settled by a change of one key, the rows of others are left out */
+        ptier_doubt_rows_locked(cache);
     /* Nobody can have changed a key of this hash in between: that takes a settled hash. */
     if (!status && cache->indexing && !is_settled_locked(cache, hash))
         settle_locked(cache, hash, &found);

@@ -80,7 +80,7 @@ ptier_lose_record(ptier_cache *cache, uint64_t hash, uint64_t revision, const ch
     uint32_t slot = ptier_index_find(cache->index, hash, revision);
     bool lost = slot != PTIER_SLOT_NONE;
     if (lost)
-        ptier_doubt_rows(cache); /* without a key its row stays */
+        ptier_doubt_rows_locked(cache); /* without a key its row stays */
     if (lost && has_newer_locked(cache, hash, others)) {
         ptier_index_remove(cache->index, slot); /* only a stale state of the key */
         lost = false;
@@ -108,6 +108,8 @@ ptier_blind_current(ptier_cache *cache, const char *key, uint64_t hash)
         uint64_t revision = ptier_index_slot(cache->index, id)->revision;
         newest = revision > newest ? revision : newest;
     }
+    if (newest)
+        ptier_doubt_rows_locked(cache); /* another key's row stays if it is taken for this one's */
     pthread_mutex_unlock(&cache->lock);
     return newest ? ptier_placeholder(key, hash, newest) : NULL;
 }

@@ -19,10 +19,11 @@ static bool
 index_item(void *context, const ptier_scan_item *item)
 {
     recovery *r = context;
-    if (item->revision > r->limit) { /* damaged: nothing that was applied can be newer */
+    if (item->revision > r->limit) { /* damaged */
         ptier_cache_log(r->cache, PTIER_LOG_WARN, "l3_damaged",
                         "record %016" PRIx64 " has a revision from the future; skipped",
                         item->hash);
+        ptier_doubt_rows_locked(r->cache); /* nobody else is there yet */
         return true;
     }
     const ptier_index_facts facts = {
@@ -70,7 +71,7 @@ replay_op(void *context, const ptier_op *op)
     r->status = replay_old(cache, op->entry, &old);
     if (r->status)
         return false;
-    if (old && old->revision >= op->revision) { /* L3 is further than its prefix says: damage */
+    if (old && old->revision >= op->revision) { /* L3 is further than its prefix says */
         ptier_entry_release(old);
         return true;
     }
@@ -109,6 +110,15 @@ may_start_quickly(ptier_cache *cache, const ptier_findings *f)
            (!l2 || cache->quick_start_always || l2->ops->count(l2) <= l3->ops->count(l3) / 4);
 }
 
+/* A file that was made anew may have rows beyond its prefix, but none of a revision that was never
+ * given away. */
+static uint64_t
+newest_possible(const ptier_cache *cache)
+{
+    uint64_t given = cache->state.reserved - 1;
+    return given > cache->l3_prefix ? given : cache->l3_prefix;
+}
+
 /* Rows first: what can be read of them. */
 static ptier_status
 recover_l3(recovery *r, const ptier_findings *f, ptier_error *error)
@@ -124,7 +134,7 @@ recover_l3(recovery *r, const ptier_findings *f, ptier_error *error)
     cache->l3_synced = ptier_l3_synced_prefix(l3);
     bool sound = ptier_l3_condition_of(l3) == PTIER_L3_SOUND;
     r->highest = cache->l3_prefix;
-    r->limit = sound ? cache->l3_prefix : UINT64_MAX;
+    r->limit = sound ? newest_possible(cache) : UINT64_MAX;
     cache->indexing = sound && may_start_quickly(cache, f);
     if (cache->indexing)
         return PTIER_OK;

@@ -150,8 +150,8 @@ uint64_t ptier_l3_synced_prefix(const ptier_tier *tier);
 
 /*
  * The caller knows the key of every row, and so will the changes beyond this revision say what they
- * replace: of a key that is new no row is looked for. Holds until a write fails or the file is
- * opened anew. Any thread.
+ * replace: of a key that is new no row is looked for, unless the prefix says that the change was
+ * applied before. Holds until a write fails or the file is opened anew. Any thread.
  */
 void ptier_l3_rows_known(ptier_tier *tier, uint64_t revision);
 

@@ -366,12 +366,14 @@ prefetch(const ranked *sorted, size_t at, size_t count)
         __builtin_prefetch((const char *)op->sealed + line * CACHE_LINE);
 }
 
-/* See ptier_l3_rows_known. Alone: the batch has no other change of its key. */
+/* See ptier_l3_rows_known. Alone: the batch has no other change of its key. Up to the prefix a
+ * change may have been applied before: a batch whose commit went well is tried again if what
+ * followed failed. */
 static bool
-has_no_row(ptier_l3 *l3, const ptier_op *op, bool alone)
+has_no_row(const ptier_l3 *l3, const ptier_op *op, bool alone)
 {
     return alone && op->kind == PTIER_OP_PUT && op->replaces == 0 &&
-           op->revision > atomic_load(&l3->rows_known);
+           op->revision > l3->totals.prefix && op->revision > atomic_load(&l3->rows_known);
 }
 
 /* What is to be inserted together. */
