@@ -6,15 +6,15 @@
 #include <xxhash.h>
 
 uint64_t
-ptier_hash_key(const char *key)
-{
-    return XXH3_64bits(key, strlen(key));
-}
-
-uint64_t
 ptier_hash_bytes(const char *key, size_t length)
 {
     return XXH3_64bits(key, length);
+}
+
+uint64_t
+ptier_hash_key(const char *key)
+{
+    return ptier_hash_bytes(key, strlen(key));
 }
 
 uint64_t

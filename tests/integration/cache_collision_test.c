@@ -318,21 +318,6 @@ a_backup_has_each_of_them(void **state)
 
 /* ---- a record that is damaged, under the hash of others ---- */
 
-/* Changes a byte of this text in the only file of that name that has it. */
-static void
-damage(const char *file, const char *text)
-{
-    char path[PTIER_TEST_PATH + 40];
-    size_t length;
-    (void)snprintf(path, sizeof path, "%s/%s", box.directory, file);
-    char *data = ptier_test_file_read(path, &length);
-    char *at = memmem(data, length, text, strlen(text));
-    assert_non_null(at);
-    at[strlen(text) - 1] ^= 1;
-    ptier_test_file_write(path, data, length);
-    free(data);
-}
-
 /* Who asks for a third key meets it, and is not told that the third was lost. */
 static void
 a_damaged_record_is_told_by_its_own_key(void **state)
@@ -343,7 +328,8 @@ a_damaged_record_is_told_by_its_own_key(void **state)
         for (int i = 1; i <= 3; i++)
             ptier_test_box_put(&box, i);
         ptier_test_box_close(&box);
-        damage(tiers == BOX_L2 ? "l2/shard_00000001.jsonl" : "l3.sqlite", "http://10.0.0.2");
+        ptier_test_box_damage(&box, tiers == BOX_L2 ? "l2/shard_00000001.jsonl" : "l3.sqlite",
+                              "http://10.0.0.2");
         box.hooks.quick_start_rows = 1;
         ptier_test_box_open(&box);
         assert_false(ptier_test_box_has(&box, 9));

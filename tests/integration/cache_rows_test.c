@@ -111,18 +111,6 @@ a_row_that_the_start_left_out_is_found_by_its_put(void **state)
 
 /* ---- a row that is lost while the index is read ---- */
 
-static void
-damage(const char *text)
-{
-    size_t length;
-    char *data = ptier_test_file_read(below("l3.sqlite"), &length);
-    char *at = memmem(data, length, text, strlen(text));
-    assert_non_null(at);
-    at[strlen(text) - 1] ^= 1;
-    ptier_test_file_write(path, data, length);
-    free(data);
-}
-
 /* Nothing can be changed meanwhile: not even by what removes a lost record. */
 static void
 lose_without_room(int number)
@@ -146,7 +134,7 @@ a_row_that_was_lost_while_the_index_was_read_is_found_by_its_put(void **state)
     for (int i = 0; i < ENTRIES; i++)
         (void)ptier_test_box_put(&box, i);
     ptier_test_box_close(&box);
-    damage("http://10.0.0.2:");
+    ptier_test_box_damage(&box, "l3.sqlite", "http://10.0.0.2:");
     box.hooks.quick_start_rows = box.hooks.indexing_rows = 1;
     box.hooks.indexing_pause_us = 20000;
     ptier_test_box_open(&box);

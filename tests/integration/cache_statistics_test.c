@@ -540,24 +540,6 @@ queues_are_as_deep_as_what_waits(void **state)
     BOX_AWAIT(ptier_test_box_statistics(&box).l3_lag == 0);
 }
 
-/* Flips a bit in the first copy of `text` in a file. */
-static void
-damage(const char *name, const char *text)
-{
-    char path[PTIER_TEST_PATH + 16];
-    size_t length;
-    (void)snprintf(path, sizeof path, "%s/%s", box.directory, name);
-    char *data = ptier_test_file_read(path, &length);
-    char *at = memmem(data, length, text, strlen(text));
-    assert_non_null(at);
-    *at ^= 1;
-    FILE *file = fopen(path, "we");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, length, file), length);
-    assert_int_equal(fclose(file), 0);
-    free(data);
-}
-
 static void
 damage_is_counted_with_the_tier_until_the_reset(void **state)
 {
@@ -566,7 +548,7 @@ damage_is_counted_with_the_tier_until_the_reset(void **state)
     ptier_test_box_put(&box, 0x010203);
     ptier_test_box_put(&box, 7);
     ptier_test_box_close(&box);
-    damage("l3.sqlite", "http://10.1.2.3:8080");
+    ptier_test_box_damage(&box, "l3.sqlite", "http://10.1.2.3:8080");
     ptier_test_box_open(&box);
     assert_false(ptier_test_box_has(&box, 0x010203));
     assert_true(ptier_test_box_has(&box, 7));

@@ -198,3 +198,17 @@ ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_reason 
     pthread_mutex_unlock(&box->lock);
     return count;
 }
+
+void
+ptier_test_box_damage(const ptier_test_box *box, const char *name, const char *text)
+{
+    char path[PTIER_TEST_PATH + 40];
+    size_t length;
+    (void)snprintf(path, sizeof path, "%s/%s", box->directory, name);
+    char *data = ptier_test_file_read(path, &length);
+    char *at = memmem(data, length, text, strlen(text));
+    assert_non_null(at);
+    at[strlen(text) - 1] ^= 1;
+    ptier_test_file_write(path, data, length);
+    free(data);
+}

@@ -77,4 +77,7 @@ size_t ptier_test_box_changes(ptier_test_box *box, ptier_event_type type, ptier_
             fail_msg("not within 20 s: %s", #condition);                                           \
     } while (0)
 
+/* Changes the last byte of the first copy of this text in a file of the cache's directory. */
+void ptier_test_box_damage(const ptier_test_box *box, const char *name, const char *text);
+
 #endif
